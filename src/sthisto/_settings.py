@@ -1,0 +1,66 @@
+"""Settings that hold for the whole session: `sthisto.settings`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+def _default_cache() -> Path:
+    configured = os.environ.get("STHISTO_CACHE")
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sthisto"
+
+
+@dataclass
+class Settings:
+    """What the user may set once for all calls.
+
+    Assigning an unknown name or an impossible value raises, so that a misspelt setting is never ignored.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sth.settings.progress = False
+    """
+
+    device: str = "auto"
+    """Where torch computes: "auto" (CUDA, then Apple's MPS, then the CPU), "cpu", "cuda", "cuda:1", "mps"."""
+    batch_size: int = 256
+    """Patches that pass an image encoder at once when nothing is trained."""
+    precision: str = "32"
+    """What a frozen encoder computes in: "32", or "bf16", faster where it is built in. Training has its own."""
+    image_memory: float = 4.0
+    """GiB that one image level may take in memory; a larger level is read chunk by chunk."""
+    progress: bool = True
+    """Whether long calls show a progress bar."""
+    cache_dir: Path = field(default_factory=_default_cache)
+    """Where downloads and features are kept. The environment variable STHISTO_CACHE sets it too."""
+    cache_features: bool = True
+    """Whether features of a frozen encoder are kept on disk."""
+    cache_size: float = 10.0
+    """GiB that the features on disk may take; the least recently used go first."""
+    faiss_above: int = 2_000_000
+    """Spots in a bank above which FAISS retrieves, where it is installed."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in {f.name for f in fields(self)}:
+            known = ", ".join(f.name for f in fields(self))
+            msg = f"sthisto has no setting {name!r}. There are: {known}."
+            raise AttributeError(msg)
+        if name == "cache_dir":
+            value = Path(value)
+        if name in {"batch_size", "image_memory", "cache_size", "faiss_above"} and not value > 0:
+            msg = f"settings.{name} must be positive, found {value!r}."
+            raise ValueError(msg)
+        if name == "precision" and value not in ("32", "bf16"):
+            msg = f"settings.precision must be '32' or 'bf16', found {value!r}."
+            raise ValueError(msg)
+        super().__setattr__(name, value)
+
+
+settings = Settings()

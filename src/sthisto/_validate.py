@@ -1,0 +1,53 @@
+"""Checks of arguments: the wording of errors, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def listed(values: Iterable[Any], limit: int = 12) -> str:
+    """Return the values for an error message, cut after `limit`."""
+    names = [repr(v.item() if isinstance(v, np.generic) else v) for v in values]
+    more = f", … ({len(names)} in all)" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "none") + more
+
+
+def check_choice(value: Any, choices: Iterable[Any], *, name: str) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        msg = f"`{name}` is {value!r}; it must be one of {listed(choices)}."
+        raise ValueError(msg)
+
+
+def check_positive(value: float, *, name: str) -> None:
+    """Raise ValueError unless `value` is above zero."""
+    if not value > 0:
+        msg = f"`{name}` must be positive, found {value!r}."
+        raise ValueError(msg)
+
+
+def check_key(key: Any, available: Iterable[Any], *, name: str, where: str, remedy: str = "") -> None:
+    """Raise KeyError unless `key` is among `available`, listing what is and what to do next."""
+    available = list(available)
+    if key not in available:
+        msg = f"`{name}`={key!r} is not in {where}. Available: {listed(available)}. {remedy}".rstrip()
+        raise KeyError(msg)
+
+
+def resolve_only(key: Any | None, candidates: Iterable[Any], *, name: str, where: str) -> Any:
+    """Return `key` after checking it, or the only candidate; with none or several, raise and list them."""
+    candidates = list(candidates)
+    if key is not None:
+        check_key(key, candidates, name=name, where=where)
+        return key
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        msg = f"There is no candidate for `{name}`: {where} are none."
+        raise KeyError(msg)
+    msg = f"`{name}` is ambiguous, {where} are {listed(candidates)}. Pass {name}=…"
+    raise ValueError(msg)
