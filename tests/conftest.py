@@ -1,0 +1,36 @@
+"""Fixtures that every test may use. `builders` and `tissue` make the SpatialData; all tests may import them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from builders import Region, grid, make_sdata
+
+from sthisto import settings
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path_factory, monkeypatch):
+    """Keep features in a folder of the test run, and be quiet."""
+    monkeypatch.setattr(settings, "cache_dir", tmp_path_factory.getbasetemp() / "cache")
+    monkeypatch.setattr(settings, "progress", False)
+
+
+@pytest.fixture
+def sdata():
+    """One plain section."""
+    return make_sdata()
+
+
+@pytest.fixture
+def two_regions():
+    """Two sections of one table, each with its image and coordinate system."""
+    return make_sdata(
+        Region(name="A", image_key="A_image", system="A_slide"),
+        Region(name="B", image_key="B_image", system="B_slide", centres=grid(320, 240, 60, seed=1)),
+    )
