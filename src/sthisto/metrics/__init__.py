@@ -1,0 +1,63 @@
+"""Scores of predicted expression: arrays in, numbers out.
+
+Nothing here chooses genes, spots, clusters or knots on its own: what a score depends on is an argument. Matrices are
+(n_spots, n_genes), dense or sparse; NaN stands for what was not predicted and is left out.
+"""
+
+from __future__ import annotations
+
+from sthisto.metrics._bootstrap import Interval, bootstrap_pearson, paired_difference
+from sthisto.metrics._ceiling import NoiseCeiling, noise_ceiling
+from sthisto.metrics._depth import DepthSpline, depth_pearson, partial_pearson
+from sthisto.metrics._grouping import per_section
+from sthisto.metrics._information import mutual_information
+from sthisto.metrics._pearson import pearson
+from sthisto.metrics._residuals import pearson_residuals, residual_pearson
+from sthisto.metrics._structure import gene_correlation_agreement
+from sthisto.metrics.clustering import cluster, cluster_ari, cluster_homogeneity, cluster_nmi
+from sthisto.metrics.expression import (
+    auc,
+    mae,
+    mean_proportions,
+    r2,
+    rmse,
+    sd_proportions,
+    spearman,
+    spot_pearson,
+    variance_ratio,
+)
+from sthisto.metrics.spatial import morans_i, spatial_blocks, spatial_graph, ssim
+
+__all__ = [
+    "DepthSpline",
+    "Interval",
+    "NoiseCeiling",
+    "auc",
+    "bootstrap_pearson",
+    "cluster",
+    "cluster_ari",
+    "cluster_homogeneity",
+    "cluster_nmi",
+    "depth_pearson",
+    "gene_correlation_agreement",
+    "mae",
+    "mean_proportions",
+    "morans_i",
+    "mutual_information",
+    "noise_ceiling",
+    "paired_difference",
+    "partial_pearson",
+    "pearson",
+    "pearson_residuals",
+    "per_section",
+    "r2",
+    "residual_pearson",
+    "rmse",
+    "sd_proportions",
+    "spatial_blocks",
+    "spatial_graph",
+    "spearman",
+    "spot_pearson",
+    "ssim",
+    "variance_ratio",
+]

@@ -1,0 +1,105 @@
+"""Matrices of spots and genes: checked, and handed out in blocks that fit a processor's cache or a little memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Matrix: TypeAlias = ArrayLike | sp.spmatrix | sp.sparray
+
+_BLOCK_VALUES = 2**19
+
+
+def check_matrix(x: Matrix, *, name: str) -> Any:
+    """Return `x` as a two-dimensional numeric array or as a CSR matrix without repeated entries."""
+    if sp.issparse(x):
+        matrix: Any = sp.csr_array(x)
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+    else:
+        matrix = np.asarray(x)
+    if matrix.ndim != 2:
+        msg = f"`{name}` must have the shape (n_spots, n_genes), found {matrix.shape}."
+        raise ValueError(msg)
+    if matrix.dtype.kind not in "fiub":
+        msg = f"`{name}` must hold real numbers, found the type {matrix.dtype}."
+        raise TypeError(msg)
+    return matrix
+
+
+def check_pair(truth: Matrix, prediction: Matrix) -> tuple[Any, Any]:
+    """Return both matrices after checking that they have the same spots and genes."""
+    truth, prediction = check_matrix(truth, name="truth"), check_matrix(prediction, name="prediction")
+    if truth.shape != prediction.shape:
+        msg = f"`truth` {truth.shape} and `prediction` {prediction.shape} must have the same spots and genes."
+        raise ValueError(msg)
+    return truth, prediction
+
+
+def check_spotwise(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any]:
+    """Return `values` after checking that there is one for each spot."""
+    array = np.asarray(values)
+    if array.shape != (n_spots,):
+        msg = f"`{name}` must have one value for each of the {n_spots} spots, found the shape {array.shape}."
+        raise ValueError(msg)
+    return array
+
+
+def dense(block: Any) -> NDArray[np.floating]:
+    """Return a block as a C-ordered array of float32 or float64."""
+    array = block.toarray() if sp.issparse(block) else block
+    dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float64
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def row_blocks(*matrices: Any) -> Iterator[tuple[NDArray[np.floating], ...]]:
+    """Yield the same spots of every matrix, all genes, as dense blocks of a few megabytes.
+
+    Each block is valid until the next: a sparse matrix writes all of its blocks to one array, and those of a dense one
+    may be views.
+    """
+    n_spots, n_genes = matrices[0].shape
+    step = max(16, _BLOCK_VALUES // max(n_genes, 1))
+    scratch = [np.empty((step, n_genes), m.dtype) if sp.issparse(m) else None for m in matrices]
+    for start in range(0, n_spots, step):
+        rows = slice(start, min(start + step, n_spots))
+        yield tuple(
+            dense(m[rows] if out is None else m[rows].toarray(out=out[: rows.stop - start]))
+            for m, out in zip(matrices, scratch, strict=True)
+        )
+
+
+def gene_blocks(*matrices: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield a slice of genes and those columns of every matrix, all spots, as new float64 arrays."""
+    n_spots, n_genes = matrices[0].shape
+    by_column = [m.tocsc() if sp.issparse(m) else m for m in matrices]
+    step = max(16, 4 * _BLOCK_VALUES // max(n_spots, 1))
+    for start in range(0, n_genes, step):
+        genes = slice(start, min(start + step, n_genes))
+        yield genes, *(np.array(dense(m[:, genes]), dtype=np.float64) for m in by_column)
+
+
+def paired_blocks(truth: Any, prediction: Any) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield blocks of genes in which a value that is NaN in one matrix is NaN in both."""
+    for genes, t, p in gene_blocks(truth, prediction):
+        missing = np.isnan(t) | np.isnan(p)
+        t[missing] = p[missing] = np.nan
+        yield genes, t, p
+
+
+def predicted_part(x: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which spots and which genes form the part of `x` without NaN.
+
+    Genes that are NaN everywhere were not predicted and are left out; of the rest, spots with any NaN are left out.
+    """
+    missing = np.isnan(x)
+    genes = ~missing.all(axis=0)
+    return ~missing[:, genes].any(axis=1), genes

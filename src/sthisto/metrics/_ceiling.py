@@ -1,0 +1,190 @@
+"""The highest score that noisy counts allow: reliability of the residuals from splits of the counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.stats import norm
+
+from sthisto._validate import check_positive
+from sthisto.metrics._arrays import gene_blocks
+from sthisto.metrics._residuals import check_counts, check_totals, residual_block
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from sthisto.metrics._arrays import Matrix
+
+_FEWEST_SPOTS = 4
+
+
+@dataclass(frozen=True)
+class NoiseCeiling:
+    """What `noise_ceiling` found. Arrays have the shape (n_genes,)."""
+
+    reliability: NDArray[np.float64]
+    """Correlation of the residuals with those of a second, equally deep measurement; may be negative by chance."""
+    reliability_low: NDArray[np.float64]
+    reliability_high: NDArray[np.float64]
+    ceiling: NDArray[np.float64]
+    """Square root of the reliability; NaN where its interval includes zero."""
+    mean_reliability: float
+    """Mean over all genes that have a reliability, also those whose interval includes zero."""
+    overall: float
+    """Square root of `mean_reliability`, 0 where that is negative."""
+    overall_low: float
+    overall_high: float
+
+
+def noise_ceiling(
+    counts: Matrix,
+    *,
+    totals: ArrayLike | None = None,
+    n_splits: int = 10,
+    interval: float = 0.95,
+    theta: float = 100.0,
+    seed: int = 0,
+) -> NoiseCeiling:
+    """Estimate the `residual_pearson` that a prediction free of error would reach on these counts.
+
+    Each count is split in two by a binomial draw, the counts of the other genes as well. The Pearson residuals of both
+    halves, each with its own depth, are correlated over the spots, averaged over the splits, and brought to the full
+    depth by the Spearman-Brown formula ``2 r / (1 + r)``, unclipped. The mean over genes comes before the root, so that
+    noise around zero cancels instead of adding up.
+
+    Parameters
+    ----------
+    counts, totals, theta
+        Whole counts of *one* section, as for `pearson_residuals`.
+    n_splits
+        Splits to average; at least ten for a score that is reported.
+    interval
+        Level of the intervals over spots.
+    seed
+        Of the splits.
+
+    Returns
+    -------
+    A `NoiseCeiling`. A gene that is constant in a half is left out of that split; where this holds for all splits, its
+    reliability is NaN. With fewer than four spots everything is NaN.
+
+    Raises
+    ------
+    ValueError
+        Counts are not whole numbers, or as `pearson_residuals`.
+
+    Notes
+    -----
+    The intervals are normal on Fisher's z scale. Their standard error is the larger of two: that of the splits' mean
+    correlation by the infinitesimal jackknife over spots, and that of a single correlation without signal,
+    ``1 / sqrt(n - 3)``. They describe the spots' sampling, for independent measurement noise.
+
+    Compare the ceiling only with `residual_pearson` on the same counts.
+
+    References
+    ----------
+    Spearman, British Journal of Psychology 1910, doi:10.1111/j.2044-8295.1910.tb00206.x. Count splitting: Neufeld et
+    al., Biostatistics 2024, doi:10.1093/biostatistics/kxac047. Infinitesimal jackknife: Jaeckel, Bell Laboratories
+    Memorandum 1972; Efron, Biometrika 1981, doi:10.1093/biomet/68.3.589.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sthisto import metrics
+    >>> rng = np.random.default_rng(0)
+    >>> rate = np.repeat([[5.0, 20.0, 60.0], [15.0, 10.0, 60.0]], 50, axis=0)
+    >>> found = metrics.noise_ceiling(rng.poisson(rate))
+    >>> 0.5 < found.overall < 1, bool(found.ceiling[1] > 0.7)
+    (True, True)
+    """
+    check_positive(n_splits, name="n_splits")
+    if not 0 < interval < 1:
+        msg = f"`interval` must be between 0 and 1, found {interval!r}."
+        raise ValueError(msg)
+    matrix = check_counts(counts)
+    depth = check_totals(totals, matrix)
+    halves = _split(matrix, depth, n_splits=n_splits, seed=seed)
+    r, influence = _half_correlation(halves, matrix.shape, theta=theta)
+    return _summary(r, influence, quantile=float(norm.ppf(0.5 + interval / 2)))
+
+
+def _split(
+    matrix: Any, totals: NDArray[np.float64], *, n_splits: int, seed: int
+) -> list[tuple[Any, NDArray, Any, NDArray]]:
+    """Draw the halves of every split: counts and totals of the first, counts and totals of the second."""
+    values = sp.csc_matrix(matrix)
+    whole = values.data.astype(np.int64)
+    rest = np.rint(totals - np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel())
+    if not (whole == values.data).all() or not np.allclose(rest, totals - np.asarray(matrix.sum(axis=1)).ravel()):
+        msg = "`counts` and `totals` must be whole numbers to be split. Pass the layer that holds raw counts."
+        raise ValueError(msg)
+    rng = np.random.default_rng(seed)
+    halves = []
+    for _ in range(n_splits):
+        first = rng.binomial(whole, 0.5)
+        pair = [
+            sp.csc_matrix((part.astype(np.int32), values.indices, values.indptr), shape=values.shape)
+            for part in (first, whole - first)
+        ]
+        rest_first = rng.binomial(np.maximum(rest, 0).astype(np.int64), 0.5)
+        depths = [np.asarray(pair[0].sum(axis=1)).ravel() + rest_first]
+        depths.append(np.rint(totals) - depths[0])
+        halves.append((pair[0], depths[0].astype(np.float64), pair[1], depths[1]))
+    return halves
+
+
+def _half_correlation(
+    halves: list[tuple[Any, NDArray, Any, NDArray]], shape: tuple[int, int], *, theta: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean correlation of the halves, (n_genes,), and each spot's influence on it, (n_spots, n_genes)."""
+    r, splits, influence = np.zeros(shape[1]), np.zeros(shape[1]), np.zeros(shape)
+    for first, first_totals, second, second_totals in halves:
+        measured = (first_totals > 0) & (second_totals > 0)
+        n = int(measured.sum())
+        if n < _FEWEST_SPOTS:
+            continue
+        for genes, a, b in gene_blocks(first, second):
+            x, y = (
+                _standardised(residual_block(half[measured], totals[measured], theta=theta, clip=np.sqrt(n)))
+                for half, totals in ((a, first_totals), (b, second_totals))
+            )
+            once = (x * y).mean(axis=0)
+            varies = ~np.isnan(once)
+            r[genes] += np.where(varies, once, 0.0)
+            splits[genes] += varies
+            contribution = x * y - once / 2 * (x**2 + y**2)
+            influence[measured, genes] += np.where(varies, contribution, 0.0)
+    counted = np.where(splits > 0, splits, np.nan)
+    return r / counted, influence / counted
+
+
+def _standardised(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centre and scale each column; NaN for a constant one."""
+    sd = x.std(axis=0)
+    return (x - x.mean(axis=0)) / np.where(sd > 1e-12, sd, np.nan)
+
+
+def _summary(r: NDArray[np.float64], influence: NDArray[np.float64], *, quantile: float) -> NoiseCeiling:
+    n = len(influence)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt((influence**2).sum(axis=0)) / n / (1 - r**2)
+        error = np.maximum(error, 1 / np.sqrt(n - 3) if n >= _FEWEST_SPOTS else np.nan)
+        z = np.arctanh(r)
+        reliability, low, high = (_full_depth(np.tanh(z + s * quantile * error)) for s in (0, -1, 1))
+        ceiling = np.where(low > 0, np.sqrt(np.maximum(reliability, 0.0)), np.nan)
+        slope = 2 / (1 + r) ** 2
+    measured = np.isfinite(reliability)
+    if not measured.any():
+        return NoiseCeiling(reliability, low, high, ceiling, np.nan, np.nan, np.nan, np.nan)
+    mean = float(reliability[measured].mean())
+    spread = float(np.linalg.norm((influence * slope)[:, measured].mean(axis=1))) / n
+    overall, overall_low, overall_high = (float(np.sqrt(max(mean + s * quantile * spread, 0.0))) for s in (0, -1, 1))
+    return NoiseCeiling(reliability, low, high, ceiling, mean, overall, overall_low, overall_high)
+
+
+def _full_depth(r: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman-Brown: the correlation of two measurements of twice the depth."""
+    return 2 * r / (1 + r)

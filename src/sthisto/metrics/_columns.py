@@ -1,0 +1,51 @@
+"""Statistics of columns in which NaN is left out, and their application to blocks of genes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+
+from sthisto.metrics._arrays import check_pair, paired_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from sthisto.metrics._arrays import Matrix
+
+
+def by_gene(
+    score: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
+    truth: Matrix,
+    prediction: Matrix,
+) -> NDArray[np.float64]:
+    """Apply a score of paired columns to blocks of genes."""
+    truth, prediction = check_pair(truth, prediction)
+    result = np.full(truth.shape[1], np.nan)
+    if truth.shape[0]:
+        for genes, t, p in paired_blocks(truth, prediction):
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                result[genes] = score(t, p)
+    return result
+
+
+def mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average each column over what is not NaN; NaN where nothing is."""
+    return np.nansum(x, axis=0) / (~np.isnan(x)).sum(axis=0)
+
+
+def variance(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variance of each column, exactly 0 for a constant one."""
+    varies = np.fmax.reduce(x, axis=0) != np.fmin.reduce(x, axis=0)
+    return np.where(varies, mean((x - mean(x)) ** 2), 0.0)
+
+
+def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank each column from 1, ties by their mean rank; NaN keeps its place."""
+    missing = np.isnan(x)
+    ranked = rankdata(np.where(missing, np.inf, x), axis=0)
+    ranked[missing] = np.nan
+    return ranked

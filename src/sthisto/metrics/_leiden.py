@@ -1,0 +1,81 @@
+"""Leiden communities of a nearest neighbour graph, at a resolution or with a number of communities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.neighbors import kneighbors_graph
+
+from sthisto._validate import check_positive
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SEARCH_STEPS = 40
+
+
+def leiden(
+    components: NDArray[np.floating], n_clusters: int | None, *, n_neighbors: int, resolution: float, seed: int
+) -> NDArray[np.intp]:
+    """Return the community of each spot, (n_spots,), given its principal components."""
+    check_positive(resolution, name="resolution")
+    graph = _neighbour_graph(components, n_neighbors)
+    if n_clusters is None:
+        return _communities(graph, resolution, seed)
+    return _search(graph, n_clusters, resolution=resolution, seed=seed)
+
+
+def _neighbour_graph(components: NDArray[np.floating], n_neighbors: int) -> Any:
+    """Weight each pair of neighbours by the Jaccard index of their neighbourhoods, themselves included."""
+    try:
+        import igraph
+    except ImportError as error:
+        msg = 'method="leiden" needs igraph and leidenalg: pip install igraph leidenalg'
+        raise ImportError(msg) from error
+    n_spots = len(components)
+    k = min(n_neighbors, n_spots - 1)
+    neighbours = (kneighbors_graph(components, k) + sp.identity(n_spots)).tocsr()
+    linked = sp.triu(neighbours.maximum(neighbours.T), k=1).tocoo()
+    shared = np.asarray(neighbours[linked.row].multiply(neighbours[linked.col]).sum(axis=1)).ravel()
+    weights = shared / (2 * (k + 1) - shared)
+    return igraph.Graph(n=n_spots, edges=np.column_stack([linked.row, linked.col]), edge_attrs={"weight": weights})
+
+
+def _communities(graph: Any, resolution: float, seed: int) -> NDArray[np.intp]:
+    try:
+        import leidenalg
+    except ImportError as error:
+        msg = 'method="leiden" needs leidenalg: pip install leidenalg'
+        raise ImportError(msg) from error
+    partition = leidenalg.find_partition(
+        graph,
+        leidenalg.RBConfigurationVertexPartition,
+        weights="weight",
+        resolution_parameter=resolution,
+        n_iterations=-1,
+        seed=seed,
+    )
+    return np.asarray(partition.membership, dtype=np.intp)
+
+
+def _search(graph: Any, n_clusters: int, *, resolution: float, seed: int) -> NDArray[np.intp]:
+    """Bisect the logarithm of the resolution until the number of communities is `n_clusters`."""
+    low, high, reached = None, None, set()
+    for _ in range(_SEARCH_STEPS):
+        labels = _communities(graph, resolution, seed)
+        found = int(labels.max()) + 1
+        if found == n_clusters:
+            return labels
+        reached.add(found)
+        if found < n_clusters:
+            low = resolution
+        else:
+            high = resolution
+        resolution = resolution * 2 if high is None else resolution / 2 if low is None else float(np.sqrt(low * high))
+    msg = (
+        f"Leiden found no resolution with {n_clusters} clusters; it found {sorted(reached)}. "
+        'Ask for one of these, or use method="kmeans".'
+    )
+    raise ValueError(msg)
