@@ -1,0 +1,197 @@
+"""Methods that align an image embedding with a gene embedding and retrieve from the aligned bank."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sthisto._patches import PatchSource
+from sthisto.models._base import stack
+from sthisto.models._data import SectionInput, TrainingSection
+from sthisto.models._devices import torch_device
+from sthisto.models._encoders import Encoder
+from sthisto.models._features import Features, extract
+from sthisto.models._gather import Gather
+from sthisto.models._harmony import Correction, correct, fit_harmony, split_state
+from sthisto.models._inference import Batches
+from sthisto.models._patch_store import read_patches
+from sthisto.models._retrieval_model import RetrievalModel
+from sthisto.models._train import Batch, Interrupted, Training, seeded, train
+from sthisto.nn import contrastive_loss
+
+_ROWS_AT_ONCE = 1024
+
+
+class TwoTowers(nn.Module):
+    """Image side and gene side, each ending in the shared space.
+
+    Parameters
+    ----------
+    image_head
+        (batch, n_features) to (batch, n_dimensions).
+    gene_encoder, gene_head
+        (batch, n_genes) to (batch, n_genes), and that to (batch, n_dimensions).
+    encoder
+        Trained with the heads where it is given: the image side then takes uint8 patches, else features.
+    """
+
+    def __init__(
+        self, *, image_head: nn.Module, gene_encoder: nn.Module, gene_head: nn.Module, encoder: Encoder | None
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.image_head = image_head
+        self.gene_encoder = gene_encoder
+        self.gene_head = gene_head
+
+    def forward(self, image: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed patches or features, and expression: two (batch, n_dimensions)."""
+        features = image if self.encoder is None else self.encoder(image)
+        return self.image_head(features), self.gene_head(self.gene_encoder(expression))
+
+
+class ContrastiveModel(RetrievalModel):
+    """Base of DANet and BLEEP: contrastive alignment, then top-K retrieval by cosine.
+
+    A subclass says in `_towers` what the two sides are made of. Its options name `finetune`, `objective`,
+    `temperature`, `batch_correction` and the fields of `Training` but for the seed.
+    """
+
+    _module: TwoTowers
+    _correction: Correction | None = None
+
+    @abstractmethod
+    def _towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers: ...
+
+    def training(self, seed: int) -> Training:
+        """Return how the model is trained."""
+        o = self.options
+        return Training(
+            max_epochs=o.max_epochs,
+            patience=o.patience,
+            batch_size=o.batch_size,
+            learning_rate=o.learning_rate,
+            weight_decay=o.weight_decay,
+            batch_by=o.batch_by,
+            seed=seed,
+            precision=o.precision,
+            devices=o.devices,
+            num_nodes=o.num_nodes,
+            strategy=o.strategy,
+        )
+
+    def embed(self, section: SectionInput) -> np.ndarray:
+        """Return the image embedding of every spot, (n_spots, n_dimensions) float32."""
+        return self._queries(extract(section, self.encoder))
+
+    def embed_genes(self, expression: np.ndarray) -> np.ndarray:
+        """Return the gene embedding of (n_spots, n_genes) normalised expression, (n_spots, n_dimensions) float32."""
+        seen = expression if self._correction is None else self._correction(expression)
+        return _in_batches(lambda x: self._module.gene_head(self._module.gene_encoder(x)), self._module, seen)
+
+    def _queries(self, features: Features) -> np.ndarray:
+        return _in_batches(self._module.image_head, self._module, features.values)
+
+    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        _check_pairs(sections, self.options.batch_size)
+        with seeded(seed):
+            harmony = self.options.batch_correction == "harmony"
+            self._correction = fit_harmony(sections, seed=seed) if harmony else None
+            shown = sections if self._correction is None else correct(sections, self._correction)
+            if self.options.finetune:
+                self._encoder = deepcopy(self.encoder)
+            spots = self._rows(shown, "train")
+            n_features = self.encoder.n_features(self.patch.size) if self.options.finetune else int(spots[0].shape[1])
+            self._module = self._towers(n_features, self.encoder if self.options.finetune else None)
+            try:
+                self.history = train(
+                    self._module,
+                    spots,
+                    loss=self._loss,
+                    validation=self._rows(shown, "validation") if _has_validation(sections) else None,
+                    groups=np.repeat(np.arange(len(sections)), [len(section.train) for section in sections]),
+                    training=self.training(seed),
+                    description=f"Fitting {self.method}",
+                )
+            except Interrupted:
+                self._keep(sections)
+                raise
+            self._keep(sections)
+
+    def _rows(self, sections: Sequence[TrainingSection], rows: str) -> Batch:
+        """Return what the image side sees of the "train" or "validation" rows, and their expression."""
+        if self.options.finetune:
+            images = read_patches([_patches(section.inputs, getattr(section, rows)) for section in sections])
+        else:
+            features = [extract(section.inputs, self.encoder).values for section in sections]
+            images = np.concatenate([f[getattr(s, rows)] for f, s in zip(features, sections, strict=True)])
+        return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
+
+    def _keep(self, sections: Sequence[TrainingSection]) -> None:
+        """Fill the bank with the gene embeddings of the weights that were kept."""
+        if self.options.finetune:
+            self._encoder = self._module.encoder
+        embedding = []
+        for section in sections:
+            values = np.full((len(section.inputs), self.options.embedding_dim), np.nan, dtype=np.float32)
+            values[section.used] = self.embed_genes(section.expression[section.used])
+            embedding.append(values)
+        self._fill_bank(sections, embedding)
+        queries = [self.embed(section.inputs)[section.used] for section in sections]
+        self._rate_similarity(np.concatenate(queries))
+
+    def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
+        image_embedding, gene_embedding = module(*batch)
+        return contrastive_loss(
+            gather(image_embedding),
+            gather(gene_embedding),
+            temperature=self.options.temperature,
+            smoothed=self.options.objective == "smoothed",
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights of both sides, and of the encoder where it was trained."""
+        weights = {name: value.cpu().contiguous() for name, value in self._module.state_dict().items()}
+        return weights if self._correction is None else weights | self._correction.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights."""
+        state, self._correction = split_state(state)
+        n_features = state["image_head.projection.weight"].shape[1]
+        self._module = self._towers(int(n_features), deepcopy(self.encoder) if self.options.finetune else None)
+        self._module.load_state_dict(dict(state))
+        if self._module.encoder is not None:
+            self._encoder = self._module.encoder
+
+
+def _patches(section: SectionInput, rows: np.ndarray) -> PatchSource:
+    if len(section.patches) > 1:
+        msg = "finetune=True trains on the patch alone; leave out `context`."
+        raise ValueError(msg)
+    return section.patches[0].subset(rows)
+
+
+def _check_pairs(sections: Sequence[TrainingSection], batch_size: int) -> None:
+    """Raise ValueError where a batch would hold one spot: it has nothing to be contrasted with."""
+    n_spots = sum(len(section.train) for section in sections)
+    if min(n_spots, batch_size) < 2:
+        msg = (
+            "The contrastive loss compares the spots of a batch, so it needs at least two; there are "
+            f"{n_spots} training spots, and batch_size={batch_size}."
+        )
+        raise ValueError(msg)
+
+
+def _has_validation(sections: Sequence[TrainingSection]) -> bool:
+    return sum(len(section.validation) for section in sections) > 1
+
+
+def _in_batches(function: Callable[[Tensor], Tensor], module: nn.Module, values: np.ndarray) -> np.ndarray:
+    device = torch_device()
+    module.to(device).eval()
+    return Batches("embedding", _ROWS_AT_ONCE)(function, values, device)

@@ -1,0 +1,195 @@
+"""ST-Net: a convolutional network with one linear output a gene (He et al., Nature Biomedical Engineering 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sthisto.models._augment import augment, symmetries
+from sthisto.models._base import Exclude, ExpressionModel, stack
+from sthisto.models._data import Prediction, SectionInput, TrainingSection
+from sthisto.models._encoders import Encoder
+from sthisto.models._features import extract, section_fingerprints
+from sthisto.models._train import Batch, Gather, Training, seeded, train
+
+
+@dataclass(frozen=True)
+class STNetOptions:
+    """Options of `STNet`.
+
+    The defaults train the linear outputs alone, on features of the frozen encoder. The paper's own: DenseNet-121 on
+    patches of 224 px, ``finetune=True, batch_size=32``, 50 epochs, on the 250 most expressed genes. It used
+    stochastic gradient descent (learning rate 1e-6, momentum 0.9); here it is AdamW.
+
+    Parameters
+    ----------
+    finetune
+        Whether the image encoder is trained too, as published, on patches under random symmetries.
+    stain_jitter
+        Spread of the stains' strength in training, for ``finetune=True``; 0 leaves colours as they are.
+    symmetries
+        Whether the features of a spot are the mean over the eight symmetries of its patch, as published; this
+        encodes every patch eight times.
+    max_epochs, patience, batch_size, learning_rate, weight_decay
+        Of the training. It stops after `patience` epochs that did not improve the validation loss.
+    precision, devices, num_nodes, strategy
+        As Lightning Fabric takes them.
+    """
+
+    finetune: bool = False
+    stain_jitter: float = 0.0
+    symmetries: bool = True
+    max_epochs: int = 50
+    patience: int = 10
+    batch_size: int = 32
+    learning_rate: float = 3e-5
+    weight_decay: float = 1e-3
+    precision: str = "32-true"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.stain_jitter and not self.finetune:
+            msg = "stain_jitter changes patches while the encoder is trained; it needs finetune=True."
+            raise ValueError(msg)
+
+
+class LinearOutputs(nn.Module):
+    """One linear output a gene, on features or on the encoder that gives them.
+
+    Parameters
+    ----------
+    n_features, n_genes
+        Of input and output; 1024 features of DenseNet-121 and 250 genes make 256,250 parameters.
+    encoder
+        Trained with the outputs where it is given: the input is then uint8 patches, else features.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int, n_genes: int, encoder: Encoder | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.outputs = nn.Linear(n_features, n_genes)
+        self.register_buffer("centre", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(()))
+
+    def standardise(self, features: np.ndarray) -> None:
+        """Bring frozen features (n_spots, n_features) to mean 0 each and one common scale.
+
+        A scale of its own would blow up a feature that is almost constant in the training spots.
+        """
+        centre = features.mean(axis=0)
+        self.centre.copy_(torch.from_numpy(centre))
+        self.scale.fill_(max(float((features - centre).std()), 1e-6))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map patches or features to (batch, n_genes)."""
+        features = image if self.encoder is None else self.encoder(image)
+        return self.outputs((features - self.centre) / self.scale)
+
+
+class STNet(ExpressionModel):
+    """Features of a patch, one linear output a gene, squared error, the mean over the eight symmetries.
+
+    The outputs are linear, so the mean of the eight predictions is the prediction of the mean features. They start at
+    the training mean of each gene.
+
+    References
+    ----------
+    He et al., Integrating spatial gene expression and breast tumour morphology via deep learning, Nature Biomedical
+    Engineering 2020, doi:10.1038/s41551-020-0578-x. Built from the paper's description.
+    """
+
+    method = "stnet"
+    Options = STNetOptions
+
+    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        o = self.options
+        with seeded(seed):
+            if o.finetune:
+                self._encoder = deepcopy(self.encoder)
+            images = [self._images(section.inputs) for section in sections]
+            data, validation = _rows(sections, images, "train"), _rows(sections, images, "validation")
+            n_features = self.encoder.n_features(self.patch.size) if o.finetune else int(data[0].shape[1])
+            self._module = LinearOutputs(n_features, len(self.genes), self.encoder if o.finetune else None)
+            if not o.finetune:
+                self._module.standardise(data[0].numpy())
+            nn.init.normal_(self._module.outputs.weight, std=1e-3)
+            with torch.no_grad():
+                self._module.outputs.bias.copy_(torch.from_numpy(stack(sections, "train").mean(axis=0)))
+            self.history = train(
+                self._module,
+                data,
+                loss=self._loss,
+                validation=validation if len(validation[0]) else None,
+                groups=np.repeat(np.arange(len(sections)), [len(section.train) for section in sections]),
+                training=self._training(seed),
+                description=f"Fitting {self.method}",
+            )
+
+    def _training(self, seed: int) -> Training:
+        o = self.options
+        return Training(
+            max_epochs=o.max_epochs,
+            patience=o.patience,
+            batch_size=o.batch_size,
+            learning_rate=o.learning_rate,
+            weight_decay=o.weight_decay,
+            seed=seed,
+            precision=o.precision,
+            devices=o.devices,
+            num_nodes=o.num_nodes,
+            strategy=o.strategy,
+        )
+
+    def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
+        image, expression = batch
+        if self.options.finetune and module.training:
+            image = augment(image, stain=self.options.stain_jitter)
+        return nn.functional.mse_loss(gather(module(image)), gather(expression))
+
+    def _images(self, section: SectionInput) -> np.ndarray:
+        """Return what is trained on: all patches, or the features of the frozen encoder."""
+        if not self.options.finetune:
+            return self.embed(section)
+        if len(section.patches) > 1:
+            msg = "finetune=True trains on the patch alone; leave out `context`."
+            raise ValueError(msg)
+        return section.patches[0].read()
+
+    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        self._module.cpu().eval()
+        with torch.inference_mode():
+            features = torch.from_numpy(self.embed(section))
+            expression = self._module.outputs((features - self._module.centre) / self._module.scale)
+        return Prediction(expression=expression.numpy(), seen=self.seen(section_fingerprints(section)))
+
+    def embed(self, section: SectionInput) -> np.ndarray:
+        """Return the features of each spot, (n_spots, n_features) float32, the mean over the symmetries."""
+        views = list(symmetries(section)) if self.options.symmetries else [section]
+        return np.asarray(np.mean([extract(view, self.encoder).values for view in views], axis=0), dtype=np.float32)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights of the outputs, and of the encoder where it was trained."""
+        return {name: value.cpu().contiguous() for name, value in self._module.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights."""
+        encoder = deepcopy(self.encoder) if self.options.finetune else None
+        self._module = LinearOutputs(int(state["outputs.weight"].shape[1]), len(self.genes), encoder)
+        self._module.load_state_dict(dict(state))
+        if encoder is not None:
+            self._encoder = encoder
+
+
+def _rows(sections: Sequence[TrainingSection], images: Sequence[np.ndarray], rows: str) -> Batch:
+    chosen = [image[getattr(section, rows)] for section, image in zip(sections, images, strict=True)]
+    return torch.from_numpy(np.concatenate(chosen)), torch.from_numpy(stack(sections, rows))
