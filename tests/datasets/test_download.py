@@ -1,0 +1,100 @@
+import io
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import requests
+
+from sthisto import settings
+from sthisto.datasets import _download, her2st
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("STHISTO_HER2ST", raising=False)
+    monkeypatch.setattr(settings, "cache_dir", tmp_path / "cache")
+    monkeypatch.setattr(settings, "progress", False)
+    return tmp_path / "cache" / "her2st"
+
+
+class Server:
+    """Answers as GitHub does, from a folder."""
+
+    def __init__(self, root):
+        self.root, self.asked, self.damaged = root, [], ""
+
+    def get(self, url, **_):
+        self.asked.append(url)
+        response = requests.Response()
+        response.status_code = 200
+        response.raw = io.BytesIO(self.content(url))
+        return response
+
+    def content(self, url):
+        if url.endswith("/commits/HEAD"):
+            return json.dumps({"sha": "abc123"}).encode()
+        files = [p for p in self.root.rglob("*") if p.is_file()]
+        if "/git/trees/abc123" in url:
+            tree = [
+                {"path": str(p.relative_to(self.root)), "sha": _download.git_object_id(p), "type": "blob"}
+                for p in files
+            ]
+            return json.dumps({"tree": tree, "truncated": False}).encode()
+        path = url.split("/abc123/")[1]
+        return b"damaged" if path == self.damaged else (self.root / path).read_bytes()
+
+
+@pytest.fixture
+def server(tmp_path, make_section, monkeypatch):
+    root = make_section().write(tmp_path / "remote")
+    make_section(name="C2", labels={(5, 10): "invasive cancer"}).write(root)
+    server = Server(root)
+    monkeypatch.setattr(requests, "get", server.get)
+    return server
+
+
+def test_only_the_files_of_the_wanted_sections_are_fetched(cache, server):
+    sdata = her2st(sections=["C2"])
+    assert set(sdata["counts"].obs["section"]) == {"C2"}
+    assert sdata["counts"].obs["annotation"].notna().sum() == 1
+    assert not any("B1" in url for url in server.asked)
+
+
+def test_what_is_there_is_not_fetched_again(cache, server):
+    first = her2st(sections=["B1"])
+    n_asked = len(server.asked)
+    second = her2st(sections=["B1"])
+    assert len(server.asked) == n_asked
+    np.testing.assert_array_equal(first["counts"].X.toarray(), second["counts"].X.toarray())
+
+
+def test_a_damaged_file_is_refused_and_the_next_try_goes_on(cache, server):
+    server.damaged = "data/ST-spotfiles/B1_selection.tsv"
+    with pytest.raises(ValueError, match="arrived damaged"):
+        her2st(sections=["B1"])
+    assert not (cache / server.damaged).exists()
+    n_asked, server.damaged = len(server.asked), ""
+    assert her2st(sections=["B1"])["counts"].n_obs == 12
+    assert not any("commits" in url or "trees" in url for url in server.asked[n_asked:])
+
+
+def test_a_section_that_the_repository_lacks_is_refused(cache, server):
+    with pytest.raises(KeyError, match="'B1', 'C2'"):
+        her2st(sections=["Z1"])
+
+
+def test_without_network_the_error_says_what_to_put_where(cache, monkeypatch):
+    def unreachable(*_, **__):
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", unreachable)
+    with pytest.raises(OSError, match=r"(?s)could not be fetched.*STHISTO_HER2ST.*ST-spotfiles/A1_selection"):
+        her2st()
+
+
+def test_object_ids_are_those_of_git(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"H&E\n\x00\xff")
+    expected = subprocess.run(["git", "hash-object", str(file)], capture_output=True, text=True, check=True)
+    assert _download.git_object_id(file) == expected.stdout.strip()

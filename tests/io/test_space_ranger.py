@@ -1,0 +1,58 @@
+"""From the files of Space Ranger to a prediction."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from visium import PITCH_PX
+
+import sthisto as sth
+from sthisto._sections import read_sections
+
+MISSING = "spatialdata-io is not installed: pip install 'sthisto[io]'"
+spatialdata_io = pytest.importorskip("spatialdata_io", reason=MISSING)
+
+
+@pytest.fixture(scope="module")
+def outs(visium, tmp_path_factory):
+    return visium.write(tmp_path_factory.mktemp("run") / "outs")
+
+
+@pytest.fixture
+def sdata(outs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return spatialdata_io.visium(outs, dataset_id="liver", fullres_image_file="he.tif")
+
+
+def test_spots_lie_on_their_marks_in_every_image(sdata, visium):
+    for image, size in (("liver_full_image", 9), ("liver_hires_image", 3)):
+        (section,) = read_sections(sdata, image_key=image)
+        (patches,) = section.patches(sth.models.PatchSpec(size=size, um_per_px=section.um_per_px))
+        assert len(section) == len(visium.obs)
+        assert (patches.read()[:, size // 2, size // 2].mean(axis=-1) < 200).all()
+
+
+def test_um_per_px_come_from_the_array(sdata):
+    (section,) = read_sections(sdata, image_key="liver_full_image")
+    assert section.um_per_px == pytest.approx(100 / PITCH_PX, rel=0.01)
+    assert section.diameter == pytest.approx(26)
+
+
+def test_images_to_choose_from_are_listed(sdata):
+    with pytest.raises(ValueError, match=r"'liver_full_image', 'liver_hires_image', 'liver_lowres_image'"):
+        sth.tl.fit(sdata, method="mean")
+
+
+def test_files_lead_to_a_scored_prediction(sdata):
+    keys = {"image_key": "liver_full_image"}
+    sth.pp.split(sdata, by="block", test=0.3, **keys)
+    model = sth.tl.fit(sdata, method="colour", patch_um=60, patch_size=24, n_top_genes=20, **keys)
+    sth.tl.predict(sdata, model, **keys)
+    sth.tl.evaluate(sdata, **keys)
+    table = sdata["table"]
+    modelled = table.var["sthisto_gene"].to_numpy()
+    assert np.isfinite(table.layers["sthisto_pred"][:, modelled]).all()
+    assert table.var["sthisto_pcc"].max() > 0.3
