@@ -1,0 +1,72 @@
+"""Predicted expression as a plain table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sthisto._constants import KEY, prediction
+from sthisto._sections import as_cohort, resolve_table
+from sthisto._tables import gene_positions, modelled_genes
+from sthisto.get._record import check_predicted, symbols_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def predictions(
+    sdata: SpatialData | Sequence[SpatialData],
+    genes: str | Sequence[str] | None = None,
+    *,
+    key_added: str = KEY,
+    table_key: str | None = None,
+    gene_symbols: str | None = None,
+) -> pd.DataFrame:
+    """Return the predicted expression of the spots that have any.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort, whose spots follow one another.
+    genes
+        Gene or genes to return; None is all that the method predicts.
+    key_added
+        Key that `sthisto.tl.predict` wrote to.
+    table_key
+        Table with the prediction; None is the only one that annotates a region.
+    gene_symbols
+        Column of `var` with the names of the genes; None is the one that `sthisto.tl.predict` used.
+
+    Returns
+    -------
+    (n_spots, n_genes) float32 on the scale that ``uns[key_added]["normalisation"]`` names; the index holds the names
+    of the spots, the columns the genes.
+
+    Raises
+    ------
+    KeyError
+        Nothing was predicted under the key, or a gene is missing.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.get.predictions(sdata).shape  # doctest: +SKIP
+    """
+    tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
+    wanted = [genes] if isinstance(genes, str) else genes
+    return pd.concat([_of_table(table, wanted, key_added, gene_symbols) for table in tables])
+
+
+def _of_table(table: AnnData, genes: Sequence[str] | None, key: str, gene_symbols: str | None) -> pd.DataFrame:
+    check_predicted(table, key)
+    symbols = gene_symbols or symbols_of(table, key)
+    chosen = modelled_genes(table, key, symbols) if genes is None else list(genes)
+    values = np.asarray(table.layers[prediction(key)][:, gene_positions(table, chosen, symbols)], dtype=np.float32)
+    known = np.isfinite(values).any(axis=1)
+    return pd.DataFrame(values[known], index=table.obs_names[known], columns=pd.Index(chosen, name="gene"))

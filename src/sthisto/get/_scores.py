@@ -1,0 +1,76 @@
+"""The scores that `tl.evaluate` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from sthisto._constants import KEY
+from sthisto._sections import as_cohort, resolve_table
+from sthisto._validate import check_choice
+from sthisto.get._record import as_keys, has_record, method_labels, read_part
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+_PARTS = {"gene": "scores", "section": "summary"}
+
+
+def scores(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    key_added: str | Sequence[str] = KEY,
+    by: Literal["gene", "section"] = "gene",
+    table_key: str | None = None,
+) -> pd.DataFrame:
+    """Return the scores of one or several methods as one table.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort.
+    key_added
+        Key or keys that `sthisto.tl.evaluate` scored, or `sthisto.tl.cross_validate`: that table holds several
+        methods, with columns seed and fold.
+    by
+        "gene" is one row a section and gene, "section" one row a section and set of genes, with section "all" for
+        the mean over the sections.
+    table_key
+        Table with the scores; None is the only one that annotates a region.
+
+    Returns
+    -------
+    Columns ``key`` and ``method``, then those that `sthisto.tl.evaluate` names: section, gene, n_spots, pcc,
+    pcc_residual, ceiling, depth_pcc, depth_pcc_residual and more.
+
+    Raises
+    ------
+    KeyError
+        Nothing was predicted or scored under a key.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> sth.pp.split(sdata, by="patient", patient_key="patient")
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.evaluate(sdata)
+    >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "ceiling"]]  # doctest: +SKIP
+    """
+    check_choice(by, _PARTS, name="by")
+    tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
+    keys = as_keys(key_added)
+    methods = method_labels(tables, keys)
+    parts = []
+    for key in keys:
+        call = f"sth.tl.evaluate(sdata, key_added={key!r})"
+        scored = [table for table in tables if has_record(table, key)] or tables[:1]
+        rows = pd.concat([read_part(table, key, _PARTS[by], call=call) for table in scored], ignore_index=True)
+        rows = rows.drop_duplicates(ignore_index=True)
+        rows.insert(0, "key", key)
+        if "method" not in rows:
+            rows.insert(1, "method", methods[key])
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,10 @@
+"""Preparation: normalise, choose genes, split, lay a grid over tissue without spots."""
+
+from __future__ import annotations
+
+from sthisto.pp._normalize import normalize
+from sthisto.pp._select_genes import select_genes
+from sthisto.pp._split import split
+from sthisto.pp._tissue_grid import tissue_grid
+
+__all__ = ["normalize", "select_genes", "split", "tissue_grid"]

@@ -1,0 +1,106 @@
+"""Raw counts to a normalised layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+from sthisto._expression import Normalization, looks_like_counts
+from sthisto._sections import as_cohort, read_sections, resolve_table
+from sthisto._tables import Update, apply, read_matrix, read_rows
+from sthisto._validate import check_choice, check_positive
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def normalize(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    target: Literal["log1p", "pearson_residuals"] = "log1p",
+    target_sum: float = 1e4,
+    layer: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    key_added: str | None = None,
+) -> None:
+    """Normalise raw counts into a layer; the counts stay as they are.
+
+    `tl.fit` normalises by itself: this is for those who want to see or to use the values.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData or a list of them.
+    target
+        "log1p": each spot's counts are scaled to `target_sum` over all genes, then log(1 + x). "pearson_residuals":
+        analytic Pearson residuals (theta 100, clipped at the square root of the number of spots) within each section.
+    target_sum
+        Library size that spots are scaled to, for "log1p".
+    layer
+        Layer of raw counts; None is X.
+    table_key
+        None is the only table that annotates a region.
+    image_key, coordinate_system
+        As for `tl.fit`; "pearson_residuals" are those of the spots that lie on tissue and inside their image.
+    key_added
+        Layer that is written; None is `target`.
+
+    Returns
+    -------
+    None. Writes ``layers[key_added]``: sparse float32 for "log1p", dense float32 for "pearson_residuals" (NaN for
+    spots without counts and for those left out as off tissue).
+
+    Raises
+    ------
+    ValueError
+        The values are no raw counts, or the result would take their place.
+
+    Notes
+    -----
+    Residuals: Lause, Berens and Kobak, Genome Biology 22:258 (2021), doi:10.1186/s13059-021-02451-7.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic(n_sections=1, n_patients=1)
+    >>> sth.pp.normalize(sdata)
+    """
+    check_choice(target, ("log1p", "pearson_residuals"), name="target")
+    check_positive(target_sum, name="target_sum")
+    key = key_added or target
+    if key == layer:
+        msg = f"`key_added` and `layer` are both {layer!r}: the counts would be lost. Pass another key_added=…"
+        raise ValueError(msg)
+    normalization = Normalization(target, layer, target_sum)
+    updates = []
+    for one in as_cohort(sdata):
+        table = one.tables[resolve_table(one, table_key)]
+        matrix = read_matrix(table, layer)
+        if not looks_like_counts(matrix):
+            msg = (
+                f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts (whole numbers of at least "
+                "zero), so that it cannot be normalised. Pass layer=… to name the one that does."
+            )
+            raise ValueError(msg)
+        if target == "log1p":
+            values = _log1p(matrix, target_sum)
+        else:
+            values = np.full(table.shape, np.nan, dtype=np.float32)
+            for section in read_sections(
+                one, image_key=image_key, table_key=table_key, coordinate_system=coordinate_system
+            ):
+                values[section.rows] = normalization(read_rows(section, layer))
+        updates.append(Update(table, "layers", key, values))
+    apply(updates)
+
+
+def _log1p(matrix: Any, target_sum: float) -> sp.csr_matrix:
+    counts = sp.csr_matrix(matrix, dtype=np.float32)
+    totals = counts.sum(axis=1, dtype=np.float64).A1
+    factor = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    return (sp.diags(factor) @ counts).astype(np.float32).log1p()

@@ -1,0 +1,131 @@
+"""The choice of the genes that are modelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from sthisto._constants import SELECTED_GENES, TRAIN
+from sthisto._expression import looks_like_counts
+from sthisto._roles import read_roles
+from sthisto._sections import Section, read_sections
+from sthisto._tables import apply, gene_names, gene_positions, read_rows, var_updates
+from sthisto._validate import check_positive
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def select_genes(
+    sdata: SpatialData | Sequence[SpatialData],
+    genes: str | Sequence[str] | None = None,
+    *,
+    n_top_genes: int = 1000,
+    layer: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    gene_symbols: str | None = None,
+) -> None:
+    """Choose the genes that are modelled, on training spots alone.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData or a list of them; `pp.split` decides which spots are trained on, without it all are.
+    genes
+        A panel to use as it is; None takes the highly variable genes of every section, united.
+    n_top_genes
+        Highly variable genes of each section (scanpy's flavor "seurat"). The union of several sections is larger.
+    layer
+        Layer with the expression; None is X. Raw counts are recognised and normalised first.
+    image_key, shapes_key, table_key, coordinate_system
+        None is the only candidate; of regions, all that the table annotates. Spots outside their image are left out.
+    gene_symbols
+        Column of ``var`` with the names to match `genes` by; None is ``var_names``.
+
+    Returns
+    -------
+    None. Writes ``var["sthisto_selected"]``, which `tl.fit` uses.
+
+    Raises
+    ------
+    KeyError
+        A gene of the panel is not in the table.
+    ValueError
+        No gene varies between the training spots.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic(n_sections=1, n_patients=1)
+    >>> sth.pp.select_genes(sdata, n_top_genes=50)
+    """
+    sections = read_sections(
+        sdata,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+    )
+    chosen = choose_genes(
+        sections, read_roles(sections), genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols
+    )
+    apply(
+        var_updates(sections, SELECTED_GENES, np.ones(len(chosen), dtype=bool), genes=chosen, gene_symbols=gene_symbols)
+    )
+
+
+def choose_genes(
+    sections: Sequence[Section],
+    roles: Sequence[np.ndarray],
+    genes: str | Sequence[str] | None,
+    *,
+    n_top_genes: int,
+    layer: str | None,
+    gene_symbols: str | None,
+) -> list[str]:
+    """Return the panel after checking it, or the united highly variable genes of the sections' training spots."""
+    if genes is not None:
+        panel = list(dict.fromkeys([genes] if isinstance(genes, str) else [str(gene) for gene in genes]))
+        for section in sections:
+            gene_positions(section.table, panel, gene_symbols)
+        return panel
+    check_positive(n_top_genes, name="n_top_genes")
+    everywhere = set.intersection(*(set(gene_names(section.table, gene_symbols)) for section in sections))
+    chosen: set[str] = set()
+    for section, role in zip(sections, roles, strict=True):
+        names = gene_names(section.table, gene_symbols)
+        chosen |= set(names[_highly_variable(section, np.flatnonzero(role == TRAIN), n_top_genes, layer)])
+    if not chosen & everywhere:
+        msg = "No gene varies between the training spots. Pass genes=… to name them."
+        raise ValueError(msg)
+    return [gene for gene in gene_names(sections[0].table, gene_symbols) if gene in chosen & everywhere]
+
+
+def _highly_variable(section: Section, train: np.ndarray, n_top_genes: int, layer: str | None) -> np.ndarray:
+    """Return the columns of the genes that vary most between some spots of a section."""
+    import scanpy as sc
+    from anndata import AnnData
+    from threadpoolctl import threadpool_limits
+
+    values = sp.csr_matrix(read_rows(section, layer, train))
+    values = values[np.asarray(abs(values).sum(axis=1)).ravel() > 0]
+    if values.shape[0] < 2:
+        return np.empty(0, dtype=int)
+    varying = np.flatnonzero((values.max(axis=0) != values.min(axis=0)).toarray().ravel())
+    if len(varying) <= n_top_genes:
+        return varying
+    table = AnnData(values.astype(np.float32))
+    # numba, which scanpy uses, leaves OpenMP at another number of threads, for torch too.
+    with threadpool_limits():
+        if looks_like_counts(values):
+            sc.pp.normalize_total(table, target_sum=1e4)
+            sc.pp.log1p(table)
+        table = table[:, varying].copy()
+        sc.pp.highly_variable_genes(table, n_top_genes=n_top_genes, flavor="seurat")
+    return varying[table.var["highly_variable"].to_numpy()]

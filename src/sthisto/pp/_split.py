@@ -1,0 +1,175 @@
+"""Training, validation and test spots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from sthisto._constants import SPLIT, TEST, TRAIN, VALIDATION
+from sthisto._folds import near
+from sthisto._logging import logger
+from sthisto._sections import Section, read_sections
+from sthisto._split import spatial_blocks
+from sthisto._tables import apply, obs_updates
+from sthisto._validate import check_choice, check_key, listed
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def split(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    by: Literal["patient", "section", "block"] = "patient",
+    test: float | Sequence[str] = 0.25,
+    validation: float = 0.1,
+    margin: float = 0.0,
+    patient_key: str | None = None,
+    seed: int = 0,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+) -> None:
+    """Decide which spots are trained on and which are tested.
+
+    Only a split by patient says anything about a new patient: sections of one patient resemble each other, serial
+    ones all but repeat each other, and spots beside each other share most of their pixels.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData or a list of them.
+    by
+        What stays on one side: a whole "patient", a whole "section", or a spatial "block" of a section.
+    test
+        Names of the patients or sections that are tested, or the share of patients, sections or spots to draw.
+    validation
+        Share of each training section's spots, in spatial blocks, that choose the epoch.
+    margin
+        For by="block", the width in px of the image's full resolution that a model sees around a spot: the patch with
+        its widest context. Training spots whose patch shares pixels with that of a test spot are left out.
+    patient_key
+        Column of ``obs`` that names the patient. It is needed by "patient"; for "section" and "block" it serves to
+        warn that a patient stands on both sides.
+    seed
+        Of what is drawn.
+    image_key, shapes_key, table_key, coordinate_system
+        None is the only candidate; of regions, all that the table annotates. Spots outside their image are left out.
+
+    Returns
+    -------
+    None. Writes ``obs["sthisto_split"]``: "train", "val" or "test"; missing for spots left out (off tissue, outside the
+    image, in the margin, or of regions that `shapes_key` leaves out).
+
+    Raises
+    ------
+    KeyError
+        `patient_key` is no column, or a name in `test` is no patient or section.
+    ValueError
+        A share is not between 0 and 1, a side would be empty, or spots of one section belong to several patients.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
+    >>> sth.pp.split(sdata, by="patient", patient_key="patient")
+    """
+    check_choice(by, ("patient", "section", "block"), name="by")
+    if not 0 <= validation < 1:
+        msg = f"`validation` must be a share of at least 0 and below 1, found {validation!r}."
+        raise ValueError(msg)
+    if margin < 0 or (margin and by != "block"):
+        msg = f"`margin` is a width in px of at least 0, for by='block' alone; found {margin!r} with by={by!r}."
+        raise ValueError(msg)
+    sections = read_sections(
+        sdata,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+    )
+    patients = None if patient_key is None else [_patient(section, patient_key) for section in sections]
+    if by == "block":
+        held_out = [_drawn_blocks(section, test, seed + i) for i, section in enumerate(sections)]
+    else:
+        if by == "patient" and patients is None:
+            msg = "by='patient' needs patient_key=…, the column of obs that names the patient."
+            raise ValueError(msg)
+        names = patients if by == "patient" and patients is not None else [section.name for section in sections]
+        tested = _drawn_names(names, test, by, seed)
+        held_out = [np.full(len(section), name in tested) for section, name in zip(sections, names, strict=True)]
+    roles = [
+        _roles(section, out, validation, seed + i, margin)
+        for i, (section, out) in enumerate(zip(sections, held_out, strict=True))
+    ]
+    _check_sides(roles)
+    if by != "patient":
+        _warn_of_shared_patients(patients, held_out)
+    apply(obs_updates(sections, SPLIT, roles))
+
+
+def _patient(section: Section, patient_key: str) -> str:
+    check_key(patient_key, section.table.obs.columns, name="patient_key", where="the columns of obs")
+    names = pd.unique(section.table.obs[patient_key].iloc[section.rows].dropna().astype(str))
+    if len(names) != 1:
+        msg = f"Section {section.name!r} must belong to one patient; obs[{patient_key!r}] names {listed(names)}."
+        raise ValueError(msg)
+    return str(names[0])
+
+
+def _drawn_names(names: Sequence[str], test: float | Sequence[str], by: str, seed: int) -> set[str]:
+    known = sorted(set(names))
+    if not isinstance(test, int | float):
+        wanted = [test] if isinstance(test, str) else list(test)
+        for name in wanted:
+            check_key(name, known, name="test", where=f"the {by}s")
+        return set(wanted)
+    if not 0 < test < 1:
+        msg = f"`test` must be a share between 0 and 1, or names of {by}s, found {test!r}."
+        raise ValueError(msg)
+    n_test = max(1, round(test * len(known)))
+    return set(np.random.default_rng(seed).permutation(known)[:n_test])
+
+
+def _drawn_blocks(section: Section, test: float | Sequence[str], seed: int) -> np.ndarray:
+    if not isinstance(test, int | float) or not 0 < test < 1:
+        msg = f"by='block' needs `test` as a share of spots between 0 and 1, found {test!r}."
+        raise ValueError(msg)
+    return spatial_blocks(section.centres, test, seed=seed)
+
+
+def _roles(section: Section, held_out: np.ndarray, validation: float, seed: int, margin: float) -> np.ndarray:
+    roles = np.where(held_out, TEST, TRAIN).astype(object)
+    beside = near(section.centres, held_out, margin)
+    roles[beside] = None
+    train = np.flatnonzero(~held_out & ~beside)
+    roles[train[spatial_blocks(section.centres[train], validation, seed=seed)]] = VALIDATION
+    return roles
+
+
+def _check_sides(roles: Sequence[np.ndarray]) -> None:
+    present = set(np.concatenate(roles))
+    for side in (TRAIN, TEST):
+        if side not in present:
+            msg = f"No spot would be {side!r}. Change `test`, or add patients or sections."
+            raise ValueError(msg)
+
+
+def _warn_of_shared_patients(patients: Sequence[str] | None, held_out: Sequence[np.ndarray]) -> None:
+    if patients is None:
+        logger.warning(
+            "The split is not by patient: scores on it say nothing of a new patient. Pass patient_key=… to see "
+            "which patients stand on both sides."
+        )
+        return
+    tested = {name for name, out in zip(patients, held_out, strict=True) if out.any()}
+    shared = tested & {name for name, out in zip(patients, held_out, strict=True) if not out.all()}
+    if shared:
+        logger.warning(
+            "Patients %s stand on both sides of the split: scores on it say nothing of a new patient.",
+            listed(sorted(shared)),
+        )

@@ -1,0 +1,98 @@
+"""A grid of spots over the tissue of a slide that has none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from spatialdata.models import ShapesModel, TableModel
+from spatialdata.transformations import get_transformation
+
+from sthisto._elements import read_pyramid
+from sthisto._sections import known_um_per_px
+from sthisto._tissue import hexagonal_grid, tissue_share
+from sthisto._validate import check_positive, resolve_only
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def tissue_grid(
+    sdata: SpatialData,
+    *,
+    image_key: str | None = None,
+    pitch_um: float = 100.0,
+    diameter_um: float = 55.0,
+    um_per_px: float | None = None,
+    least_tissue: float = 0.5,
+    key_added: str = "tissue_grid",
+) -> None:
+    """Lay spots over the tissue of an H&E image, so that a slide without spots can be predicted.
+
+    Parameters
+    ----------
+    sdata
+        Holds the image.
+    image_key
+        None is the only image.
+    pitch_um, diameter_um
+        Distance between neighbouring spots, and their width, in µm; the defaults are Visium's.
+    um_per_px
+        µm per px of the image's full resolution; None takes it from the data where it is known.
+    least_tissue
+        Share of a spot that must be tissue, 0 to 1.
+    key_added
+        Name of the shapes that are written; the table's name is `key_added` with "_table" behind it.
+
+    Returns
+    -------
+    None. Writes ``sdata.shapes[key_added]``, circles in the coordinate systems of the image, and
+    ``sdata.tables[f"{key_added}_table"]``, a table without genes that annotates them: predict with
+    ``sth.tl.predict(sdata, model, table_key="tissue_grid_table", new_table_key="predicted")``.
+
+    Raises
+    ------
+    KeyError
+        There is no such image, or none.
+    ValueError
+        The µm per px are unknown, the image has no tissue, or `key_added` is there already.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic(n_sections=1, n_patients=1)
+    >>> sth.pp.tissue_grid(sdata, pitch_um=200)
+    >>> sdata.shapes["tissue_grid"].shape[1]
+    2
+    """
+    check_positive(pitch_um, name="pitch_um")
+    check_positive(diameter_um, name="diameter_um")
+    image_key = resolve_only(image_key, sdata.images, name="image_key", where="the images of the SpatialData")
+    table_key = f"{key_added}_table"
+    for name in (key_added, table_key):
+        if name in sdata:
+            msg = f"There is an element {name!r} already. Delete it, or choose another key_added."
+            raise ValueError(msg)
+    systems = get_transformation(sdata.images[image_key], get_all=True)
+    um_per_px = um_per_px or known_um_per_px(sdata, image_key)
+    if um_per_px is None:
+        msg = f"The µm per px of image {image_key!r} are unknown. Pass um_per_px=…"
+        raise ValueError(msg)
+    pyramid, _ = read_pyramid(sdata.images[image_key], image_key, next(iter(systems)))
+    diameter = diameter_um / um_per_px
+    centres = hexagonal_grid(pyramid.width, pyramid.height, pitch_um / um_per_px)
+    centres = centres[tissue_share(pyramid, centres, diameter) >= least_tissue]
+    if not len(centres):
+        msg = f"No tissue was found in image {image_key!r}. Lower least_tissue, or look at the image."
+        raise ValueError(msg)
+    shapes = ShapesModel.parse(centres, geometry=0, radius=diameter / 2, transformations=systems)
+    obs = pd.DataFrame(
+        {"region": pd.Categorical([key_added] * len(centres)), "instance": np.asarray(shapes.index)},
+        index=[f"{key_added}_{i}" for i in shapes.index],
+    )
+    table = AnnData(np.empty((len(centres), 0), dtype=np.float32), obs=obs)
+    annotated = TableModel.parse(table, region=key_added, region_key="region", instance_key="instance")
+    sdata.shapes[key_added] = shapes
+    sdata.tables[table_key] = annotated

@@ -1,0 +1,12 @@
+"""Tools: fit a method, embed, predict, evaluate, cross-validate, cluster."""
+
+from __future__ import annotations
+
+from sthisto.tl._cluster import cluster
+from sthisto.tl._cross_validate import cross_validate
+from sthisto.tl._embed import embed
+from sthisto.tl._evaluate import evaluate
+from sthisto.tl._fit import fit
+from sthisto.tl._predict import predict
+
+__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "predict"]

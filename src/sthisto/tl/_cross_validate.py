@@ -1,0 +1,150 @@
+"""Run methods on folds and score what each says of spots that it could not have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from sthisto import __version__
+from sthisto._sections import as_cohort, read_sections
+from sthisto._tables import apply, uns_updates
+from sthisto._validate import check_choice, check_positive
+from sthisto.models import METHODS
+from sthisto.tl._evaluate import summarise
+from sthisto.tl._fold_job import PLACE, Job, Run, load_shared_encoder
+from sthisto.tl._fold_spots import make_folds, seen_width
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+KEY_ADDED = "sthisto_cv"
+_OWN = ("method", "seed", "checkpoint", "key_added")
+_SUMMARY = ["method", "seed", "fold"]
+
+
+def cross_validate(
+    sdata: SpatialData | Sequence[SpatialData],
+    methods: str | Sequence[str] = "danet",
+    *,
+    groups: str = "patient",
+    n_folds: int | None = None,
+    seeds: int = 3,
+    patient_key: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    counts_layer: str | None = None,
+    out: str | Path | None = None,
+    key_added: str = KEY_ADDED,
+    **fit_arguments: Any,
+) -> None:
+    """Hold out each patient, section or band of a section in turn, and score every method on what was held out.
+
+    All that is fitted is fitted within the fold: the choice of genes (where `genes` does not fix them), the
+    normalisation, the choice of epoch, the model. A method is given a SpatialData in which the held-out spots do not
+    exist; to predict, one in which their expression is zero. It is given back for the scoring alone.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData or a list of them. An ``obs["sthisto_split"]`` that is there is not looked at.
+    methods
+        Names in `sthisto.models.METHODS`.
+    groups
+        What stays on one side of a fold: a column of ``obs`` with one value a section, such as "patient"; "section"
+        for every section by itself; or "block" for bands across each section, with the training spots between them
+        left out whose patch, with its widest context, shares pixels with a held-out one's.
+    n_folds
+        Folds that the groups are dealt to; None holds out one group at a time, and cuts a section into 5 bands.
+    seeds
+        Number of seeds, from 0, that each method is fitted with on each fold. The folds stay the same.
+    patient_key
+        Column of ``obs`` that names the patient, to warn where `groups` puts one on both sides.
+    options
+        Method -> its options, such as ``{"danet": {"k": 50}}``.
+    counts_layer
+        As for `tl.evaluate`.
+    out
+        Folder that keeps each finished fold in a file. Called again after it was killed, it goes on with the next. A
+        file is used only where data, fold, method, seed and all arguments are the same.
+    key_added
+        Key of ``uns`` that is written.
+    **fit_arguments
+        Of `tl.fit`: image_encoder, genes, patch_size, image_key and the others, but `method`, `seed`, `checkpoint` and
+        `key_added`.
+
+    Returns
+    -------
+    None. Writes ``uns["{key_added}"]``: "scores", one row a method, seed, fold, section and gene with the columns of
+    `tl.evaluate`; "summary", one row a method, seed, fold, section and set of genes with seconds_fit and
+    seconds_predict, and section "all" for the mean over sections of all folds. `get.scores` reads both.
+
+    Raises
+    ------
+    KeyError
+        An element, or the column `groups`, is missing.
+    ValueError
+        A name is no method, there are too few groups, or a spot stands on both sides of a fold (recognised by its
+        pixels, whatever it is called).
+    TypeError
+        A method has no such option, or an argument is one that folds decide.
+
+    Notes
+    -----
+    Scores between patients say what to expect of a new patient; those between sections of one patient or bands of one
+    section do not, and the logger says so.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
+    >>> sth.tl.cross_validate(sdata, ["colour", "mean"], groups="patient", seeds=1)
+    >>> sth.get.scores(sdata, key_added="sthisto_cv", by="section")[["fold", "pcc_residual"]]  # doctest: +SKIP
+    """
+    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
+    for name in names:
+        check_choice(name, METHODS, name="methods")
+    check_positive(seeds, name="seeds")
+    own = dict(options or {})
+    for name in own:
+        check_choice(name, names, name="options")
+    if refused := [name for name in _OWN if name in fit_arguments]:
+        msg = f"`{refused[0]}` is no argument here: each fold, method and seed has its own."
+        raise TypeError(msg)
+    place = {name: fit_arguments.get(name) for name in PLACE}
+    sections = read_sections(sdata, **place)
+    folds = make_folds(sections, groups, n_folds, patient_key, seen_width(sections, names, fit_arguments))
+    encoder = load_shared_encoder(names, fit_arguments)
+    job = Job(as_cohort(sdata), sections, encoder, fit_arguments, counts_layer)
+    runs = [Run(fold, name, seed, own.get(name, {})) for fold in folds for name in names for seed in range(seeds)]
+    parts = [job.finished(run, None if out is None else Path(out)) for run in runs]
+    scores = pd.concat(parts, ignore_index=True)
+    record = {
+        "version": __version__,
+        "method": "cross_validate",
+        "groups": groups,
+        "folds": [fold.name for fold in folds],
+        "genes_rule": "given" if fit_arguments.get("genes") is not None else "highly variable on training spots",
+        "scores": scores.drop(columns=["seconds_fit", "seconds_predict"]),
+        "summary": _summary(scores),
+    }
+    apply(uns_updates(sections, key_added, record))
+
+
+def _summary(scores: pd.DataFrame) -> pd.DataFrame:
+    parts = []
+    for values, part in scores.groupby(_SUMMARY, sort=False):
+        rows = summarise(part)
+        rows = rows[rows["section"] != "all"]
+        seconds = {name: part[name].iloc[0] for name in ("seconds_fit", "seconds_predict")}
+        parts.append(rows.assign(**dict(zip(_SUMMARY, values, strict=True)), **seconds))
+    by_section = pd.concat(parts, ignore_index=True)
+    grouped = by_section.groupby(["method", "seed", "genes"], sort=False)
+    overall = grouped.mean(numeric_only=True).reset_index()
+    overall["n_spots"] = grouped["n_spots"].sum().to_numpy()
+    overall = overall.assign(section="all", fold="all")
+    table = pd.concat([by_section, overall], ignore_index=True)
+    return table[[*_SUMMARY, *(name for name in table if name not in _SUMMARY)]].astype(
+        {"n_genes": int, "n_spots": int}
+    )

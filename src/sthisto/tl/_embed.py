@@ -1,0 +1,122 @@
+"""Embed spots in the space that image and expression share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sthisto import _constants as slots
+from sthisto._expression import Normalization
+from sthisto._inputs import check_scale, read_expression, section_input
+from sthisto._sections import Section, read_sections
+from sthisto._tables import Update, apply, obsm_updates
+from sthisto.models import ExpressionModel, SectionInput
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def embed(
+    sdata: SpatialData | Sequence[SpatialData],
+    model: ExpressionModel,
+    *,
+    genes: bool = True,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
+    gene_symbols: str | None = None,
+    key_added: str = slots.KEY,
+) -> None:
+    """Embed every spot with a fitted model.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData or a list of them.
+    model
+        What `tl.fit` returned or `models.load` read.
+    genes
+        Whether the expression is embedded too, for methods that do; False needs images alone.
+    image_key, shapes_key, table_key, coordinate_system, um_per_px, gene_symbols
+        As for `tl.fit`.
+    key_added
+        What the written slots are named after.
+
+    Returns
+    -------
+    None. Writes ``obsm["X_{key_added}"]`` and, with `genes`, ``obsm["X_{key_added}_gene"]``, both
+    (n_obs, n_dimensions) float32, NaN where a spot was not embedded: left out, or without counts.
+
+    Raises
+    ------
+    TypeError
+        The method has no embedding.
+    KeyError
+        An element, a layer or a gene is missing.
+    ValueError
+        The expression is not on the scale that the model was fitted on.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> model = sth.tl.fit(sdata, method="ridge", image_encoder="efficientnet_lite0")  # doctest: +SKIP
+    >>> sth.tl.embed(sdata, model)  # doctest: +SKIP
+    """
+    if not model.has_embedding:
+        msg = f"Method {model.method!r} has no embedding."
+        raise TypeError(msg)
+    sections = read_sections(
+        sdata,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+        um_per_px=um_per_px,
+    )
+    expression = {}
+    if genes and model.has_gene_embedding:
+        normalization = Normalization.from_record(model.normalization)
+        for i, section in enumerate(sections):
+            check_scale(section, normalization)
+            expression[i] = read_expression(
+                section,
+                np.arange(len(section)),
+                genes=model.genes,
+                normalization=normalization,
+                gene_symbols=gene_symbols,
+            )
+    inputs = [section_input(section, model.patch) for section in sections]
+    apply(embedding_updates(sections, inputs, model, expression, key_added=key_added))
+
+
+def embedding_updates(
+    sections: Sequence[Section],
+    inputs: Sequence[SectionInput],
+    model: ExpressionModel,
+    expression: Mapping[int, np.ndarray],
+    *,
+    key_added: str,
+) -> list[Update]:
+    """Return the updates that write embeddings: images of all sections, `expression` of those it is given for."""
+    if not model.has_embedding:
+        return []
+    images = [model.embed(one) for one in inputs]
+    updates = obsm_updates(sections, slots.image_embedding(key_added), images)
+    if model.has_gene_embedding and expression:
+        width = images[0].shape[1]
+        values = [_embed_genes(model, expression.get(i), len(section), width) for i, section in enumerate(sections)]
+        updates += obsm_updates(sections, slots.gene_embedding(key_added), values)
+    return updates
+
+
+def _embed_genes(model: ExpressionModel, expression: np.ndarray | None, n_spots: int, width: int) -> np.ndarray:
+    embedding = np.full((n_spots, width), np.nan, dtype=np.float32)
+    if expression is not None:
+        known = np.isfinite(expression).all(axis=1)
+        embedding[known] = model.embed_genes(expression[known])
+    return embedding

@@ -1,0 +1,233 @@
+"""Score predictions against the measured expression, beside what depth alone and noise allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from sthisto import _constants as slots
+from sthisto._expression import Normalization, looks_like_counts
+from sthisto._sections import Section, read_sections
+from sthisto._tables import apply, gene_positions, layer_names, modelled_genes, read_rows, uns_updates, var_updates
+from sthisto._validate import check_key
+from sthisto.metrics import depth_pearson, noise_ceiling, pearson, residual_pearson, rmse
+from sthisto.tl._record import read_normalization, read_record
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+N_HIGHEST = 50
+_CALL = "sth.tl.predict(sdata, model)"
+
+
+def evaluate(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    counts_layer: str | None = None,
+    n_splits: int = 10,
+    seed: int = 0,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    key_added: str = slots.KEY,
+) -> None:
+    """Score the prediction of every gene on the test spots.
+
+    With ``obs["sthisto_split"]`` the spots marked "test" are scored, without it all that were predicted. Spots that
+    the model was trained on are refused, whatever they are marked.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData or a list of them, predicted by `tl.predict`.
+    counts_layer
+        Layer of raw counts, which the scores are against; None is the layer that the model was fitted on, or X where
+        that held values taken as they are. These then stay what ``pcc`` is against.
+    n_splits
+        Random splits of the counts for the noise ceiling.
+    seed
+        Of those splits.
+    image_key, shapes_key, table_key, coordinate_system
+        As for `tl.fit`.
+    key_added
+        The key that `tl.predict` wrote under.
+
+    Returns
+    -------
+    None. Writes into ``var``, one value a gene, the mean over sections, NaN where it has none:
+    ``"{key_added}_pcc"`` (Pearson on the scale of the model), ``"{key_added}_pcc_residual"`` (Pearson against the
+    measured Pearson residuals; the primary score), ``"{key_added}_ceiling"`` (what noise allows the residual score;
+    NaN where its interval includes zero). Into ``uns["{key_added}"]``: "scores", one row a section and gene, and
+    "summary", one row a section and set of genes; `get.scores` reads them. Spots without counts are not scored.
+
+    Raises
+    ------
+    KeyError
+        There is no prediction under `key_added`.
+    ValueError
+        No spot can be scored, a spot to score was trained on, or there are no raw counts.
+
+    Notes
+    -----
+    Residuals: Lause et al., Genome Biology 22:258 (2021), doi:10.1186/s13059-021-02451-7. A score is comparable
+    only with one on the same target; "depth" is what the spot's total count alone scores.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
+    >>> sth.pp.split(sdata, by="patient", patient_key="patient")
+    >>> model = sth.tl.fit(sdata, method="colour")
+    >>> sth.tl.predict(sdata, model)
+    >>> sth.tl.evaluate(sdata)
+    """
+    sections = read_sections(
+        sdata,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+    )
+    scores = []
+    for section in sections:
+        rows = _scored_rows(section, key_added)
+        if len(rows):
+            scores.append(_score(section, rows, key_added, counts_layer, n_splits=n_splits, seed=seed))
+    if not scores:
+        msg = (
+            f"No spot can be scored: none is both predicted under {key_added!r} and marked 'test' in "
+            f"obs[{slots.SPLIT!r}]. Predict the test sections, or call sth.pp.split before sth.tl.fit."
+        )
+        raise ValueError(msg)
+    table = pd.concat(scores, ignore_index=True)
+    by_gene = table.groupby("gene", sort=False)[list(slots.SCORES)].mean()
+    updates = []
+    for section in {id(section.table): section for section in sections}.values():
+        record = read_record(section.table, key_added, call=_CALL)
+        updates += uns_updates([section], key_added, {**record, "scores": table, "summary": summarise(table)})
+        for metric in slots.SCORES:
+            updates += var_updates(
+                [section],
+                slots.score(key_added, metric),
+                by_gene[metric].to_numpy(),
+                genes=list(by_gene.index),
+                gene_symbols=record["gene_symbols"] or None,
+            )
+    apply(updates)
+
+
+def _scored_rows(section: Section, key: str) -> np.ndarray:
+    """Return the positions in the section of the spots that are scored."""
+    table, layer = section.table, slots.prediction(key)
+    check_key(
+        layer,
+        layer_names(table),
+        name="key_added",
+        where="the layers of the table",
+        remedy=f"Call {_CALL} first.",
+    )
+    obs = table.obs.iloc[section.rows]
+    scored = obs[slots.SPLIT].eq(slots.TEST).to_numpy() if slots.SPLIT in obs else np.ones(len(section), dtype=bool)
+    genes = table.var[slots.modelled_gene(key)].to_numpy(dtype=bool)
+    predicted = np.isfinite(np.asarray(table.layers[layer][section.rows][:, genes])).all(axis=1)
+    seen = obs[slots.seen(key)].to_numpy(dtype=bool) & scored & predicted
+    if seen.any():
+        msg = (
+            f"The model was trained on {seen.sum()} of the spots to score in section {section.name!r}: a score on them "
+            "says nothing. Split before fitting (sth.pp.split), or evaluate other sections with shapes_key=…"
+        )
+        raise ValueError(msg)
+    return np.flatnonzero(scored & predicted)
+
+
+def _score(
+    section: Section, rows: np.ndarray, key: str, counts_layer: str | None, *, n_splits: int, seed: int
+) -> pd.DataFrame:
+    record = read_record(section.table, key, call=_CALL)
+    normalization = read_normalization(record)
+    genes = modelled_genes(section.table, key, record["gene_symbols"] or None)
+    columns = gene_positions(section.table, genes, record["gene_symbols"] or None)
+    prediction = np.asarray(section.table.layers[slots.prediction(key)][section.rows[rows]][:, columns])
+    counts = _counts(section, rows, normalization, counts_layer)
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    measured = np.flatnonzero(totals > 0)
+    counts, totals, prediction = counts[measured], totals[measured], prediction[measured]
+    panel = counts[:, columns].toarray()
+    as_is = normalization.target == "as_is"
+    truth = normalization(read_rows(section, normalization.layer, rows[measured]) if as_is else counts, columns)
+    ceiling = noise_ceiling(panel, totals=totals, n_splits=n_splits, seed=seed)
+    depth = np.repeat(np.log(totals)[:, None], len(genes), axis=1)
+    return pd.DataFrame(
+        {
+            "section": section.name,
+            "gene": genes,
+            "n_spots": len(measured),
+            "split": slots.TEST if slots.SPLIT in section.table.obs else "none",
+            "mean_expression": truth.mean(axis=0).astype(float),
+            "pcc": pearson(truth, prediction),
+            "pcc_residual": residual_pearson(panel, prediction, totals=totals),
+            "rmse": rmse(truth, prediction),
+            "ceiling": ceiling.ceiling,
+            "reliability": ceiling.reliability,
+            "depth_pcc": depth_pearson(truth, totals),
+            "depth_pcc_residual": residual_pearson(panel, depth, totals=totals),
+        }
+    )
+
+
+def _counts(section: Section, rows: np.ndarray, normalization: Normalization, counts_layer: str | None) -> sp.csr_array:
+    layer = counts_layer
+    if layer is None and normalization.target != "as_is":
+        layer = normalization.layer
+    matrix = read_rows(section, layer, rows)
+    if not looks_like_counts(matrix):
+        msg = (
+            f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts, which the residual score and the "
+            "noise ceiling need. Pass counts_layer=…"
+        )
+        raise ValueError(msg)
+    return matrix
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean scores of each section, and their mean over sections as section "all" (its n_spots is the sum).
+
+    Parameters
+    ----------
+    scores
+        One row a section and gene, as `tl.evaluate` makes them.
+
+    Returns
+    -------
+    Columns section, genes ("all modelled", or "top 50": the most expressed in that section), n_genes, n_spots, pcc,
+    pcc_residual, rmse, depth_pcc, depth_pcc_residual, ceiling (root of the mean reliability), share_of_ceiling (mean
+    pcc_residual of the same genes and spots by it, NaN where it is 0).
+    """
+    rows = []
+    for name, part in scores.groupby("section", sort=False):
+        sets = {"all modelled": part}
+        if len(part) > N_HIGHEST:
+            sets[f"top {N_HIGHEST}"] = part.nlargest(N_HIGHEST, "mean_expression")
+        rows += [{"section": name, "genes": genes, **_means(chosen)} for genes, chosen in sets.items()]
+    by_section = pd.DataFrame(rows)
+    overall = by_section.groupby("genes", sort=False).mean(numeric_only=True).reset_index()
+    overall["n_spots"] = by_section.groupby("genes", sort=False)["n_spots"].sum().to_numpy()
+    overall.insert(0, "section", "all")
+    return pd.concat([by_section, overall], ignore_index=True).astype({"n_genes": int, "n_spots": int})
+
+
+def _means(part: pd.DataFrame) -> dict[str, float]:
+    metrics = ["pcc", "pcc_residual", "rmse", "depth_pcc", "depth_pcc_residual"]
+    ceiling = float(np.sqrt(max(part["reliability"].mean(), 0.0)))
+    return {
+        "n_genes": len(part),
+        "n_spots": int(part["n_spots"].iloc[0]),
+        **{metric: float(part[metric].mean()) for metric in metrics},
+        "ceiling": ceiling,
+        "share_of_ceiling": float(part["pcc_residual"].mean() / ceiling) if ceiling > 0 else float("nan"),
+    }

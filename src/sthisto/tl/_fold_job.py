@@ -1,0 +1,148 @@
+"""One method on one fold: fitted without the held-out spots, predicted without their expression, then scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from sthisto import __version__
+from sthisto import _constants as slots
+from sthisto._digest import digest_arrays, digest_names
+from sthisto._kept import as_arrays, as_table, keep, kept
+from sthisto._sections import Section, read_sections
+from sthisto._tables import read_rows
+from sthisto._withheld import Withheld, expression_layers
+from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
+from sthisto.tl._evaluate import evaluate
+from sthisto.tl._fit import fit
+from sthisto.tl._fold_spots import Fold
+from sthisto.tl._predict import predict
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+PLACE: Final = ("image_key", "shapes_key", "table_key", "coordinate_system", "um_per_px")
+"""Arguments of `tl.fit` that say where the sections are."""
+
+_ENCODER = ("image_encoder", "encoder_weights", "input_size")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is run: a method with its options and a seed, on a fold."""
+
+    fold: Fold
+    method: str
+    seed: int
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all runs share.
+
+    Attributes
+    ----------
+    arguments
+        Of `tl.fit`.
+    encoder
+        The image encoder, loaded once; None where no method uses one.
+    """
+
+    cohort: list[SpatialData]
+    sections: list[Section]
+    encoder: Encoder | None
+    arguments: dict[str, Any]
+    counts_layer: str | None
+
+    def finished(self, run: Run, out: Path | None) -> pd.DataFrame:
+        """Return the scores of a run from its file in `out`, or make and keep them."""
+        if out is None:
+            return as_table(as_arrays(self._scores(run)))
+        path = self.path(run, out)
+        arrays = kept(path)
+        if arrays is None:
+            arrays = as_arrays(self._scores(run))
+            keep(path, arrays)
+        return as_table(arrays)
+
+    def path(self, run: Run, out: Path) -> Path:
+        """Return the file that keeps what a run found; another run, data or argument has another file."""
+        fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
+        return out / f"{run.method}-seed{run.seed}-{fold}-{self._digest(run)[:12]}.npz"
+
+    def sides(self, fold: Fold) -> tuple[Withheld, Withheld]:
+        """Return the training spots, and the held-out ones without their expression."""
+        layers = expression_layers(
+            [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
+        )
+        return (
+            Withheld(self.cohort, self.sections, fold.train, layers=layers),
+            Withheld(self.cohort, self.sections, fold.test, role=slots.TEST, layers=layers, expression=False),
+        )
+
+    def fit(self, run: Run, known: Withheld) -> ExpressionModel:
+        """Fit the run's method on the training spots."""
+        return fit(known.sdata, method=run.method, seed=run.seed, **self._fit_arguments(known), **run.options)
+
+    def place(self, withheld: Withheld) -> dict[str, Any]:
+        """Return the arguments that say where the sections of one side are."""
+        place = {name: withheld.of_regions(self.arguments.get(name)) for name in PLACE}
+        return place | {"shapes_key": None}
+
+    def _scores(self, run: Run) -> pd.DataFrame:
+        known, hidden = self.sides(run.fold)
+        start = time.perf_counter()
+        model = self.fit(run, known)
+        fitted = time.perf_counter()
+        place = self.place(hidden)
+        predict(hidden.sdata, model, gene_symbols=self.arguments.get("gene_symbols"), **place)
+        predicted = time.perf_counter()
+        hidden.reveal()
+        place.pop("um_per_px")
+        evaluate(hidden.sdata, counts_layer=self.counts_layer, **place)
+        table = next(iter(hidden.sdata[0].tables.values()))
+        scores: pd.DataFrame = table.uns[slots.KEY]["scores"].drop(columns="split")
+        names = [section.name for section in read_sections(hidden.sdata, **place)]
+        scores["section"] = scores["section"].map(dict(zip(names, hidden.names, strict=True)))
+        for i, (name, value) in enumerate({"method": run.method, "seed": run.seed, "fold": run.fold.name}.items()):
+            scores.insert(i, name, value)
+        return scores.assign(seconds_fit=fitted - start, seconds_predict=predicted - fitted)
+
+    def _fit_arguments(self, withheld: Withheld) -> dict[str, Any]:
+        own = {name: value for name, value in self.arguments.items() if name not in (*PLACE, *_ENCODER)}
+        if self.encoder is not None:
+            own["image_encoder"] = self.encoder
+        return own | self.place(withheld)
+
+    def _digest(self, run: Run) -> str:
+        """Return what changes with anything that the scores of a run depend on, but pixels."""
+        arrays: dict[str, np.ndarray] = {}
+        for i, section in enumerate(self.sections):
+            counts = read_rows(section, self.arguments.get("layer"))
+            parts = (run.fold.train[i], run.fold.test[i], section.centres, counts.data, counts.indices, counts.indptr)
+            arrays |= {f"{i}-{j}": np.asarray(part) for j, part in enumerate(parts)}
+        names = [name for section in self.sections for name in (section.name, section.image_key)]
+        genes = digest_names(str(name) for name in self.sections[0].table.var_names)
+        shared = {name: value for name, value in self.arguments.items() if name not in _ENCODER}
+        texts = [f"{name}={value!r}" for mapping in (shared, run.options) for name, value in sorted(mapping.items())]
+        encoder = "" if self.encoder is None else self.encoder.digest()
+        labels = (__version__, run.method, str(run.seed), str(self.counts_layer), encoder, genes, *names, *texts)
+        return digest_arrays(arrays, *labels)
+
+
+def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) -> Encoder | None:
+    """Return the image encoder that arguments of `tl.fit` name, None where no method uses one."""
+    if not any(METHODS[name].uses_encoder for name in methods):
+        return None
+    return load_encoder(
+        arguments.get("image_encoder", "densenet121"),
+        weights=arguments.get("encoder_weights"),
+        input_size=arguments.get("input_size"),
+    )

@@ -1,0 +1,186 @@
+"""Predict the expression of spots from their image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sthisto import _constants as slots
+from sthisto._inputs import section_input
+from sthisto._new_tables import check_no_table, new_tables
+from sthisto._sections import Section, as_cohort, read_sections
+from sthisto._smooth import check_share, smooth_expression, variance_kept
+from sthisto._tables import Update, apply, gene_names, layer_updates, obs_updates, var_updates
+from sthisto._validate import listed
+from sthisto.models import ExpressionModel, Prediction
+from sthisto.models._base import Exclude
+from sthisto.models._spread import spread
+from sthisto.tl._record import record_updates, removed_results
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+_WEAKEST_FIRST = ("", "none", "spot", "section")
+
+
+def predict(
+    sdata: SpatialData | Sequence[SpatialData],
+    model: ExpressionModel,
+    *,
+    exclude: Exclude | None = None,
+    smooth: float = 0.0,
+    new_table_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
+    gene_symbols: str | None = None,
+    key_added: str = slots.KEY,
+) -> None:
+    """Predict the expression of every spot from its image patch.
+
+    The expression of `sdata` is not looked at.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData or a list of them.
+    model
+        What `tl.fit` returned or `models.load` read.
+    exclude
+        For methods that retrieve training spots, which of them a spot may not retrieve: those of its own "section",
+        itself alone ("spot"), or "none". None is "section" where the model has seen another section, else "spot",
+        said. Spots and sections are recognised by their pixels.
+    smooth
+        Share of each value that comes from the mean of the neighbouring spots' predictions: 0 is the prediction as it
+        is, 0.5 half of both. What it leaves of the variance over spots is recorded as "smooth_variance_kept".
+    new_table_key
+        Name of a new table that holds the modelled genes alone, instead of a layer over all genes of the table.
+        Use it where the table is wide, or has none of the genes.
+    image_key, shapes_key, table_key, coordinate_system, um_per_px, gene_symbols
+        As for `tl.fit`. A section at another resolution than the model's is resampled.
+    key_added
+        What the written slots are named after.
+
+    Returns
+    -------
+    None. Writes, on the scale that ``uns["{key_added}"]["normalisation"]`` names, float32, NaN for spots and genes
+    that were not predicted: ``layers["{key_added}_pred"]`` and, for methods that average training spots,
+    ``layers["{key_added}_pred_sd"]`` (their spread) and ``obs["{key_added}_confidence"]`` (0 to 1). Further
+    ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
+    ``uns["{key_added}"]``, whose "excluded" is the weakest rule that any section was predicted with. What stood under
+    the same key before is removed.
+    With `new_table_key`, the same in ``sdata.tables[new_table_key]``, whose X is the prediction.
+
+    Raises
+    ------
+    KeyError
+        An element is missing, or a modelled gene is not in the table.
+    ValueError
+        `smooth` is not between 0 and 1, something is ambiguous, `new_table_key` is taken, or every spot that could
+        be retrieved is excluded.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> model = sth.tl.fit(sdata, method="colour")
+    >>> sth.tl.predict(sdata, model)
+    """
+    check_share(smooth)
+    sections = read_sections(
+        sdata,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+        um_per_px=um_per_px,
+    )
+    if new_table_key is None:
+        _check_genes(sections, model, gene_symbols)
+    else:
+        check_no_table(as_cohort(sdata), new_table_key)
+    predictions = spread(
+        model, sections, lambda own, section: own.predict(section_input(section, own.patch), exclude=exclude)
+    )
+    more: dict[str, Any] = {
+        "excluded": min((prediction.excluded for prediction in predictions), key=_WEAKEST_FIRST.index)
+    }
+    if smooth:
+        predictions, kept = _smoothed(predictions, sections, smooth)
+        more |= {"smooth": smooth, "smooth_variance_kept": kept}
+    if new_table_key is None:
+        apply(
+            [
+                *removed_results(sections, key_added),
+                *_slot_updates(sections, predictions, model, key_added=key_added, gene_symbols=gene_symbols),
+                *record_updates(sections, model, key_added=key_added, gene_symbols=gene_symbols, **more),
+            ]
+        )
+        return
+    expression = [prediction.expression for prediction in predictions]
+    tables, new_sections = new_tables(as_cohort(sdata), sections, expression, model.genes, new_table_key)
+    apply(
+        [
+            *_slot_updates(new_sections, predictions, model, key_added=key_added, gene_symbols=None),
+            *record_updates(new_sections, model, key_added=key_added, gene_symbols=None, **more),
+            *tables,
+        ]
+    )
+
+
+def _smoothed(
+    predictions: Sequence[Prediction], sections: Sequence[Section], share: float
+) -> tuple[list[Prediction], float]:
+    """Return smoothed predictions, and the share of the variance over spots that is left."""
+    before = [prediction.expression for prediction in predictions]
+    after = [smooth_expression(x, section.centres, share) for x, section in zip(before, sections, strict=True)]
+    smoothed = [replace(prediction, expression=x) for prediction, x in zip(predictions, after, strict=True)]
+    return smoothed, variance_kept(before, after)
+
+
+def _slot_updates(
+    sections: Sequence[Section],
+    predictions: Sequence[Prediction],
+    model: ExpressionModel,
+    *,
+    key_added: str,
+    gene_symbols: str | None,
+) -> list[Update]:
+    genes = model.genes
+    updates = layer_updates(
+        sections,
+        slots.prediction(key_added),
+        [prediction.expression for prediction in predictions],
+        genes=genes,
+        gene_symbols=gene_symbols,
+    )
+    sd = [prediction.sd for prediction in predictions if prediction.sd is not None]
+    if len(sd) == len(predictions):
+        updates += layer_updates(sections, slots.prediction_sd(key_added), sd, genes=genes, gene_symbols=gene_symbols)
+    confidence = [prediction.confidence for prediction in predictions if prediction.confidence is not None]
+    if len(confidence) == len(predictions):
+        updates += obs_updates(sections, slots.confidence(key_added), confidence)
+    updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
+    modelled = np.ones(len(genes), dtype=bool)
+    return updates + var_updates(
+        sections, slots.modelled_gene(key_added), modelled, genes=genes, gene_symbols=gene_symbols
+    )
+
+
+def _check_genes(sections: Sequence[Section], model: ExpressionModel, gene_symbols: str | None) -> None:
+    for section in sections:
+        names = gene_names(section.table, gene_symbols)
+        missing = [gene for gene in model.genes if gene not in names]
+        if missing:
+            msg = (
+                f"{len(missing)} of the model's {len(model.genes)} genes are not in the table of section "
+                f"{section.name!r}: {listed(missing)}. Pass gene_symbols=… if a column of var names them, or "
+                "new_table_key=… to write a table of the modelled genes."
+            )
+            raise KeyError(msg)

@@ -1,0 +1,99 @@
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+import torch
+from builders import make_sdata
+from tissue import make_tissue, mark_split, rows_of
+
+import sthisto as sth
+
+
+@pytest.fixture
+def tissue():
+    return make_tissue()
+
+
+def selected(sdata):
+    table = sdata["counts"]
+    return set(table.var_names[table.var["sthisto_selected"]])
+
+
+def scanpys_choice(counts, n_top_genes):
+    table = ad.AnnData(counts)
+    sc.pp.normalize_total(table, target_sum=1e4)
+    sc.pp.log1p(table)
+    sc.pp.highly_variable_genes(table, n_top_genes=n_top_genes, flavor="seurat")
+    return {f"gene{i}" for i in np.flatnonzero(table.var["highly_variable"])}
+
+
+def test_highly_variable_genes_of_the_sections_are_united(tissue):
+    sth.pp.select_genes(tissue, n_top_genes=4)
+    x = tissue["counts"].X.toarray()
+    expected = [scanpys_choice(x[rows_of(tissue, region)], 4) for region in ("A", "B")]
+    assert selected(tissue) == expected[0] | expected[1]
+    assert tissue["counts"].var["sthisto_selected"].dtype == bool
+
+
+def test_only_training_spots_are_looked_at(tissue):
+    mark_split(tissue, {"A": "train", "B": "test"})
+    table = tissue["counts"]
+    validation = rows_of(tissue, "A")[:9]
+    table.obs.iloc[validation, table.obs.columns.get_loc("sthisto_split")] = "val"
+    train = rows_of(tissue, "A")[9:]
+    expected = scanpys_choice(table.X[train].toarray(), 4)
+    garbage = np.random.default_rng(0).integers(0, 10**6, table.shape).astype(np.float32) + 0.5
+    garbage[train] = table.X[train].toarray()
+    table.X = sp.csr_matrix(garbage)
+    sth.pp.select_genes(tissue, n_top_genes=4)
+    assert selected(tissue) == expected
+
+
+def test_panel_is_used_as_it_is(tissue):
+    sth.pp.select_genes(tissue, ["gene7", "gene2", "gene7"])
+    assert selected(tissue) == {"gene7", "gene2"}
+    sth.pp.select_genes(tissue, "gene1")
+    assert selected(tissue) == {"gene1"}
+
+
+def test_panel_by_a_column_of_var(tissue):
+    sth.pp.select_genes(tissue, ["symbol3"], gene_symbols="symbol")
+    assert selected(tissue) == {"gene3"}
+
+
+def test_missing_gene_of_a_panel_is_named(tissue):
+    with pytest.raises(KeyError, match=r"'MISSING'.*gene_symbols"):
+        sth.pp.select_genes(tissue, ["gene1", "MISSING"])
+    assert "sthisto_selected" not in tissue["counts"].var
+
+
+def test_genes_that_never_vary_are_not_chosen(tissue):
+    table = tissue["counts"]
+    x = table.X.toarray()
+    x[:, 5] = 0
+    table.X = sp.csr_matrix(x)
+    sth.pp.select_genes(tissue, n_top_genes=1000)
+    assert selected(tissue) == set(table.var_names) - {"gene5"}
+
+
+def test_genes_that_another_table_lacks_are_not_chosen():
+    cohort = [make_sdata(n_genes=12), make_sdata(n_genes=8)]
+    sth.pp.select_genes(cohort)
+    assert selected(cohort[0]) == selected(cohort[1]) <= {f"gene{i}" for i in range(8)}
+
+
+def test_expression_without_variation_is_refused(tissue):
+    tissue["counts"].X = sp.csr_matrix(np.ones(tissue["counts"].shape, dtype=np.float32))
+    with pytest.raises(ValueError, match="No gene varies"):
+        sth.pp.select_genes(tissue)
+
+
+def test_threads_of_torch_stay_as_they_were(tissue):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        sth.pp.select_genes(tissue, n_top_genes=4)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

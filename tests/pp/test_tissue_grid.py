@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+import sthisto as sth
+from sthisto._pyramid import Level, Pyramid
+from sthisto._sections import read_sections
+from sthisto._tissue import hexagonal_grid, tissue_share
+
+
+@pytest.fixture
+def slide():
+    return sth.datasets.synthetic(n_sections=1, n_patients=1, n_spots=60)
+
+
+def drawn(picture: np.ndarray) -> Pyramid:
+    return Pyramid((Level(np.moveaxis(picture, -1, 0), np.eye(3)),))
+
+
+def test_share_of_tissue_follows_what_is_drawn():
+    picture = np.full((200, 400, 3), 245, dtype=np.uint8)
+    picture[:, 200:] = (180, 80, 160)
+    share = tissue_share(drawn(picture), np.array([[50.0, 100.0], [200.0, 100.0], [300.0, 100.0]]), 40)
+    assert share[0] == 0
+    assert share[1] == pytest.approx(0.5, abs=0.1)
+    assert share[2] == 1
+
+
+def test_blank_slide_has_no_tissue():
+    share = tissue_share(drawn(np.full((100, 100, 3), 240, dtype=np.uint8)), np.array([[50.0, 50.0]]), 10)
+    assert share[0] == 0
+
+
+def test_lattice_has_its_pitch():
+    grid = hexagonal_grid(1000, 800, 50)
+    distance = NearestNeighbors(n_neighbors=2).fit(grid).kneighbors(grid)[0][:, 1]
+    np.testing.assert_allclose(distance, 50, atol=1e-6)
+
+
+def test_grid_lies_on_tissue_and_is_predicted(slide):
+    sth.pp.tissue_grid(slide, pitch_um=150)
+    model = sth.tl.fit(slide, method="colour", table_key="expression")
+    sth.tl.predict(slide, model, table_key="tissue_grid_table", new_table_key="predicted")
+    predicted = slide.tables["predicted"]
+    assert predicted.n_obs == len(slide.shapes["tissue_grid"])
+    assert list(predicted.var_names) == list(model.genes)
+    assert np.isfinite(predicted.X).all()
+
+
+def test_grid_has_the_physical_size_asked_for(slide):
+    sth.pp.tissue_grid(slide, pitch_um=150, diameter_um=80)
+    section = read_sections(slide, table_key="tissue_grid_table")[0]
+    assert section.diameter * section.um_per_px == pytest.approx(80, rel=1e-3)
+    nearest = NearestNeighbors(n_neighbors=2).fit(section.centres).kneighbors(section.centres)[0][:, 1]
+    assert np.median(nearest) * section.um_per_px == pytest.approx(150, rel=1e-3)
+
+
+def test_unknown_resolution_is_an_error(slide):
+    del slide.attrs["sthisto"]
+    with pytest.raises(ValueError, match="um_per_px"):
+        sth.pp.tissue_grid(slide)
+
+
+def test_taken_name_is_refused(slide):
+    with pytest.raises(ValueError, match="already"):
+        sth.pp.tissue_grid(slide, key_added="S1_spots")

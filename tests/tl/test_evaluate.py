@@ -1,0 +1,212 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from scipy.stats import pearsonr
+from tissue import GENES, PATCH, make_tissue, mark_split, rows_of
+
+import sthisto as sth
+from sthisto.metrics import noise_ceiling
+from sthisto.tl._evaluate import summarise
+
+ROLES = {"A": "train", "B": "train", "C": "test", "D": "test"}
+SCORES = ["pcc", "pcc_residual", "ceiling"]
+
+
+@pytest.fixture
+def tissue():
+    tissue = make_tissue("ABCD")
+    mark_split(tissue, ROLES)
+    return tissue
+
+
+def predict(tissue, **arguments):
+    model = sth.tl.fit(tissue, method="colour", patch_size=PATCH, genes=GENES[:8], **arguments)
+    sth.tl.predict(tissue, model)
+    return tissue["counts"]
+
+
+def correlations(truth, prediction):
+    return [pearsonr(a, b)[0] for a, b in zip(truth.T, prediction.T, strict=True)]
+
+
+def by_hand(counts, prediction):
+    """Raw and residual PCC of the first eight genes, from the formulas alone."""
+    totals = counts.sum(axis=1, keepdims=True)
+    mu = totals * counts.sum(axis=0) / counts.sum()
+    residuals = (counts - mu) / np.sqrt(mu + mu**2 / 100)
+    bound = np.sqrt(len(counts))
+    residuals = np.clip(residuals, -bound, bound)
+    return correlations(np.log1p(counts / totals * 1e4)[:, :8], prediction), correlations(residuals[:, :8], prediction)
+
+
+def test_scores_equal_those_computed_by_hand_on_the_test_spots(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    scores = table.uns["sthisto"]["scores"]
+    assert list(scores["section"].unique()) == ["C", "D"]
+    for region, part in scores.groupby("section"):
+        rows = rows_of(tissue, region)
+        counts = table.X[rows].toarray().astype(float)
+        pcc, residual = by_hand(counts, table.layers["sthisto_pred"][rows][:, :8].astype(float))
+        np.testing.assert_allclose(part["pcc"], pcc, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(part["pcc_residual"], residual, rtol=1e-4, atol=1e-6)
+        depth = np.repeat(np.log(counts.sum(axis=1, keepdims=True)), 8, axis=1)
+        np.testing.assert_allclose(part["depth_pcc"], by_hand(counts, depth)[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(part["depth_pcc_residual"], by_hand(counts, depth)[1], rtol=1e-4, atol=1e-6)
+        ceiling = noise_ceiling(counts[:, :8], totals=counts.sum(axis=1), n_splits=10, seed=0)
+        np.testing.assert_array_equal(part["ceiling"], ceiling.ceiling)
+        assert set(part["n_spots"]) == {49}
+    assert scores["pcc_residual"].iloc[:4].mean() > 0.5
+
+
+def test_columns_of_var_are_the_means_over_sections(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    scores = table.uns["sthisto"]["scores"]
+    for metric in SCORES:
+        per_section = [part.set_index("gene")[metric] for _, part in scores.groupby("section")]
+        mean = np.nanmean([one.loc[GENES[:8]] for one in per_section], axis=0)
+        np.testing.assert_allclose(table.var[f"sthisto_{metric}"].iloc[:8], mean)
+        assert table.var[f"sthisto_{metric}"].iloc[8:].isna().all()
+
+
+def test_summary_holds_each_section_and_their_mean(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    summary, scores = table.uns["sthisto"]["summary"].set_index("section"), table.uns["sthisto"]["scores"]
+    assert list(summary.index) == ["C", "D", "all"]
+    for region in "CD":
+        assert summary.loc[region, "pcc"] == pytest.approx(scores.loc[scores["section"] == region, "pcc"].mean())
+        reliability = scores.loc[scores["section"] == region, "reliability"].mean()
+        assert summary.loc[region, "ceiling"] == pytest.approx(np.sqrt(reliability))
+    assert summary.loc["all", "pcc"] == pytest.approx(summary.loc[["C", "D"], "pcc"].mean())
+    assert summary.loc["all", "n_spots"] == 98
+    assert set(summary["n_genes"]) == {8}
+
+
+def test_fifty_most_expressed_genes_of_each_section_are_summarised_apart():
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame(
+        rng.random((120, 7)),
+        columns=["pcc", "pcc_residual", "rmse", "ceiling", "reliability", "depth_pcc", "depth_pcc_residual"],
+    )
+    scores = scores.assign(section=["A"] * 60 + ["B"] * 60, n_spots=9, mean_expression=rng.permutation(120))
+    summary = summarise(scores).set_index(["section", "genes"])
+    highest = scores[scores["section"] == "B"].sort_values("mean_expression").tail(50)
+    assert summary.loc[("B", "top 50"), "pcc"] == pytest.approx(highest["pcc"].mean())
+    assert summary.loc[("all", "all modelled"), "n_genes"] == 60
+
+
+def test_spots_the_model_was_trained_on_are_refused(tissue):
+    table = predict(tissue)
+    mark_split(tissue, {**ROLES, "A": "test"})
+    with pytest.raises(ValueError, match=r"trained on 49 of the spots to score in section 'A'.*sth\.pp\.split"):
+        sth.tl.evaluate(tissue)
+    del table.obs["sthisto_split"]
+    with pytest.raises(ValueError, match="trained on"):
+        sth.tl.evaluate(tissue)
+    assert "sthisto_pcc" not in table.var
+    sth.tl.evaluate(tissue, shapes_key=["C", "D"])
+    assert set(table.uns["sthisto"]["scores"]["split"]) == {"none"}
+
+
+def test_validation_spots_are_refused_too(tissue):
+    table = tissue["counts"]
+    table.obs.loc[table.obs_names[rows_of(tissue, "B")], "sthisto_split"] = "val"
+    predict(tissue)
+    mark_split(tissue, {**ROLES, "B": "test"})
+    with pytest.raises(ValueError, match="trained on 49"):
+        sth.tl.evaluate(tissue)
+
+
+def test_sections_without_test_spots_are_not_scored(tissue):
+    predict(tissue)
+    with pytest.raises(ValueError, match="No spot can be scored"):
+        sth.tl.evaluate(tissue, shapes_key=["A", "B"])
+
+
+def test_only_spots_with_a_prediction_are_scored(tissue):
+    table = predict(tissue)
+    table.layers["sthisto_pred"][rows_of(tissue, "C")[:9]] = np.nan
+    sth.tl.evaluate(tissue)
+    scores = table.uns["sthisto"]["scores"]
+    assert scores.groupby("section")["n_spots"].first().to_dict() == {"C": 40, "D": 49}
+
+
+def test_spots_without_counts_are_not_scored(tissue):
+    table = tissue["counts"]
+    counts = table.X.toarray()
+    counts[rows_of(tissue, "C")[:4]] = 0
+    table.X = sp.csr_matrix(counts)
+    predict(tissue)
+    sth.tl.evaluate(tissue)
+    part = table.uns["sthisto"]["scores"].query("section == 'C'")
+    rows = rows_of(tissue, "C")[4:]
+    np.testing.assert_allclose(
+        part["pcc"], by_hand(counts[rows].astype(float), table.layers["sthisto_pred"][rows][:, :8])[0], rtol=1e-5
+    )
+    assert set(part["n_spots"]) == {45}
+
+
+def test_counts_of_a_layer_are_scored_where_the_model_was_fitted_on_other_values(tissue):
+    table = tissue["counts"]
+    sth.pp.normalize(tissue)
+    table.layers["raw"] = table.X.copy()
+    table.X = table.layers["log1p"]
+    predict(tissue)
+    with pytest.raises(ValueError, match=r"X holds no raw counts.*counts_layer="):
+        sth.tl.evaluate(tissue)
+    sth.tl.evaluate(tissue, counts_layer="raw")
+    rows = rows_of(tissue, "C")
+    expected = by_hand(table.layers["raw"][rows].toarray().astype(float), table.layers["sthisto_pred"][rows][:, :8])
+    part = table.uns["sthisto"]["scores"].query("section == 'C'")
+    np.testing.assert_allclose(part["pcc"], expected[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(part["pcc_residual"], expected[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_cohort_is_scored_together_and_each_keeps_its_record():
+    train, first, second = make_tissue("AB"), make_tissue(["C"], seed=2), make_tissue(["D"], seed=3)
+    colour = sth.tl.fit(train, method="colour", patch_size=PATCH, genes=GENES)
+    mean = sth.tl.fit(train, method="mean", patch_size=PATCH, genes=GENES)
+    sth.tl.predict(first, colour)
+    sth.tl.predict(second, mean)
+    sth.tl.evaluate([first, second])
+    assert first["counts"].uns["sthisto"]["method"] == "colour"
+    assert second["counts"].uns["sthisto"]["method"] == "mean"
+    assert first["counts"].uns["sthisto"]["scores"].equals(second["counts"].uns["sthisto"]["scores"])
+
+
+def test_constant_prediction_has_no_correlation(tissue):
+    sth.tl.predict(tissue, sth.tl.fit(tissue, method="mean", genes=GENES[:8]))
+    sth.tl.evaluate(tissue)
+    assert tissue["counts"].var["sthisto_pcc"].isna().all()
+
+
+def test_missing_prediction_names_the_call(tissue):
+    with pytest.raises(KeyError, match=r"sth\.tl\.predict\(sdata, model\)"):
+        sth.tl.evaluate(tissue)
+    sth.tl.fit(tissue, method="mean")
+    with pytest.raises(KeyError, match=r"sth\.tl\.predict\(sdata, model\)"):
+        sth.tl.evaluate(tissue)
+
+
+def test_share_is_of_the_ceiling_of_the_same_genes_and_spots(tissue):
+    predict(tissue)
+    sth.tl.evaluate(tissue)
+    summary = sth.get.scores(tissue, by="section").set_index("section").loc[["C", "D"]]
+    np.testing.assert_allclose(summary["share_of_ceiling"], summary["pcc_residual"] / summary["ceiling"])
+
+
+def test_the_rule_by_which_genes_were_chosen_stays_with_the_score(tissue, tmp_path):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    assert table.uns["sthisto"]["genes_rule"] == "given"
+    model = sth.tl.fit(tissue, method="colour", patch_size=PATCH)
+    model.save(tmp_path / "model")
+    sth.tl.predict(tissue, sth.models.load(tmp_path / "model"))
+    sth.tl.evaluate(tissue)
+    assert table.uns["sthisto"]["genes_rule"] == "highly variable on training spots"
+    sth.pp.select_genes(tissue, GENES[:5])
+    sth.tl.predict(tissue, sth.tl.fit(tissue, method="colour", patch_size=PATCH))
+    assert table.uns["sthisto"]["genes_rule"] == "chosen by pp.select_genes"
