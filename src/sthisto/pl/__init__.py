@@ -1,0 +1,23 @@
+"""Pictures: each reads the slots that `tl` wrote and returns a figure or axes; none writes anything."""
+
+from __future__ import annotations
+
+from sthisto.pl._clusters import clusters
+from sthisto.pl._gene_compare import gene_compare
+from sthisto.pl._gene_correlation import gene_correlation
+from sthisto.pl._history import history
+from sthisto.pl._mean_variance import mean_variance
+from sthisto.pl._neighbours import neighbours
+from sthisto.pl._scores import scores
+from sthisto.pl._uncertainty import uncertainty
+
+__all__ = [
+    "clusters",
+    "gene_compare",
+    "gene_correlation",
+    "history",
+    "mean_variance",
+    "neighbours",
+    "scores",
+    "uncertainty",
+]

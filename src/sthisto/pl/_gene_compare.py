@@ -1,0 +1,134 @@
+"""Measured and predicted expression of genes side by side, over the H&E."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sthisto._constants import KEY
+from sthisto.get._record import as_keys, symbols_of
+from sthisto.pl._panels import Look, draw_strips, read_strips
+from sthisto.pl._values import choose_sections, predicted_sections
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+    from spatialdata import SpatialData
+
+
+def gene_compare(
+    sdata: SpatialData | Sequence[SpatialData],
+    genes: str | Sequence[str],
+    *,
+    key_added: str | Sequence[str] = KEY,
+    layers: str | Sequence[str] | Mapping[str, str] = (),
+    sections: str | Sequence[str] | None = None,
+    show_measured: bool = True,
+    show_image: bool = True,
+    difference: bool = False,
+    uncertainty: bool = False,
+    cmap: str | Colormap = "viridis",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    image_alpha: float = 0.4,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    gene_symbols: str | None = None,
+    figsize: tuple[float, float] | None = None,
+    dpi: float | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Figure:
+    """Show where a gene was measured and where it was predicted, beside the H&E.
+
+    Each gene of each section is a strip: measured, then every prediction, then the H&E (with many genes the strips
+    stand side by side and the H&E of each section comes first, once). All panels of a gene, over all sections, share
+    one colour scale, from the 1 % to the 99 % quantile of what is drawn. Spots have their true size over the faded
+    image; those without a value are left out. A title gives Pearson's correlation with the measurement over the spots
+    that `sthisto.tl.evaluate` scores; where a section has none, over all its spots, with "(trained on)" beside it.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort.
+    genes
+        Gene or genes, as in `var_names` or in the column `gene_symbols` of `var`.
+    key_added
+        Key or keys that `sthisto.tl.predict` wrote to, one panel for each.
+    layers
+        Further layers of the table, drawn as predictions on the same scale; a mapping from layer to title names them.
+    sections
+        Names of the sections to draw; None is all that have a prediction.
+    show_measured, show_image
+        Whether to draw the measurement and the H&E.
+    difference
+        Whether to draw prediction minus measurement, for each prediction.
+    uncertainty
+        Whether to draw the spread that each method gives for its prediction.
+    cmap
+        Colour map of the expression.
+    vmin, vmax
+        Ends of every gene's colour scale, instead of the quantiles.
+    image_alpha
+        Opacity of the H&E under the spots, 0 to 1.
+    image_key, shapes_key, table_key, coordinate_system
+        Which elements to use; None is the only candidate. `image_key` may map regions to images.
+    gene_symbols
+        Column of `var` with the names of the genes; None is the one that `sthisto.tl.predict` used.
+    figsize
+        Width and height of the figure in inches; None follows from the panels.
+    dpi
+        Resolution of the figure; None is matplotlib's setting.
+    ax
+        Axes to draw into instead of a new figure: one for each panel, strip by strip.
+
+    Returns
+    -------
+    The figure. In a notebook, end the line with a semicolon to see it once.
+
+    Raises
+    ------
+    KeyError
+        Nothing was predicted under a key, or a gene or an element is missing.
+    ValueError
+        The predictions are on different scales, a section has none, or `ax` has another number of axes than panels.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> figure = sth.pl.gene_compare(sdata, "COL1A1")
+    """
+    genes = [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
+    if not genes:
+        msg = "`genes` is empty; name at least one gene."
+        raise ValueError(msg)
+    keys = as_keys(key_added)
+    candidates = choose_sections(
+        sdata,
+        sections,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+    )
+    chosen = predicted_sections(candidates, keys, named=sections is not None)
+    strips = read_strips(
+        chosen,
+        genes,
+        keys=keys,
+        layers=_titles(layers),
+        gene_symbols=gene_symbols or symbols_of(chosen[0].table, keys[0]),
+        kinds={"measured": show_measured, "difference": difference, "spread": uncertainty, "image": show_image},
+    )
+    look = Look(cmap=cmap, vmin=vmin, vmax=vmax, image_alpha=image_alpha)
+    return draw_strips(strips, look, figsize=figsize, dpi=dpi, ax=ax)
+
+
+def _titles(layers: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    if isinstance(layers, Mapping):
+        return dict(layers)
+    return {layer: layer for layer in ([layers] if isinstance(layers, str) else layers)}

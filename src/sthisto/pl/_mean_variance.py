@@ -1,0 +1,147 @@
+"""Whether predictions keep each gene's mean and spread: figure 2 of the DANet paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sthisto._constants import KEY
+from sthisto.get._record import as_keys
+from sthisto.metrics import mean_proportions, sd_proportions
+from sthisto.pl._furniture import TICK_SIZE, figure_of, ink
+from sthisto.pl._inset import draw_zoom
+from sthisto.pl._style import METHOD_COLORS, cycle, grid_of_axes, tidy
+from sthisto.pl._values import choose_sections, predicted_sections, read_scored
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from spatialdata import SpatialData
+
+_STATISTICS = {"Share of the mean (%)": mean_proportions, "Share of the s.d. (%)": sd_proportions}
+_MANY = 2000
+_FEW = 20
+
+
+def mean_variance(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    key_added: str | Sequence[str] = KEY,
+    genes: Sequence[str] | None = None,
+    sections: str | Sequence[str] | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    gene_symbols: str | None = None,
+    figsize: tuple[float, float] | None = None,
+    dpi: float | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Figure:
+    """Show each gene's share of the mean and of the spread, measured and predicted, over ranked genes.
+
+    The first row shows every gene's mean as a share of the sum of all means, the second its standard deviation as a
+    share of the sum of all standard deviations, with genes ranked by the measured value. A method that predicts the
+    mean of every spot keeps the first and loses the second. The legend gives slope and R² of the line through
+    predicted against measured shares; an inset enlarges the middle tenth of the genes, where most of the points are.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort.
+    key_added
+        Key or keys that `sthisto.tl.predict` wrote to, a column for each.
+    genes
+        Genes to draw, three or more; None is all that every method predicts.
+    sections
+        Names of the sections whose spots count; None is all that have a prediction.
+    image_key, shapes_key, table_key, coordinate_system, gene_symbols
+        As for `sthisto.pl.gene_compare`.
+    figsize
+        Width and height of the figure in inches.
+    dpi
+        Resolution of the figure.
+    ax
+        Axes to draw into instead of a new figure: two for each key, first all means, then all spreads.
+
+    Returns
+    -------
+    The figure. Only spots that `sthisto.tl.evaluate` scores count, where there are any.
+
+    Raises
+    ------
+    KeyError
+        Nothing was predicted under a key.
+    ValueError
+        The predictions are on different scales or one on which shares mean nothing (Pearson residuals), or there are
+        fewer than three genes.
+
+    Notes
+    -----
+    Wu et al., Briefings in Bioinformatics 2025 (DANet); Xie et al., NeurIPS 2023 (BLEEP).
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> figure = sth.pl.mean_variance(sdata)
+    """
+    keys = as_keys(key_added)
+    candidates = choose_sections(
+        sdata,
+        sections,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+    )
+    scored = read_scored(predicted_sections(candidates, keys, named=sections is not None), keys, genes, gene_symbols)
+    if len(scored.genes) < 3:
+        msg = f"A line through {len(scored.genes)} genes says nothing. Pass at least three `genes`."
+        raise ValueError(msg)
+    if scored.truth.min() < 0:
+        msg = "The predictions are on a scale with negative values, where shares of a sum mean nothing."
+        raise ValueError(msg)
+    n = len(keys)
+    axes = grid_of_axes(ax, 2, n, figsize or (max(3.6, 2.9 * n), 4.6), dpi)
+    colors = dict(zip(scored.guesses, cycle(METHOD_COLORS, n), strict=True))
+    for row, (label, statistic) in zip(axes, _STATISTICS.items(), strict=True):
+        measured = 100 * statistic(scored.truth)
+        for panel, (title, values) in zip(row, scored.guesses.items(), strict=True):
+            name = title if scored.honest else f"{title} (trained on)"
+            _draw(panel, measured, 100 * statistic(values), name, colors[title])
+            tidy(panel, x="Genes, ranked by measurement", y=label)
+    return figure_of(axes[0, 0])
+
+
+def _draw(ax: Axes, measured: np.ndarray, predicted: np.ndarray, name: str, color: str) -> None:
+    """Draw the shares in per cent over the rank of the measured ones, and an inset that enlarges the middle tenth."""
+    order = np.argsort(-measured, kind="stable")
+    rank, line, points = np.arange(1, len(order) + 1), measured[order], predicted[order]
+    slope, r2 = _fit(measured, predicted)
+    label = f"{name}: slope {slope:.2f}, R² {r2:.2f}"
+    ax.scatter(rank, points, s=5, color=color, linewidths=0, alpha=0.7, label=label, rasterized=len(rank) > _MANY)
+    ax.plot(rank, line, color=ink(), linewidth=1.1, label="Measured")
+    ax.set(xlim=(0, len(rank) + 1), ylim=(0, 1.08 * max(line.max(), points.max())))
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1),
+        ncols=2,
+        columnspacing=1,
+        fontsize=TICK_SIZE,
+        frameon=False,
+        handlelength=1,
+        handletextpad=0.4,
+    )
+    if len(rank) >= _FEW:
+        draw_zoom(ax, rank, np.stack([points, line]), window=(0.45, 0.55), color=color)
+
+
+def _fit(measured: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    """Return slope and R² of the least-squares line of predicted on measured."""
+    slope = np.polyfit(measured, predicted, 1)[0]
+    correlation = np.corrcoef(measured, predicted)[0, 1] if np.ptp(predicted) > 0 else np.nan
+    return float(slope), float(correlation**2)

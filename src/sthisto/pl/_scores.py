@@ -1,0 +1,174 @@
+"""Scores per gene and per section against what noise allows and what depth alone reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from sthisto import get
+from sthisto._constants import KEY
+from sthisto._validate import check_choice
+from sthisto.get._record import as_keys
+from sthisto.pl._furniture import TICK_SIZE, figure_of, ink
+from sthisto.pl._style import GREY, METHOD_COLORS, cycle, grid_of_axes, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from spatialdata import SpatialData
+
+_NAMES = {"pcc": "PCC", "pcc_residual": "PCC with Pearson residuals"}
+_BOX = 0.7
+_MANY = 2000
+_LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "loc": "lower left", "bbox_to_anchor": (-0.02, 1)}
+
+
+def scores(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    key_added: str | Sequence[str] = KEY,
+    metric: Literal["pcc_residual", "pcc"] = "pcc_residual",
+    table_key: str | None = None,
+    figsize: tuple[float, float] | None = None,
+    dpi: float | None = None,
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Show the scores of one or several methods, ranked gene by gene and as distributions section by section.
+
+    Left, the genes ranked by the first method's score (mean over sections), with a line for each method, for what the
+    spot's depth alone scores, and, for the residual score, for the noise ceiling. Right, the distribution over the
+    genes for each section and method: box from the first to the third quartile, whiskers from 5 % to 95 %, a line at
+    the median, a diamond at the mean; the mean of depth is dashed, the noise ceiling of the section dotted.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort.
+    key_added
+        Key or keys that `sthisto.tl.evaluate` scored. Baselines are methods like any other.
+    metric
+        "pcc_residual", the primary score, or "pcc" on the scale of the prediction, which has no ceiling.
+    table_key
+        Table with the scores; None is the only one that annotates a region.
+    figsize
+        Width and height of the figure in inches.
+    dpi
+        Resolution of the figure.
+    ax
+        Two axes to draw into instead of a new figure.
+
+    Returns
+    -------
+    The figure.
+
+    Raises
+    ------
+    KeyError
+        Nothing was scored under a key.
+    ValueError
+        The methods were not scored on the same genes and sections.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> sth.pp.split(sdata, by="patient", patient_key="patient")
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.evaluate(sdata)
+    >>> figure = sth.pl.scores(sdata)
+    """
+    check_choice(metric, _NAMES, name="metric")
+    keys = as_keys(key_added)
+    table = get.scores(sdata, key_added=keys, table_key=table_key)
+    _check_alike(table, keys)
+    summary = get.scores(sdata, key_added=keys, by="section", table_key=table_key)
+    n_sections = table["section"].nunique()
+    width = 3.4 + max(2.6, 0.6 + 0.34 * n_sections * len(keys))
+    axes = grid_of_axes(ax, 1, 2, figsize or (width, 2.9), dpi)[0]
+    colors = dict(zip(table["method"].unique(), cycle(METHOD_COLORS, len(keys)), strict=True))
+    _ranked(axes[0], table, metric, colors)
+    _distributions(axes[1], table, summary, metric, colors)
+    return figure_of(axes[0])
+
+
+def _check_alike(table: pd.DataFrame, keys: Sequence[str]) -> None:
+    spots = {key: part.set_index(["section", "gene"])["n_spots"].sort_index() for key, part in table.groupby("key")}
+    first = spots[keys[0]]
+    unlike = [key for key in keys if not spots[key].equals(first)]
+    if unlike:
+        msg = (
+            f"{unlike} were not scored on the same sections, genes and spots as {keys[0]!r}, so their scores can't "
+            "be compared. Fit them with the same genes and split, and call sth.tl.evaluate for each."
+        )
+        raise ValueError(msg)
+
+
+def _ranked(ax: Axes, table: pd.DataFrame, metric: str, colors: dict[str, str]) -> None:
+    columns = [metric, f"depth_{metric}", *(["ceiling"] if metric == "pcc_residual" else [])]
+    by_gene = table.groupby(["method", "gene"], sort=False)[columns].mean()
+    first = by_gene.loc[next(iter(colors))]
+    genes = first[metric].sort_values(ascending=False, na_position="last").index
+    rank = np.arange(1, len(genes) + 1)
+    style: dict[str, Any] = {"s": 4, "linewidths": 0, "rasterized": len(rank) > _MANY}
+    if metric == "pcc_residual":
+        ax.scatter(rank, first.loc[genes, "ceiling"], color="0.75", label="Noise ceiling", **style)
+    ax.scatter(
+        rank, first.loc[genes, f"depth_{metric}"], color=GREY, marker="x", s=5, linewidth=0.5, label="Depth alone"
+    )
+    for method, color in list(colors.items())[::-1]:
+        ax.scatter(rank, by_gene.loc[method].loc[genes, metric], color=color, label=method, **style)
+    ax.axhline(0, color=ink(), linewidth=0.5)
+    tidy(ax, x=f"Genes, ranked by {next(iter(colors))}", y=_NAMES[metric])
+    ax.set_xlim(0, len(rank) + 1)
+    ax.legend(**_LEGEND, ncols=3, markerscale=1.8, handletextpad=0.1, columnspacing=1, reverse=True)
+
+
+def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric: str, colors: dict[str, str]) -> None:
+    sections = list(table["section"].unique())
+    step = _BOX / len(colors)
+    for i, section in enumerate(sections):
+        rows = table[table["section"] == section]
+        for j, (method, color) in enumerate(colors.items()):
+            at = i + (j - (len(colors) - 1) / 2) * step
+            _box(ax, rows.loc[rows["method"] == method, metric].dropna().to_numpy(), at, 0.8 * step, color)
+        whole = summary[(summary["section"] == section) & (summary["genes"] == "all modelled")].iloc[0]
+        _level(ax, i, whole[f"depth_{metric}"], "Depth alone", color=GREY, linestyle="--")
+        if metric == "pcc_residual":
+            _level(ax, i, whole["ceiling"], "Noise ceiling", color=ink(), linestyle=":")
+    ax.axhline(0, color=ink(), linewidth=0.5, zorder=0)
+    tidy(ax, y=_NAMES[metric])
+    ax.set_xticks(range(len(sections)), sections, rotation=0 if len(sections) < 5 else 45)
+    ax.set_xlim(-0.6, len(sections) - 0.4)
+    ax.legend(**_LEGEND, ncols=2)
+
+
+def _level(ax: Axes, section: int, value: float, label: str, **style: Any) -> None:
+    """Draw a line over all boxes of a section; the first is named in the legend."""
+    ax.hlines(value, section - 0.45, section + 0.45, linewidth=1.1, label=label if section == 0 else "_", **style)
+
+
+def _box(ax: Axes, values: np.ndarray, at: float, width: float, color: str) -> None:
+    ax.boxplot(
+        [values],
+        positions=[at],
+        widths=width,
+        whis=(5, 95),
+        showfliers=False,
+        showmeans=True,
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": color, "edgecolor": color, "alpha": 0.55, "linewidth": 0.8},
+        medianprops={"color": ink(), "linewidth": 1},
+        meanprops={
+            "marker": "D",
+            "markersize": 3,
+            "markerfacecolor": "white",
+            "markeredgecolor": ink(),
+            "markeredgewidth": 0.5,
+        },
+        whiskerprops={"color": color, "linewidth": 0.8},
+        capprops={"color": color, "linewidth": 0.8},
+    )

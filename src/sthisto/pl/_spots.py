@@ -1,0 +1,155 @@
+"""Spots at their true size over the H&E, in px of the image with y down: what every spatial panel is drawn with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.collections import EllipseCollection
+from matplotlib.colors import ListedColormap, Normalize
+from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Colormap
+
+    from sthisto._sections import Section
+
+RASTER_FROM = 100_000
+"""Number of spots from which a panel is one picture of averaged pixels: 100,000 discs no longer draw in a second."""
+
+_RASTER_SIZE = 1200
+_LABELS_FILL = 0.9
+
+
+@dataclass(frozen=True)
+class View:
+    """What the panels of one section share.
+
+    Attributes
+    ----------
+    picture, extent
+        The H&E around the spots, (rows, columns, 3), and its (left, right, bottom, top) in px of the full resolution.
+    box
+        left, top, right, bottom of the panel in px of the full resolution.
+    diameter
+        Width of a spot in px.
+    """
+
+    section: Section
+    picture: np.ndarray
+    extent: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]
+    diameter: float
+
+    @property
+    def aspect(self) -> float:
+        """Height over width."""
+        left, top, right, bottom = self.box
+        return (bottom - top) / (right - left)
+
+    def draw_image(self, ax: Axes, alpha: float = 1.0) -> None:
+        """Draw the H&E and set the axes to the box, y down; `alpha` below 1 lets it fade to white."""
+        left, top, right, bottom = self.box
+        ax.imshow(self.picture, extent=self.extent, alpha=alpha, zorder=0, interpolation_stage="rgba")
+        ax.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal", anchor="N")
+        ax.spines[:].set(linewidth=0.4, color="0.6")
+
+    def draw_spots(self, ax: Axes, values: np.ndarray, *, cmap: str | Colormap, norm: Normalize) -> ScalarMappable:
+        """Draw a disc for every spot with a value, rasterised where the figure is saved as vectors."""
+        if len(values) >= RASTER_FROM:
+            picture = self._raster.mean(values)
+            left, top, right, bottom = self.box
+            return ax.imshow(
+                picture, extent=(left, right, bottom, top), cmap=cmap, norm=norm, zorder=2, interpolation="nearest"
+            )
+        known = np.isfinite(values)
+        discs = EllipseCollection(
+            self.diameter,
+            self.diameter,
+            0.0,
+            units="xy",
+            offsets=self.section.centres[known],
+            offset_transform=ax.transData,
+            cmap=cmap,
+            norm=norm,
+            linewidths=0,
+            rasterized=True,
+            zorder=2,
+        )
+        discs.set_array(values[known])
+        ax.add_collection(discs, autolim=False)
+        return discs
+
+    def draw_classes(self, ax: Axes, codes: np.ndarray, colors: list[Any]) -> ScalarMappable:
+        """Draw each spot in the colour of its class; those with code -1 are left out."""
+        values = np.where(codes < 0, np.nan, codes).astype(float)
+        norm = Normalize(-0.5, len(colors) - 0.5)
+        return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm)
+
+    @cached_property
+    def _raster(self) -> _Raster:
+        return _Raster.of(self.section.centres, self.diameter, self.box)
+
+
+def view(section: Section, *, max_size: int = 1000) -> View:
+    """Read the H&E around the spots of a section from a coarse level of its pyramid.
+
+    Parameters
+    ----------
+    max_size
+        Longest side of the picture that is read, in px.
+    """
+    diameter = section.diameter
+    if not np.isfinite(diameter):
+        diameter = _LABELS_FILL * _pitch(section.centres)
+    margin = 1.5 * diameter
+    left, top = np.maximum(section.centres.min(axis=0) - margin, 0)
+    right, bottom = np.minimum(section.centres.max(axis=0) + margin, [section.image.width, section.image.height])
+    box = (float(left), float(top), float(right), float(bottom))
+    picture, extent = section.image.overview(box=box, max_size=max_size)
+    return View(section, picture, extent, box, float(diameter))
+
+
+def _pitch(centres: np.ndarray) -> float:
+    """Return the median distance from a spot to its nearest; 1 px for a spot alone."""
+    if len(centres) < 2:
+        return 1.0
+    distance, _ = cKDTree(centres).query(centres, k=2)
+    return float(np.median(distance[:, 1]))
+
+
+@dataclass(frozen=True)
+class _Raster:
+    """Which spots lie in which pixel of a panel: pairs of a pixel and a spot."""
+
+    shape: tuple[int, int]
+    pixel: np.ndarray
+    spot: np.ndarray
+
+    @classmethod
+    def of(cls, centres: np.ndarray, diameter: float, box: tuple[float, float, float, float]) -> _Raster:
+        left, top, right, bottom = box
+        step = max(right - left, bottom - top) / _RASTER_SIZE
+        columns, rows = int(np.ceil((right - left) / step)), int(np.ceil((bottom - top) / step))
+        if diameter < 2 * step:
+            column, row = ((centres - [left, top]) / step).astype(int).T
+            pixel = row.clip(0, rows - 1) * columns + column.clip(0, columns - 1)
+            return cls((rows, columns), pixel, np.arange(len(centres)))
+        x, y = left + (np.arange(columns) + 0.5) * step, top + (np.arange(rows) + 0.5) * step
+        grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        _, nearest = cKDTree(centres).query(grid, distance_upper_bound=diameter / 2, workers=-1)
+        pixel = np.flatnonzero(nearest < len(centres))
+        return cls((rows, columns), pixel, nearest[pixel])
+
+    def mean(self, values: np.ndarray) -> np.ma.MaskedArray:
+        """Return the mean of the known values in each pixel, masked where there is none."""
+        known = np.isfinite(values[self.spot])
+        pixel, n_pixels = self.pixel[known], self.shape[0] * self.shape[1]
+        count = np.bincount(pixel, minlength=n_pixels)
+        total = np.bincount(pixel, weights=values[self.spot[known]], minlength=n_pixels)
+        mean = np.divide(total, count, out=np.zeros(n_pixels), where=count > 0)
+        return np.ma.masked_array(mean, count == 0).reshape(self.shape)

@@ -1,0 +1,185 @@
+"""How far predictions can be trusted, and whether what they say of it is true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import Normalize
+
+from sthisto._constants import KEY, confidence
+from sthisto.get._record import as_keys, method_labels, symbols_of
+from sthisto.pl._furniture import TICK_SIZE, color_bar, place, scale_bar, set_title
+from sthisto.pl._spots import View, view
+from sthisto.pl._style import METHOD_COLORS, cycle, new_figure, tidy
+from sthisto.pl._values import (
+    choose_sections,
+    measured,
+    predicted,
+    predicted_sections,
+    read_scale,
+    scored_spots,
+    shared_genes,
+    spread,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from spatialdata import SpatialData
+
+    from sthisto._sections import Section
+
+_BINS = 10
+_CHART, _MAP = 1.9, 1.9
+
+
+def uncertainty(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    key_added: str | Sequence[str] = KEY,
+    genes: Sequence[str] | None = None,
+    sections: str | Sequence[str] | None = None,
+    image_alpha: float = 0.4,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    gene_symbols: str | None = None,
+    dpi: float | None = None,
+) -> Figure:
+    """Show how far predictions can be trusted, and whether what they say of it is true.
+
+    A row for each key. First the error that was made against the spread that was predicted, in ten bins with as many
+    pairs of spot and gene each: on the dashed line, the spread is as large as the error. Then the same spots by
+    confidence: the error should fall from left to right. Then a map of the confidence for each section.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort.
+    key_added
+        Key or keys that `sthisto.tl.predict` wrote to, with methods that give a spread and a confidence.
+    genes
+        Genes whose errors count; None is all that every method predicts.
+    sections
+        Names of the sections; None is all that have a prediction.
+    image_alpha
+        Opacity of the H&E under the spots, 0 to 1.
+    image_key, shapes_key, table_key, coordinate_system, gene_symbols
+        As for `sthisto.pl.gene_compare`.
+    dpi
+        Resolution of the figure.
+
+    Returns
+    -------
+    The figure. Errors are of the spots that `sthisto.tl.evaluate` scores, where there are any; else of all, with
+    "(trained on)" in the title.
+
+    Raises
+    ------
+    KeyError
+        Nothing was predicted under a key, or its method gives no spread or confidence.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
+    >>> sth.tl.predict(sdata, model)  # doctest: +SKIP
+    >>> figure = sth.pl.uncertainty(sdata)  # doctest: +SKIP
+    """
+    keys = as_keys(key_added)
+    candidates = choose_sections(
+        sdata,
+        sections,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+    )
+    chosen = predicted_sections(candidates, keys, named=sections is not None)
+    tables = [section.table for section in chosen]
+    symbols = gene_symbols or symbols_of(tables[0], keys[0])
+    genes = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
+    scale, labels = read_scale(tables, keys), method_labels(tables, keys)
+    truth = [measured(section, scale, genes, symbols) for section in chosen]
+    trust = {key: [_confidence(section, key) for section in chosen] for key in keys}
+    views = [view(section) for section in chosen]
+    figure, rows = _axes(views, len(keys), dpi)
+    for key, panels, color in zip(keys, rows, cycle(METHOD_COLORS, len(keys)), strict=True):
+        guess = [predicted(section, key, genes, symbols) for section in chosen]
+        spreads = [spread(section, key, genes, symbols) for section in chosen]
+        scored = [scored_spots(section, [key]) for section in chosen]
+        honest = any(one for _, one in scored)
+        spots = [rows & (one or not honest) for rows, one in scored]
+        error = np.concatenate([(g - t)[rows] for g, t, rows in zip(guess, truth, spots, strict=True)])
+        sd = np.concatenate([values[rows] for values, rows in zip(spreads, spots, strict=True)])
+        sure = np.concatenate([values[rows] for values, rows in zip(trust[key], spots, strict=True)])
+        title = labels[key] if honest else f"{labels[key]} (trained on)"
+        _calibration(panels[0], sd, error, color)
+        tidy(panels[0], x="Predicted spread", y="Error (RMSE)", title=title)
+        _by_confidence(panels[1], sure, error, color)
+        tidy(panels[1], x="Confidence", y="Error (RMSE)", title=title)
+        for panel, shared, values in zip(panels[2:], views, trust[key], strict=True):
+            shared.draw_image(panel, image_alpha)
+            spots_drawn = shared.draw_spots(panel, values, cmap="viridis", norm=Normalize(0, 1))
+            set_title(panel, f"{shared.section.name}, confidence")
+            scale_bar(panel, shared)
+        color_bar(panels[-1], spots_drawn, "Confidence")
+    return figure
+
+
+def _confidence(section: Section, key: str) -> np.ndarray:
+    column = confidence(key)
+    if column not in section.table.obs:
+        msg = (
+            f"obs has no {column!r}. Call sth.tl.predict(sdata, model, key_added={key!r}) with a model that gives a "
+            "confidence: one that averages training spots."
+        )
+        raise KeyError(msg)
+    return section.table.obs[column].iloc[section.rows].to_numpy(dtype=np.float32)
+
+
+def _calibration(ax: Axes, sd: np.ndarray, error: np.ndarray, color: str) -> None:
+    """Draw the root mean square of error over that of the spread, in bins with as many values each."""
+    known = np.isfinite(sd) & np.isfinite(error)
+    x, y = _binned(sd[known], np.square(sd[known]), np.square(error[known]))
+    x, y = np.sqrt(x), np.sqrt(y)
+    limit = 1.08 * max(x.max(), y.max())
+    ax.plot([0, limit], [0, limit], "--", color="0.5", linewidth=0.8, label="Spread is the error")
+    ax.plot(x, y, "o-", color=color, markersize=3.5, linewidth=1)
+    ax.set(xlim=(0, limit), ylim=(0, limit))
+    ax.legend(fontsize=TICK_SIZE, frameon=False, loc="lower right", handlelength=1.4)
+
+
+def _by_confidence(ax: Axes, sure: np.ndarray, error: np.ndarray, color: str) -> None:
+    by_spot = np.nanmean(np.square(error), axis=1)
+    known = np.isfinite(sure) & np.isfinite(by_spot)
+    x, y = _binned(sure[known], sure[known], by_spot[known])
+    ax.scatter(sure[known], np.sqrt(by_spot[known]), s=4, color="0.75", linewidths=0, rasterized=True, label="Spots")
+    ax.plot(x, np.sqrt(y), "o-", color=color, markersize=3.5, linewidth=1, label="Tenths of the spots")
+    ax.set(xlim=(-0.02, 1.02), ylim=(0, None))
+    ax.legend(fontsize=TICK_SIZE, frameon=False, loc="lower left", handlelength=1.4)
+
+
+def _binned(by: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
+    """Return the means of each array in bins of `by` with as many values each."""
+    bins = np.array_split(np.argsort(by, kind="stable"), min(_BINS, len(by)))
+    return [np.array([array[one].mean() for one in bins]) for array in values]
+
+
+def _axes(views: Sequence[View], n_rows: int, dpi: float | None) -> tuple[Figure, list[list[Axes]]]:
+    """Return two charts and a map for each section, in `n_rows` rows."""
+    left, between, gap, top, bottom, bar = 0.5, 0.6, 0.1, 0.3, 0.45, 0.55
+    height = max(_CHART, _MAP * max(shared.aspect for shared in views))
+    width = left + 2 * _CHART + between + 0.25 + len(views) * (_MAP + gap) + bar
+    figure = new_figure(width, n_rows * (top + height + bottom), dpi, constrained=False)
+    rows = []
+    for i in range(n_rows):
+        y = i * (top + height + bottom) + top
+        charts = [place(figure, left + j * (_CHART + between), y, _CHART, _CHART) for j in range(2)]
+        start = left + 2 * _CHART + between + 0.25
+        rows.append(charts + [place(figure, start + j * (_MAP + gap), y, _MAP, height) for j in range(len(views))])
+    return figure, rows
