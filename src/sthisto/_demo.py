@@ -1,0 +1,89 @@
+"""The main job on synthetic sections, from nothing to a table, figures, a SpatialData and a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+GENES_SHOWN = ("EPCAM", "COL1A1", "CD3E")
+METHODS = ("danet", "ridge", "mean")
+
+
+def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
+    """Fit on two patients, predict the third, and compare DANet with mean, depth and ridge.
+
+    Parameters
+    ----------
+    out
+        Folder that is written: `scores.csv`, figures, `sections.zarr` and `danet.sthisto`.
+    seed
+        Of the sections and of the models.
+
+    Returns
+    -------
+    One row a method: pcc_residual, pcc and the noise ceiling of pcc_residual, means over the genes of the test
+    section, and rmse on log1p counts. "depth" is what the spots' total counts alone score.
+
+    Raises
+    ------
+    FileExistsError
+        `out` holds something already.
+    """
+    import sthisto as sth
+
+    if out.exists() and any(out.iterdir()):
+        msg = f"{out} is not empty. Pass another --out."
+        raise FileExistsError(msg)
+    out.mkdir(parents=True, exist_ok=True)
+    sdata = sth.datasets.synthetic(n_sections=3, n_patients=3, seed=seed)
+    sth.pp.split(sdata, by="patient", patient_key="patient", seed=seed)
+    summaries = {}
+    for method in METHODS:
+        model = sth.tl.fit(sdata, method=method, image_encoder="efficientnet_lite0", seed=seed, key_added=method)
+        sth.tl.predict(sdata, model, key_added=method)
+        sth.tl.evaluate(sdata, key_added=method)
+        summaries[method] = _overall(sdata, method)
+        if method == "danet":
+            model.save(out / "danet.sthisto")
+    table = _table(summaries)
+    table.to_csv(out / "scores.csv", index=False)
+    _draw(sdata, out)
+    sdata.write(out / "sections.zarr")
+    return table
+
+
+def _overall(sdata: SpatialData, method: str) -> pd.Series:
+    import sthisto as sth
+
+    scores = sth.get.scores(sdata, key_added=method, by="section")
+    return scores[(scores["section"] == "all") & (scores["genes"] == "all modelled")].iloc[0]
+
+
+def _table(summaries: dict[str, pd.Series]) -> pd.DataFrame:
+    rows = [{"method": name, **summary[["pcc_residual", "pcc", "rmse"]]} for name, summary in summaries.items()]
+    any_summary = next(iter(summaries.values()))
+    rows.append({"method": "depth", "pcc_residual": any_summary["depth_pcc_residual"], "pcc": any_summary["depth_pcc"]})
+    table = pd.DataFrame(rows)
+    table["ceiling"] = any_summary["ceiling"]
+    return table.sort_values("pcc_residual", ascending=False, na_position="last", ignore_index=True)
+
+
+def _draw(sdata: SpatialData, out: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    import sthisto as sth
+
+    tested = sth.get.scores(sdata, key_added="danet", by="section")["section"].iloc[0]
+    figures = {
+        "gene_compare.png": sth.pl.gene_compare(sdata, list(GENES_SHOWN), key_added="danet", sections=[tested]),
+        "mean_variance.png": sth.pl.mean_variance(sdata, key_added="danet"),
+        "scores.png": sth.pl.scores(sdata, key_added=["danet", "ridge"]),
+    }
+    for name, figure in figures.items():
+        figure.savefig(out / name, dpi=150, bbox_inches="tight")
+        plt.close(figure)

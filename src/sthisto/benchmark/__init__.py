@@ -1,0 +1,21 @@
+"""What a method is worth on public sections: folds, baselines, ceilings, intervals, and the DANet paper's tables.
+
+`Protocol` says what is trained on what, `run` does it; the command line is ``sthisto benchmark``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {"COLUMNS": "_run", "LEAKS": "_protocol", "Protocol": "_protocol", "paper_values": "_tables", "run": "_run"}
+
+__all__ = ["COLUMNS", "LEAKS", "Protocol", "paper_values", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the command line asks for the command alone."""
+    if name not in _WHERE:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

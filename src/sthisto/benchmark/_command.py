@@ -1,0 +1,104 @@
+"""The command `sthisto benchmark`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sthisto.benchmark._protocol import Protocol
+
+
+def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `benchmark` to the commands of the command line."""
+    parser = add(
+        commands,
+        "benchmark",
+        _benchmark,
+        "Score methods on a public data set beside baselines and ceilings; called again, it goes on where it stopped.",
+        "sthisto benchmark her2st --data her2st --split section --train C3,C4 --test C2 --out c2",
+    )
+    parser.add_argument("dataset", choices=["her2st", "liver", "hest"], help="data set")
+    parser.add_argument("--data", type=Path, help="its folder; without it her2st is downloaded, others are asked for")
+    parser.add_argument("--methods", default="danet,ridge,knn,colour,mean", help="by comma; or NAME:OPTION=VALUE")
+    parser.add_argument("--method", action="append", default=[], help="one more, with several options by comma")
+    parser.add_argument("--split", choices=["patient", "section", "danet_paper"], default="patient", help="how")
+    parser.add_argument("--train", default="", help="sections or patients by comma; without it all others")
+    parser.add_argument("--test", default="", help="sections or patients by comma; without it each in turn")
+    parser.add_argument("--encoder", default="densenet121", help="image encoder")
+    parser.add_argument("--genes", type=Path, help="file with one gene a line; without it variable genes are chosen")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each method")
+    parser.add_argument("--reference", default="ridge", help="method that paired differences are taken from")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder that is written: scores.csv, scores.md, figures"
+    )
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from sthisto.benchmark import _figures, _tables
+    from sthisto.benchmark._run import run
+
+    protocol, sdata = _protocol(options), _read(options)
+    if protocol.genes is not None:
+        protocol = _with_known_genes(protocol, sdata)
+    scores = run(sdata, protocol, out=options.out)
+    options.out.mkdir(parents=True, exist_ok=True)
+    scores.to_csv(options.out / "scores.csv", index=False)
+    text = _tables.markdown(scores, protocol)
+    (options.out / "scores.md").write_text(text, encoding="utf-8")
+    _figures.figure(scores).savefig(options.out / "scores.png", dpi=150)
+    sys.stdout.write((scores.to_json(orient="records") if options.json else text) + "\n")
+
+
+def _protocol(options: argparse.Namespace) -> Protocol:
+    from sthisto.benchmark._protocol import Protocol
+
+    return Protocol(
+        dataset=options.dataset,
+        methods=(*_names(options.methods), *options.method),
+        split=options.split,
+        train=_names(options.train),
+        test=_names(options.test),
+        encoder=options.encoder,
+        genes=None if options.genes is None else tuple(options.genes.read_text(encoding="utf-8").split()),
+        seeds=options.seeds,
+        reference=options.reference,
+    )
+
+
+def _with_known_genes(protocol: Protocol, sdata: SpatialData) -> Protocol:
+    """Leave out the genes of a panel that these sections do not list, said."""
+    from dataclasses import replace
+
+    from sthisto._logging import logger
+    from sthisto._validate import listed
+
+    known = set(next(iter(sdata.tables.values())).var_names)
+    missing = [gene for gene in protocol.genes or () if gene not in known]
+    if missing:
+        logger.warning("%d genes of the panel are in none of the sections: %s.", len(missing), listed(missing))
+    return replace(protocol, genes=tuple(gene for gene in protocol.genes or () if gene in known))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _read(options: argparse.Namespace) -> SpatialData:
+    """Read the data set: of her2st the named sections alone, where sections and not patients are named."""
+    import sthisto as sth
+
+    if options.dataset != "her2st":
+        if options.data is None:
+            msg = f"{options.dataset} needs --data, the folder that holds it."
+            raise ValueError(msg)
+        return sth.datasets.liver(options.data) if options.dataset == "liver" else sth.datasets.hest(options.data)
+    named = [*_names(options.train), *_names(options.test)]
+    only = options.train and all(re.fullmatch(r"[A-H]\d", name) for name in named)
+    return sth.datasets.her2st(options.data, sections=named if only else None)

@@ -1,0 +1,214 @@
+"""What is trained on what, tested on what, and in which ways the published protocol leaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+from torch import nn
+
+from sthisto._folds import group_folds
+from sthisto._logging import logger
+from sthisto._validate import check_choice, check_positive, listed
+from sthisto.models import METHODS
+
+Dataset = Literal["her2st", "liver", "hest"]
+Split = Literal["patient", "section", "danet_paper"]
+
+PATCH: Final[dict[str, dict[str, Any]]] = {
+    "her2st": {"patch_size": 112},
+    "liver": {"patch_size": 224},
+    "hest": {"patch_size": 224, "patch_um": 112.0},
+}
+"""The patches of each data set: 112 px on legacy arrays, 224 px on Visium, HEST-Bench's 224 px of 0.5 µm."""
+
+PAPER_TEST: Final = {"her2st": ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1"), "liver": ("C1",)}
+PAPER_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "her2st": {"finetune": True, "max_epochs": 25, "learning_rate": 2e-4, "batch_by": "section"},
+    "liver": {"finetune": True, "max_epochs": 25, "learning_rate": 1e-3, "batch_size": 256},
+}
+MARKERS: Final = {"liver": ("HAL", "CYP3A4", "VWF", "SOX9", "KRT7", "ANXA4", "ACTA2", "DCN")}
+
+
+class Leak(NamedTuple):
+    """A way in which a score of the published protocol is more than a new patient would give."""
+
+    what: str
+    here: str
+
+
+LEAKS: Final = (
+    Leak("The epoch is picked by the loss on the test section.", "not repeated: blocks of training sections pick it"),
+    Leak("Genes are chosen on all sections, the test section too.", "not repeated, unless --genes was chosen so"),
+    Leak("Batch correction is fitted with the test section.", "not repeated: there is none"),
+    Leak("Other sections of the test patient are trained on, serial ones of the same tissue.", "repeated"),
+    Leak(
+        "The target is normalised inside the panel, so that the library size of the spot is left in it.",
+        "repeated in the column 'log1p in panel'; the other columns are normalised over all genes",
+    ),
+    Leak("The 50 most expressed and most variable genes are those of the test section.", "repeated"),
+    Leak("On HER2+ the retrieved spots are all of the test patient.", "not repeated: all training sections"),
+    Leak("Flips stay on at prediction; layers are seeded alike whatever the replicate.", "not repeated"),
+)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with options, as the command line writes it: "danet" or "danet:gene_encoder=identity,k=50"."""
+
+    label: str
+    method: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: str, defaults: Mapping[str, Any]) -> MethodSpec:
+        """Read a method; `defaults` are options for DANet that the text may override."""
+        method, _, rest = text.partition(":")
+        check_choice(method, METHODS, name="--methods")
+        pairs = [pair.split("=", 1) for pair in rest.split(",") if pair]
+        if any(len(pair) != 2 for pair in pairs):
+            msg = f"--methods takes NAME or NAME:OPTION=VALUE,…, found {text!r}."
+            raise ValueError(msg)
+        own = {name: _value(value) for name, value in pairs}
+        return cls(text, method, (dict(defaults) if method == "danet" else {}) | own)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a benchmark does.
+
+    Parameters
+    ----------
+    dataset
+        "her2st", "liver" or "hest".
+    methods
+        Names in `sthisto.models.METHODS`, with options as in "danet:k=50,projection=mlp".
+    split
+        "patient": no patient on both sides. "section": patients may be, said. "danet_paper": the sections that the
+        paper tests, each by a model of all others, with the published settings of DANet.
+    train, test
+        Names of sections or patients. Without `test`, each patient or section is held out in turn; without `train`,
+        all others are trained on.
+    encoder
+        Image encoder, as `tl.fit` takes it.
+    genes
+        The panel; None chooses the highly variable genes of the training spots of each fold.
+    seeds
+        Number of seeds of each method.
+    reference
+        Method that the paired differences are taken from, if it is among the methods.
+    """
+
+    dataset: Dataset
+    methods: tuple[str, ...]
+    split: Split = "patient"
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    encoder: str | nn.Module = "densenet121"
+    genes: tuple[str, ...] | None = None
+    seeds: int = 3
+    reference: str = "ridge"
+    patch: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice(self.dataset, PATCH, name="dataset")
+        check_choice(self.split, ("patient", "section", "danet_paper"), name="split")
+        check_positive(self.seeds, name="seeds")
+        if not self.methods:
+            msg = f"`methods` is empty; name some of {listed(METHODS)}."
+            raise ValueError(msg)
+        if self.split == "danet_paper" and self.dataset not in PAPER_TEST:
+            msg = f"The DANet paper has no table of {self.dataset!r}; it has {listed(PAPER_TEST)}."
+            raise ValueError(msg)
+        if self.split == "danet_paper" and (self.train or self.test):
+            msg = "split='danet_paper' has train and test sections of its own; leave out `train` and `test`."
+            raise ValueError(msg)
+        if self.train and not self.test:
+            msg = "`train` needs `test`; without both, each patient or section is held out in turn."
+            raise ValueError(msg)
+
+    @property
+    def encoder_name(self) -> str:
+        """What tables call the encoder."""
+        return self.encoder if isinstance(self.encoder, str) else f"module:{type(self.encoder).__name__}"
+
+    def specs(self) -> list[MethodSpec]:
+        """Return the methods with their options, DANet's as published where the split is the paper's."""
+        published = PAPER_OPTIONS[self.dataset] if self.split == "danet_paper" else {}
+        return [MethodSpec.parse(text, published) for text in dict.fromkeys(self.methods)]
+
+    def folds(self, patient_of: Mapping[str, str]) -> dict[str, tuple[list[str], list[str]]]:
+        """Return fold -> names of its training and its test sections.
+
+        Parameters
+        ----------
+        patient_of
+            Section -> patient of all sections that are there.
+
+        Raises
+        ------
+        KeyError
+            A name is no section and no patient.
+        ValueError
+            A section stands on both sides, or a patient does where the split is by patient.
+        """
+        if self.split == "danet_paper":
+            tested = [name for name in PAPER_TEST[self.dataset] if name in patient_of]
+            folds = {name: ([other for other in patient_of if other != name], [name]) for name in tested}
+        elif self.test:
+            test = _sections(self.test, patient_of)
+            train = _sections(self.train, patient_of) if self.train else [n for n in patient_of if n not in test]
+            folds = {f"{'+'.join(train)} to {'+'.join(test)}": (train, test)}
+        else:
+            group = patient_of if self.split == "patient" else {name: name for name in patient_of}
+            held_out = group_folds(list(group.values()))
+            folds = {
+                fold: ([n for n in group if group[n] not in out], [n for n in group if group[n] in out])
+                for fold, out in held_out.items()
+            }
+        for train, test in folds.values():
+            self._check(train, test, patient_of)
+        if not folds:
+            msg = f"None of the sections that the paper tests is there: {listed(PAPER_TEST[self.dataset])}."
+            raise ValueError(msg)
+        return folds
+
+    def _check(self, train: Sequence[str], test: Sequence[str], patient_of: Mapping[str, str]) -> None:
+        if both := sorted(set(train) & set(test)):
+            msg = f"Sections {listed(both)} stand on both sides."
+            raise ValueError(msg)
+        if not train:
+            msg = f"No section is left to train on for {listed(test)}; add sections to the data."
+            raise ValueError(msg)
+        shared = sorted({patient_of[name] for name in train} & {patient_of[name] for name in test})
+        if shared and self.split == "patient":
+            msg = f"Patients {listed(shared)} stand on both sides. Pass --split section to allow it."
+            raise ValueError(msg)
+        if shared:
+            logger.warning(
+                "Patients %s stand on both sides, with serial sections: scores say nothing of a new patient.",
+                listed(shared),
+            )
+
+
+def _sections(names: Sequence[str], patient_of: Mapping[str, str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        own = [name] if name in patient_of else [s for s, patient in patient_of.items() if patient == name]
+        if not own:
+            msg = (
+                f"{name!r} is no section and no patient. Sections: {listed(patient_of, 40)}; patients: "
+                f"{listed(sorted(set(patient_of.values())))}."
+            )
+            raise KeyError(msg)
+        found += own
+    return list(dict.fromkeys(found))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
