@@ -1,0 +1,135 @@
+"""What the documentation promises: every public name is on the API page, and its docstring tells what a call needs."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import functools
+import importlib
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import sthisto
+
+ROOMS = sorted(sthisto._SUBMODULES)
+WITH_EXAMPLES = ("datasets", "get", "io", "metrics", "pp", "tl")
+API_PAGE = Path(__file__).parents[1] / "docs" / "api.md"
+SECTION = re.compile(r"^(\S[^\n]*)\n-{3,}$", flags=re.MULTILINE)
+pytestmark = pytest.mark.skipif(not API_PAGE.is_file(), reason="the pages of the docs are not part of an sdist")
+SECTIONS = {
+    "Parameters", "Returns", "Yields", "Attributes", "Raises", "See Also", "Notes", "References", "Examples"
+}  # fmt: skip
+
+
+def public_names(*rooms: str) -> list[tuple[str, object]]:
+    modules = {room: importlib.import_module(f"sthisto.{room}") for room in rooms or ROOMS}
+    return [(f"{room}.{name}", getattr(module, name)) for room, module in modules.items() for name in module.__all__]
+
+
+def functions(*rooms: str) -> list:
+    return [pytest.param(value, id=name) for name, value in public_names(*rooms) if inspect.isfunction(value)]
+
+
+def classes() -> list:
+    return [pytest.param(value, id=name) for name, value in public_names() if inspect.isclass(value)]
+
+
+def sections(documented: object) -> dict[str, str]:
+    """Return the text of each section of a docstring; what stands before the first is the section ""."""
+    parts = SECTION.split(inspect.getdoc(documented) or "")
+    return {"": parts[0]} | dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def documented_parameters(documented: object) -> list[str]:
+    lines = [line for line in sections(documented).get("Parameters", "").splitlines() if line and not line[0].isspace()]
+    return [name.strip() for line in lines for name in line.split(" : ")[0].split(",")]
+
+
+def parameters(function: object) -> list[str]:
+    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    return [marks.get(p.kind, "") + p.name for p in inspect.signature(function).parameters.values()]
+
+
+def raises(function: object) -> bool:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return any(isinstance(node, ast.Raise) and node.exc is not None for node in ast.walk(tree))
+
+
+def test_api_page_lists_every_public_name_once():
+    listed = re.findall(rf"^   ((?:{'|'.join(ROOMS)})\.\w+)$", API_PAGE.read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(name for name, _ in public_names()), "bring docs/api.md in step with __all__"
+
+
+def test_api_page_lists_the_options_of_every_method():
+    from sthisto.models import METHODS
+
+    page = API_PAGE.read_text()
+    options = {method.Options for method in METHODS.values() if method.Options.__name__ != "NoOptions"}
+    missing = [
+        f"{one.__module__}.{one.__name__}" for one in options if f"{one.__module__}.{one.__name__}\n" not in page
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("function", functions())
+def test_docstring_names_the_parameters_of_the_signature(function):
+    assert sorted(documented_parameters(function)) == sorted(parameters(function))
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_docstring_of_a_class_names_parameters_that_it_takes(cls):
+    assert sections(cls)[""].strip()
+    assert set(documented_parameters(cls)) <= set(parameters(cls))
+
+
+@pytest.mark.parametrize("function", functions())
+def test_docstring_says_what_is_returned(function):
+    if inspect.signature(function).return_annotation not in (None, "None") or function.__module__.startswith(
+        ("sthisto.pp", "sthisto.tl")
+    ):
+        assert sections(function).get("Returns", "").strip()
+
+
+@pytest.mark.parametrize("function", functions())
+def test_docstring_says_what_is_raised(function):
+    if raises(function):
+        assert sections(function).get("Raises", "").strip()
+
+
+@pytest.mark.parametrize("function", functions(*WITH_EXAMPLES))
+def test_docstring_has_an_example(function):
+    assert ">>>" in sections(function).get("Examples", "")
+
+
+@pytest.mark.parametrize("documented", [*functions(), *classes()])
+def test_docstring_has_known_sections_alone(documented):
+    assert set(sections(documented)) - {""} <= SECTIONS
+
+
+@pytest.fixture
+def small_synthetic(monkeypatch):
+    """Examples draw fewer spots than the default, to be quick."""
+    draw = sthisto.datasets.synthetic
+
+    @functools.wraps(draw)
+    def small(**arguments):
+        return draw(**{"n_spots": 30, **arguments})
+
+    monkeypatch.setattr(sthisto.datasets, "synthetic", small)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_examples_run(room, small_synthetic, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sthisto.settings, "progress", False)
+    monkeypatch.setattr(sthisto.settings, "cache_dir", tmp_path)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    finder = doctest.DocTestFinder(recurse=False)
+    for name, value in public_names(room):
+        for example in finder.find(value, name, globs={}):
+            runner.run(example)
+    assert runner.summarize(verbose=False).failed == 0
