@@ -10,6 +10,7 @@ import sthisto as sth
 from sthisto._sections import read_sections
 from sthisto.benchmark import COLUMNS, LEAKS, Protocol, _command, paper_values, run
 from sthisto.benchmark import _figures as figures
+from sthisto.benchmark import _paper as paper
 from sthisto.benchmark import _scores as scoring
 from sthisto.benchmark import _tables as tables
 from sthisto.benchmark._run import _measure
@@ -62,7 +63,7 @@ def test_table_has_the_columns_and_every_method_baseline_and_scope(outcome):
     assert set(scores["method"]) == {"knn:k=5", "ridge", "mean", "depth", "ceiling", "measured"}
     assert set(scores["test"]) == {"A1", "A2", "mean of A1+A2", "pooled A1+A2"}
     assert set(scores["train"]) == {"B1+C1"}
-    assert set(scores["genes"]) == {"panel (12; given)"}
+    assert set(scores.loc[scores["metric"] != "pcc of gene", "genes"]) == {"panel (12; given)"}
     assert set(one(scores, method="ridge")["seed"]) == {0, 1}
     assert one(scores, method="ridge")["seconds_fit"].gt(0).all()
 
@@ -223,7 +224,7 @@ def test_values_of_the_paper_stand_beside_ours():
             paper_scores("her2st", "danet:dropout=0.5", test="C1", genes="panel (785; given)", value=0.75),
         ]
     )
-    lines = tables.paper_table(scores, protocol).splitlines()
+    lines = paper.paper_table(scores, protocol).splitlines()
     assert "| 4 | DANet | PCC | A1 | 0.031 ± 0.010 | 0.500 |" in lines
     assert "| 6 | DANet | PCC all | A1 | 0.042 | 0.500 |" in lines
     assert "| 6 | DANet | PCC without RKAN | B1 | 0.233 | 0.250 |" in lines
@@ -235,10 +236,73 @@ def test_values_of_the_paper_stand_beside_ours():
             paper_scores("liver", "danet", test="C1", genes="50 most variable (50; given)", value=0.2),
         ]
     )
-    lines = tables.paper_table(scores, liver).splitlines()
+    lines = paper.paper_table(scores, liver).splitlines()
     assert "| 1 | BLEEP |  | MG | 0.217 ± 0.002 | 0.100 |" in lines
     assert "| 1 | DANet |  | HVG | 0.200 ± 0.013 | 0.200 |" in lines
     assert "| 3 | DANet | smoothed k=100 average | HVG | 0.200 ± 0.013 | 0.200 |" in lines
+
+
+def test_replicates_are_summarised_as_the_papers_table_does():
+    row = {"test": "C1", "genes": "markers (8; given)"}
+    seeds = [
+        paper_scores("liver", "danet", **row, value=value).assign(seed=i) for i, value in enumerate((0.1, 0.2, 0.6))
+    ]
+    lines = paper.paper_table(pd.concat(seeds), Protocol("liver", ("danet",), "danet_paper")).splitlines()
+    assert "| 1 | DANet |  | MG | 0.265 ± 0.003 | 0.300 ± 0.300 |" in lines
+    row = {"test": "A1", "genes": "panel (785; given)"}
+    seeds = [paper_scores("her2st", "danet", **row, value=value).assign(seed=i) for i, value in enumerate((0.1, 0.3))]
+    lines = paper.paper_table(pd.concat(seeds), Protocol("her2st", ("danet",), "danet_paper")).splitlines()
+    assert "| 4 | DANet | PCC | A1 | 0.031 ± 0.010 | 0.200 ± 0.141 |" in lines
+    assert "| 6 | DANet | PCC all | A1 | 0.042 | 0.100 |" in lines
+
+
+def test_average_is_over_all_sections_of_the_paper_or_not_there():
+    protocol = Protocol("her2st", ("danet",), "danet_paper")
+    sections = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
+    scores = pd.concat(
+        [
+            paper_scores("her2st", "danet", test=name, genes="panel (785; given)", value=i / 10)
+            for i, name in enumerate(sections)
+        ]
+    )
+    assert "| 4 | DANet | PCC | Avg | 0.094 ± 0.009 | 0.350 |" in paper.paper_table(scores, protocol).splitlines()
+    assert "| Avg |" not in paper.paper_table(scores[scores["test"] != "H1"], protocol)
+
+
+def test_best_genes_of_the_first_replicate_stand_beside_the_papers():
+    genes = {"ALB": 0.5, "GLUL": 0.25}
+    rows = [
+        paper_scores("liver", "danet", test="C1", genes=gene, value=value + seed).assign(
+            seed=seed, metric="pcc of gene"
+        )
+        for seed in (0, 1)
+        for gene, value in genes.items()
+    ]
+    (*_, line) = paper.best_genes_table(pd.concat(rows), Protocol("liver", ("danet",), "danet_paper")).splitlines()
+    assert line.startswith("| C1 | danet | CYP3A4 0.739, ORM1 0.681, ")
+    assert line.endswith("; mean 0.676 | ALB 0.500, GLUL 0.250; mean 0.375 |")
+
+
+def test_five_best_genes_of_a_method_are_those_of_the_highest_correlation(outcome):
+    protocol, sdata, _, scores = outcome
+    found = one(scores, metric="pcc of gene", method="ridge", seed=0, test="A1", normalisation="log1p")
+    sth.tl.predict(
+        sdata,
+        sth.tl.fit(
+            sdata,
+            method="ridge",
+            image_encoder=protocol.encoder,
+            genes=protocol.genes,
+            patch_size=16,
+            shapes_key=["B1", "C1"],
+        ),
+        shapes_key=["A1"],
+    )
+    sth.tl.evaluate(sdata, shapes_key=["A1"])
+    expected = sth.get.scores(sdata).set_index("gene")["pcc"].nlargest(5)
+    assert list(found["genes"]) == list(expected.index)
+    np.testing.assert_allclose(found["value"], expected, rtol=1e-5)
+    assert "| A1 | ridge |" in tables.markdown(scores, protocol)
 
 
 def test_every_way_in_which_the_papers_protocol_leaks_is_told(tmp_path):
@@ -293,7 +357,7 @@ def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch,
     assert "| colour |" in capsys.readouterr().out
     scores = pd.read_csv(out / "scores.csv")
     assert list(scores) == list(COLUMNS)
-    assert set(scores["genes"]) == {"panel (4; given)"}
+    assert set(scores["genes"]) == {"panel (4; given)", "gene0", "gene1", "gene2", "gene3"}
     assert (out / "scores.md").read_text().startswith("# her2st, split by patient")
     assert (out / "scores.png").stat().st_size > 0
     assert main([*arguments, "--train", "A1", "--test", "A2", "--out", str(out)]) == 1

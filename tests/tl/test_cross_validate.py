@@ -4,7 +4,9 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tissue import encoder, make_tissue
+from torch import nn
 
 import sthisto as sth
 from sthisto._folds import block_folds, group_folds, near
@@ -54,6 +56,28 @@ def test_scores_are_those_of_a_fit_on_the_training_sections_alone(tissue):
     sth.tl.evaluate(alone, shapes_key="A")
     expected = sth.get.scores(alone).set_index("gene")
     pd.testing.assert_series_equal(found["pcc_residual"], expected["pcc_residual"].loc[found.index])
+
+
+class OneChannel(nn.Module):
+    """An encoder that sees one colour, by its weights."""
+
+    def __init__(self, channel):
+        super().__init__()
+        self.weight = nn.Parameter(nn.functional.one_hot(torch.tensor(channel), 3).float())
+
+    def forward(self, pixels):
+        return (pixels * self.weight.view(1, 3, 1, 1)).sum(1).flatten(1).unfold(1, 64, 64).mean(-1)
+
+
+def test_an_encoder_of_a_methods_own_is_told_apart_by_its_weights(tissue, tmp_path):
+    arguments = {"seeds": 1, "out": tmp_path, "image_encoder": encoder(), **PATCH}
+    found = []
+    for channel in (0, 1):
+        own = {"ridge": {"image_encoder": OneChannel(channel)}}
+        sth.tl.cross_validate(tissue, "ridge", options=own, **arguments)
+        found.append(tables(tissue)[0]["pcc"].to_numpy())
+    assert len(list(tmp_path.glob("*.npz"))) == 2 * 2
+    assert np.abs(found[0] - found[1]).max() > 0.05
 
 
 def test_nothing_is_written_but_the_table_and_it_survives_disk(tissue, tmp_path):

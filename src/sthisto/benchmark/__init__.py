@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_WHERE = {"COLUMNS": "_run", "LEAKS": "_protocol", "Protocol": "_protocol", "paper_values": "_tables", "run": "_run"}
+_WHERE = {"COLUMNS": "_run", "LEAKS": "_protocol", "Protocol": "_protocol", "paper_values": "_paper", "run": "_run"}
 
 __all__ = ["COLUMNS", "LEAKS", "Protocol", "paper_values", "run"]
 

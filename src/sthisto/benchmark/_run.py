@@ -198,6 +198,11 @@ def _rows(outcome: Outcome, protocol: Protocol) -> list[scoring.Row]:
             {"test": one.name, "genes": f"panel ({len(outcome.genes)}; {rule})"} | r
             for r in _clusters(outcome, i, protocol)
         ]
+        rows += [
+            {"test": one.name, "method": method, "seed": seed} | row
+            for (method, seed), values in outcome.predictions.items()
+            for row in scoring.best_genes(one, outcome.genes, values[i][one.filled])
+        ]
     rows += _shares(rows)
     train = "+".join(outcome.train)
     return [{"train": train, **row, **_seconds(outcome, row)} for row in rows]

@@ -13,6 +13,9 @@ from sthisto import metrics
 from sthisto._expression import Normalization
 
 N_TOP = 50
+N_BEST = 5
+OF_GENE = "pcc of gene"
+"""Metric of a row whose `genes` is one gene, picked because a method predicts it best on that section."""
 _BLOCKS_ACROSS = 5
 Row = dict[str, Any]
 
@@ -175,6 +178,15 @@ def ceiling(one: Measured, chosen: np.ndarray) -> Row:
     """Return the residual score that noise allows on some genes of a section."""
     found = metrics.noise_ceiling(one.counts[:, chosen], totals=one.totals)
     return _row("pcc_residual", "pearson_residuals", found.overall, found.overall_low, found.overall_high)
+
+
+def best_genes(one: Measured, genes: Sequence[str], prediction: np.ndarray) -> Iterator[Row]:
+    """Yield the genes of the highest correlation on this section, which picks them with its own measurement."""
+    for normalisation, truth in (("log1p", one.log1p), ("log1p in panel", one.in_panel)):
+        found = metrics.pearson(truth, prediction)
+        for i in np.argsort(-np.nan_to_num(found, nan=-np.inf), kind="stable")[:N_BEST]:
+            if np.isfinite(found[i]):
+                yield {"genes": str(genes[i]), **_row(OF_GENE, normalisation, float(found[i]))}
 
 
 def clusters(one: Measured, values: np.ndarray, *, leiden: bool, seed: int) -> Row | None:

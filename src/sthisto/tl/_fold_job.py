@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from sthisto import __version__
 from sthisto import _constants as slots
@@ -88,8 +89,9 @@ class Job:
         )
 
     def fit(self, run: Run, known: Withheld) -> ExpressionModel:
-        """Fit the run's method on the training spots."""
-        return fit(known.sdata, method=run.method, seed=run.seed, **self._fit_arguments(known), **run.options)
+        """Fit the run's method on the training spots; its own options go before what all runs share."""
+        arguments = self._fit_arguments(known) | dict(run.options)
+        return fit(known.sdata, method=run.method, seed=run.seed, **arguments)
 
     def place(self, withheld: Withheld) -> dict[str, Any]:
         """Return the arguments that say where the sections of one side are."""
@@ -131,10 +133,16 @@ class Job:
         names = [name for section in self.sections for name in (section.name, section.image_key)]
         genes = digest_names(str(name) for name in self.sections[0].table.var_names)
         shared = {name: value for name, value in self.arguments.items() if name not in _ENCODER}
-        texts = [f"{name}={value!r}" for mapping in (shared, run.options) for name, value in sorted(mapping.items())]
+        texts = [
+            f"{name}={_text(value)}" for mapping in (shared, run.options) for name, value in sorted(mapping.items())
+        ]
         encoder = "" if self.encoder is None else self.encoder.digest()
         labels = (__version__, run.method, str(run.seed), str(self.counts_layer), encoder, genes, *names, *texts)
         return digest_arrays(arrays, *labels)
+
+
+def _text(value: Any) -> str:
+    return load_encoder(value).digest() if isinstance(value, nn.Module) else repr(value)
 
 
 def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) -> Encoder | None:
