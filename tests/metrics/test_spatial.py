@@ -51,6 +51,7 @@ def test_graph_refuses_bad_coordinates():
 
 
 @pytest.mark.filterwarnings("ignore:.*is not a valid key:SyntaxWarning")
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # squidpy 1.8 with pandas 3.1
 def test_morans_i_equals_scanpys_and_squidpys(rng, graph):
     import anndata as ad
     import scanpy as sc

@@ -78,6 +78,15 @@ def test_bf16_features_point_where_float32_features_do(folds):
     assert not torch.equal(exact, rough)
 
 
+def test_bf16_on_a_cpu_without_it_is_said(monkeypatch, caplog):
+    from sthisto.models import _inference
+
+    for there in (True, False):
+        monkeypatch.setattr(_inference, "onednn_computes", lambda dtype, there=there: there)
+        FrozenEncoder(Encoder(Pool(), name="any"), "bf16")
+        assert ("no instructions for bfloat16" in caplog.text) != there
+
+
 def test_features_do_not_depend_on_how_many_patches_are_encoded_at_once():
     encoder = Encoder(small_densenet(), name="small")
     together = FrozenEncoder(encoder, "32")(patches(21))

@@ -11,6 +11,13 @@ from timm.models.densenet import DenseNet
 from torch import Tensor, nn
 
 
+def onednn_computes(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN has kernels of its own for float32 or bfloat16 on this machine's CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def can_fold(module: nn.Module) -> bool:
     """Return whether `FoldedDenseNet` computes what `module` does: a DenseNet of timm with its usual parts."""
     if not isinstance(module, DenseNet):
@@ -124,7 +131,7 @@ class _FoldedConv(nn.Module):
         self.stride, self.padding = list(conv.stride), list(conv.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        if x.device.type == "cpu" and onednn_computes(x.dtype):
             fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, self.padding, self.stride, [1, 1], 1, "relu", [], ""
             )

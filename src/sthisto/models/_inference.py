@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sthisto._logging import logger
-from sthisto.models._densenet import FoldedDenseNet, can_fold
+from sthisto.models._densenet import FoldedDenseNet, can_fold, onednn_computes
 from sthisto.models._devices import torch_device
 from sthisto.models._encoders import Encoder
 
@@ -39,6 +39,8 @@ class FrozenEncoder:
         elif precision == "bf16" or encoder.device != device:
             module = deepcopy(module)
         if precision == "bf16":
+            if device.type == "cpu" and not onednn_computes(torch.bfloat16):
+                logger.warning("This CPU has no instructions for bfloat16: precision='bf16' is slower than '32' on it.")
             module = module.to(torch.bfloat16)
         self._encoder = encoder.around(module).to(device).eval()
 
