@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tissue import GENES, PATCHES, Pool, encoder, make_section
+from tissue import GENES, PATCH, PATCHES, Pool, encoder, make_section
 from torch import nn
 
 from sthisto.metrics import pearson
@@ -160,3 +160,38 @@ def test_finetuning_changes_the_encoder_and_survives_saving(method, tmp_path):
     np.testing.assert_allclose(
         model.predict(TEST.inputs).expression, again.predict(TEST.inputs).expression, rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("method", ["danet", "bleep", "stnet"])
+def test_patches_are_augmented_while_the_encoder_is_trained_and_not_at_prediction(method):
+    class Recorder(nn.Module):
+        """Sums each pixel with weights of its own, so that a turned patch is another one; keeps what it saw."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.linspace(0, 1, 3 * PATCH * PATCH).view(3, PATCH, PATCH))
+            self.seen = {True: [], False: []}
+
+        def forward(self, pixels):
+            self.seen[self.training].append(pixels.detach())
+            return (pixels * self.weight).flatten(2).sum(-1)
+
+    def shown(augment):
+        torch.manual_seed(0)
+        model = make(method, Encoder(Recorder(), name="module:Recorder"), finetune=True, augment=augment, max_epochs=1)
+        model.fit(TRAINING, seed=0)
+        model.predict(TEST.inputs)
+        seen = model.encoder.module.seen
+        return [{patch.numpy().tobytes() for batch in seen[training] for patch in batch} for training in (True, False)]
+
+    plain, augmented = shown(False), shown(True)
+    assert augmented[0] - plain[0]
+    assert plain[0] - augmented[0]
+    assert augmented[1] == plain[1]
+
+
+@pytest.mark.parametrize("method", ["danet", "bleep", "stnet"])
+@pytest.mark.parametrize("options", [{}, {"finetune": True, "augment": False}])
+def test_stain_jitter_needs_an_encoder_that_is_trained_under_augmentation(method, options):
+    with pytest.raises(ValueError, match="finetune=True and augment=True"):
+        METHODS[method].make_options({"stain_jitter": 0.1, **options})

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from tissue import GENES, PATCHES, make_section
 from torch import nn
@@ -47,8 +46,3 @@ def test_gradients_reach_the_encoder_and_every_output():
     module = LinearOutputs(4, 5, encoder)
     module(torch.randint(0, 255, (6, 8, 8, 3), dtype=torch.uint8)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
-
-
-def test_stain_jitter_needs_an_encoder_that_is_trained():
-    with pytest.raises(ValueError, match="finetune=True"):
-        STNetOptions(stain_jitter=0.1)

@@ -61,6 +61,16 @@ def symmetries(section: SectionInput) -> Iterator[SectionInput]:
         yield SectionInput(section.name, patches, section.positions)
 
 
+def check_stain_jitter(strength: float, *, trained: bool) -> None:
+    """Raise ValueError for stain jitter below zero, or where no encoder is trained under augmentation."""
+    if strength < 0:
+        msg = f"`stain_jitter` must not be negative, found {strength!r}."
+        raise ValueError(msg)
+    if strength and not trained:
+        msg = "stain_jitter changes patches while the encoder is trained; it needs finetune=True and augment=True."
+        raise ValueError(msg)
+
+
 def augment(patches: Tensor, *, stain: float = 0.0) -> Tensor:
     """Show each patch under a symmetry of its own and, with `stain`, in a stain of another strength.
 

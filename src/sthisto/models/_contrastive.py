@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sthisto._patches import PatchSource
+from sthisto.models._augment import augment
 from sthisto.models._base import stack
 from sthisto.models._data import SectionInput, TrainingSection
 from sthisto.models._devices import torch_device
@@ -58,8 +59,8 @@ class TwoTowers(nn.Module):
 class ContrastiveModel(RetrievalModel):
     """Base of DANet and BLEEP: contrastive alignment, then top-K retrieval by cosine.
 
-    A subclass says in `_towers` what the two sides are made of. Its options name `finetune`, `objective`,
-    `temperature`, `batch_correction` and the fields of `Training` but for the seed.
+    A subclass says in `_towers` what the two sides are made of. Its options name `finetune`, `augment`, `stain_jitter`,
+    `objective`, `temperature`, `batch_correction` and the fields of `Training` but for the seed.
     """
 
     _module: TwoTowers
@@ -146,7 +147,10 @@ class ContrastiveModel(RetrievalModel):
         self._rate_similarity(np.concatenate(queries))
 
     def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
-        image_embedding, gene_embedding = module(*batch)
+        image, expression = batch
+        if self.options.finetune and self.options.augment and module.training:
+            image = augment(image, stain=self.options.stain_jitter)
+        image_embedding, gene_embedding = module(image, expression)
         return contrastive_loss(
             gather(image_embedding),
             gather(gene_embedding),

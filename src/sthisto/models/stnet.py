@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sthisto.models._augment import augment, symmetries
+from sthisto.models._augment import augment, check_stain_jitter, symmetries
 from sthisto.models._base import Exclude, ExpressionModel, stack
 from sthisto.models._data import Prediction, SectionInput, TrainingSection
 from sthisto.models._encoders import Encoder
@@ -29,9 +29,11 @@ class STNetOptions:
     Parameters
     ----------
     finetune
-        Whether the image encoder is trained too, as published, on patches under random symmetries.
+        Whether the image encoder is trained too, as published.
+    augment
+        Whether patches are shown under random symmetries while the encoder is trained, as published.
     stain_jitter
-        Spread of the stains' strength in training, for ``finetune=True``; 0 leaves colours as they are.
+        Spread of the stains' strength in augmentation; 0 leaves colours as they are.
     symmetries
         Whether the features of a spot are the mean over the eight symmetries of its patch, as published; this
         encodes every patch eight times.
@@ -42,6 +44,7 @@ class STNetOptions:
     """
 
     finetune: bool = False
+    augment: bool = True
     stain_jitter: float = 0.0
     symmetries: bool = True
     max_epochs: int = 50
@@ -55,9 +58,7 @@ class STNetOptions:
     strategy: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.stain_jitter and not self.finetune:
-            msg = "stain_jitter changes patches while the encoder is trained; it needs finetune=True."
-            raise ValueError(msg)
+        check_stain_jitter(self.stain_jitter, trained=self.finetune and self.augment)
 
 
 class LinearOutputs(nn.Module):
@@ -152,7 +153,7 @@ class STNet(ExpressionModel):
 
     def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
         image, expression = batch
-        if self.options.finetune and module.training:
+        if self.options.finetune and self.options.augment and module.training:
             image = augment(image, stain=self.options.stain_jitter)
         return nn.functional.mse_loss(gather(module(image)), gather(expression))
 
