@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+# The tutorials are shown with the outputs that they are kept with; sphinx finds them only below this folder.
+shutil.copytree(Path(__file__).parents[1] / "tutorials", Path(__file__).parent / "tutorials", dirs_exist_ok=True)
 
 project = "sthisto"
 author = "the sthisto developers"
@@ -54,6 +58,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 nb_execution_mode = os.environ.get("STHISTO_DOCS_EXECUTION", "force")
+nb_execution_excludepatterns = ["tutorials/*"]
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True

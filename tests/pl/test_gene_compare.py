@@ -41,6 +41,21 @@ def test_one_gene_is_measured_predicted_and_image(sdata):
     np.testing.assert_array_equal(np.sort(spots(predicted).get_array()), np.sort(guess))
 
 
+@pytest.mark.parametrize("target", ["log1p", "as_is"])
+def test_prediction_without_measurement_is_drawn_alone_and_has_no_score(sdata, target):
+    table = sdata["spots"]
+    table.X = table.layers["sthisto_pred"].copy()
+    table.uns["sthisto"] |= {"holds_measurement": False}
+    table.uns["sthisto"]["normalisation"] = {"target": target, "layer": "X", "target_sum": 1e4}
+    del table.uns["bleep"]
+    assert titles(sth.pl.gene_compare(sdata, "FN1", sections="left", show_measured=False)) == ["DANet", "H&E"]
+    for arguments in ({}, {"show_measured": False, "difference": True}):
+        with pytest.raises(ValueError, match=r"nothing was measured there.*show_measured=False"):
+            sth.pl.gene_compare(sdata, "FN1", **arguments)
+    with pytest.raises(ValueError, match="nothing was measured there"):
+        sth.pl.mean_variance(sdata)
+
+
 def test_each_value_lies_on_its_own_spot_in_image_pixels(sdata):
     figure = sth.pl.gene_compare(sdata, "FN1", sections="right")
     drawn = spots(panels(figure)[0])

@@ -193,6 +193,7 @@ def test_new_table_holds_the_modelled_genes_of_the_predicted_spots(tissue, model
     assert list(table.obs_names) == list(tissue["counts"].obs_names[rows])
     np.testing.assert_array_equal(table.X, predicted(tissue)[rows])
     np.testing.assert_array_equal(table.layers["sthisto_pred"], table.X)
+    assert table.uns["sthisto"]["holds_measurement"] is False
     assert table.uns[TableModel.ATTRS_KEY]["region"] in ("B", ["B"])
     assert set(other["counts"].layers) | set(other["counts"].obs) | set(other["counts"].uns) == before
 

@@ -22,6 +22,8 @@ _LABELS = {
     "mean": "Mean",
     "depth": "Depth",
     "colour": "Colour",
+    "hybrid": "Hybrid",
+    "ensemble": "Ensemble",
 }
 
 

@@ -62,7 +62,8 @@ def gene_compare(
     sections
         Names of the sections to draw; None is all that have a prediction.
     show_measured, show_image
-        Whether to draw the measurement and the H&E.
+        Whether to draw the measurement and the H&E. A table of predictions alone, as for a slide without spots, has
+        no measurement: pass ``show_measured=False``.
     difference
         Whether to draw prediction minus measurement, for each prediction.
     uncertainty

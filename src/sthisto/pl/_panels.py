@@ -24,6 +24,7 @@ from sthisto.pl._spots import View, view
 from sthisto.pl._strips import Strips, given_axes
 from sthisto.pl._values import (
     correlations,
+    is_measured,
     measured,
     predicted,
     read_layer,
@@ -106,11 +107,14 @@ def read_strips(
     titles = method_labels(tables, keys)
     by_section = []
     for section in sections:
-        truth = measured(section, scale, genes, gene_symbols)
+        compared = kinds["measured"] or kinds["difference"] or is_measured(section, scale)
+        truth = measured(section, scale, genes, gene_symbols) if compared else None
         guesses = {titles[key]: predicted(section, key, genes, gene_symbols) for key in keys}
         guesses |= {title: read_layer(section, layer, genes, gene_symbols) for layer, title in layers.items()}
         spots = dict.fromkeys(guesses, scored_spots(section)) | {titles[k]: scored_spots(section, [k]) for k in keys}
-        scores = {title: _scores(truth, values, *spots[title]) for title, values in guesses.items()}
+        scores = (
+            {} if truth is None else {title: _scores(truth, values, *spots[title]) for title, values in guesses.items()}
+        )
         spreads = {titles[key]: spread(section, key, genes, gene_symbols) for key in keys} if kinds["spread"] else {}
         seen = view(section)
         by_section.append(
@@ -124,24 +128,24 @@ def read_strips(
 
 def _panels(
     i: int,
-    truth: np.ndarray,
+    truth: np.ndarray | None,
     guesses: Mapping[str, np.ndarray],
     scores: Mapping[str, Sequence[str]],
     spreads: Mapping[str, np.ndarray],
     kinds: Mapping[str, bool],
 ) -> Iterable[Panel]:
-    """Yield the panels of gene `i`."""
-    if kinds["measured"]:
+    """Yield the panels of gene `i`; without `truth` nothing was measured."""
+    if kinds["measured"] and truth is not None:
         yield Panel("expression", "Measured", truth[:, i])
     for title, values in guesses.items():
-        yield Panel("expression", f"{title}, {scores[title][i]}", values[:, i])
-    if kinds["difference"]:
+        yield Panel("expression", f"{title}, {scores[title][i]}" if scores else title, values[:, i])
+    if kinds["difference"] and truth is not None:
         for title, values in guesses.items():
             yield Panel("difference", f"{title} minus measured", values[:, i] - truth[:, i])
     for title, values in spreads.items():
         yield Panel("spread", f"{title}, spread", values[:, i])
     if kinds["image"]:
-        yield Panel("image", "H&E", truth[:, i])
+        yield Panel("image", "H&E", np.empty(0))
 
 
 def _scores(truth: np.ndarray, guess: np.ndarray, spots: np.ndarray, honest: bool) -> list[str]:
@@ -212,7 +216,7 @@ def _last_of_kind(panels: Sequence[Panel]) -> list[int]:
 
 
 def _norms(strips: Sequence[Strip], look: Look) -> dict[Kind, Normalize]:
-    kinds = {panel.kind for panel in strips[0].panels}
+    kinds = {panel.kind for panel in strips[0].panels} - {"image"}
     return {kind: look.norm(kind, [values for strip in strips for values in strip.values(kind)]) for kind in kinds}
 
 

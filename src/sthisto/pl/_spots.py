@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import ListedColormap, Normalize
 from scipy.spatial import cKDTree
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sthisto._sections import Section
 
 RASTER_FROM = 100_000
-"""Number of spots from which a panel is one picture of averaged pixels: 100,000 discs no longer draw in a second."""
+"""Number of spots from which datashader draws a panel as one picture: 100,000 discs no longer draw in a second."""
 
 _RASTER_SIZE = 1200
 _LABELS_FILL = 0.9
@@ -61,7 +61,7 @@ class View:
     def draw_spots(self, ax: Axes, values: np.ndarray, *, cmap: str | Colormap, norm: Normalize) -> ScalarMappable:
         """Draw a disc for every spot with a value, rasterised where the figure is saved as vectors."""
         if len(values) >= RASTER_FROM:
-            picture = self._raster.mean(values)
+            picture = self._averaged(values)
             left, top, right, bottom = self.box
             return ax.imshow(
                 picture, extent=(left, right, bottom, top), cmap=cmap, norm=norm, zorder=2, interpolation="nearest"
@@ -90,9 +90,23 @@ class View:
         norm = Normalize(-0.5, len(colors) - 0.5)
         return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm)
 
-    @cached_property
-    def _raster(self) -> _Raster:
-        return _Raster.of(self.section.centres, self.diameter, self.box)
+    def _averaged(self, values: np.ndarray) -> np.ma.MaskedArray:
+        """Return the mean of the known values in each pixel, spread to the spots' size: (rows, columns), masked beyond."""
+        import datashader as ds
+        from datashader.transfer_functions import spread
+
+        left, top, right, bottom = self.box
+        step = max(right - left, bottom - top) / _RASTER_SIZE
+        columns, rows = int(np.ceil((right - left) / step)), int(np.ceil((bottom - top) / step))
+        known = np.isfinite(values)
+        x, y = self.section.centres[known].T
+        canvas = ds.Canvas(columns, rows, x_range=(left, right), y_range=(top, bottom))
+        mean = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[known]}), "x", "y", ds.mean("value"))
+        radius = self.diameter / 2 / step
+        if (reach := int(radius)) > 0:
+            around = np.arange(-reach, reach + 1)
+            mean = spread(mean, mask=np.hypot(*np.meshgrid(around, around)) <= radius, how="source")
+        return np.ma.masked_invalid(mean.to_numpy())
 
 
 def view(section: Section, *, max_size: int = 1000) -> View:
@@ -120,36 +134,3 @@ def _pitch(centres: np.ndarray) -> float:
         return 1.0
     distance, _ = cKDTree(centres).query(centres, k=2)
     return float(np.median(distance[:, 1]))
-
-
-@dataclass(frozen=True)
-class _Raster:
-    """Which spots lie in which pixel of a panel: pairs of a pixel and a spot."""
-
-    shape: tuple[int, int]
-    pixel: np.ndarray
-    spot: np.ndarray
-
-    @classmethod
-    def of(cls, centres: np.ndarray, diameter: float, box: tuple[float, float, float, float]) -> _Raster:
-        left, top, right, bottom = box
-        step = max(right - left, bottom - top) / _RASTER_SIZE
-        columns, rows = int(np.ceil((right - left) / step)), int(np.ceil((bottom - top) / step))
-        if diameter < 2 * step:
-            column, row = ((centres - [left, top]) / step).astype(int).T
-            pixel = row.clip(0, rows - 1) * columns + column.clip(0, columns - 1)
-            return cls((rows, columns), pixel, np.arange(len(centres)))
-        x, y = left + (np.arange(columns) + 0.5) * step, top + (np.arange(rows) + 0.5) * step
-        grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        _, nearest = cKDTree(centres).query(grid, distance_upper_bound=diameter / 2, workers=-1)
-        pixel = np.flatnonzero(nearest < len(centres))
-        return cls((rows, columns), pixel, nearest[pixel])
-
-    def mean(self, values: np.ndarray) -> np.ma.MaskedArray:
-        """Return the mean of the known values in each pixel, masked where there is none."""
-        known = np.isfinite(values[self.spot])
-        pixel, n_pixels = self.pixel[known], self.shape[0] * self.shape[1]
-        count = np.bincount(pixel, minlength=n_pixels)
-        total = np.bincount(pixel, weights=values[self.spot[known]], minlength=n_pixels)
-        mean = np.divide(total, count, out=np.zeros(n_pixels), where=count > 0)
-        return np.ma.masked_array(mean, count == 0).reshape(self.shape)

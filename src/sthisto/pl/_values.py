@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,19 +89,30 @@ def measured(section: Section, scale: Normalization, genes: Sequence[str], symbo
     Raises
     ------
     ValueError
-        The scale needs raw counts, and the table holds none: a table of predictions, for example.
+        Nothing was measured there: `is_measured` is False.
     """
-    matrix = read_rows(section, scale.layer)
-    if scale.target != "as_is" and not looks_like_counts(matrix):
+    if not is_measured(section, scale):
         msg = (
             f"{scale.layer or 'X'} of table {section.table_key!r} holds no raw counts, so nothing was measured there. "
-            "Pass table_key=… of the table that the model was fitted on."
+            "Pass table_key=… of a table with measured expression; gene_compare draws the prediction alone with "
+            "show_measured=False."
         )
         raise ValueError(msg)
+    matrix = read_rows(section, scale.layer)
     values = scale(matrix, gene_positions(section.table, genes, symbols))
     if scale.target != "as_is":
         values[np.asarray(matrix.sum(axis=1)).ravel() == 0] = np.nan
     return values
+
+
+def is_measured(section: Section, scale: Normalization) -> bool:
+    """Return whether the table has measured expression that can be brought to the scale of the predictions."""
+    table = section.table
+    if table.X is None and scale.layer is None:
+        return False
+    if not all(value.get("holds_measurement", True) for value in table.uns.values() if isinstance(value, Mapping)):
+        return False
+    return scale.target == "as_is" or looks_like_counts(read_rows(section, scale.layer))
 
 
 def predicted(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:

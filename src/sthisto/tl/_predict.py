@@ -128,7 +128,9 @@ def predict(
     apply(
         [
             *_slot_updates(new_sections, predictions, model, key_added=key_added, gene_symbols=None),
-            *record_updates(new_sections, model, key_added=key_added, gene_symbols=None, **more),
+            *record_updates(
+                new_sections, model, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
+            ),
             *tables,
         ]
     )
