@@ -91,7 +91,7 @@ class View:
         return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm)
 
     def _averaged(self, values: np.ndarray) -> np.ma.MaskedArray:
-        """Return the mean of the known values in each pixel, spread to the spots' size: (rows, columns), masked beyond."""
+        """Return the mean of the known values in each pixel, spread to the spots' size: (rows, columns), masked."""
         import datashader as ds
         from datashader.transfer_functions import spread
 

@@ -1,4 +1,4 @@
-"""Tools: fit a method, embed, predict, evaluate, cross-validate, cluster."""
+"""Tools: fit a method, embed, predict, predict between spots, evaluate, cross-validate, cluster."""
 
 from __future__ import annotations
 
@@ -8,5 +8,6 @@ from sthisto.tl._embed import embed
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
 from sthisto.tl._predict import predict
+from sthisto.tl._predict_between import predict_between
 
-__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "predict"]
+__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "predict", "predict_between"]

@@ -118,7 +118,7 @@ def predict(
         apply(
             [
                 *removed_results(sections, key_added),
-                *_slot_updates(sections, predictions, model, key_added=key_added, gene_symbols=gene_symbols),
+                *slot_updates(sections, predictions, model, key_added=key_added, gene_symbols=gene_symbols),
                 *record_updates(sections, model, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
         )
@@ -127,7 +127,7 @@ def predict(
     tables, new_sections = new_tables(as_cohort(sdata), sections, expression, model.genes, new_table_key)
     apply(
         [
-            *_slot_updates(new_sections, predictions, model, key_added=key_added, gene_symbols=None),
+            *slot_updates(new_sections, predictions, model, key_added=key_added, gene_symbols=None),
             *record_updates(
                 new_sections, model, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
             ),
@@ -146,7 +146,7 @@ def _smoothed(
     return smoothed, variance_kept(before, after)
 
 
-def _slot_updates(
+def slot_updates(
     sections: Sequence[Section],
     predictions: Sequence[Prediction],
     model: ExpressionModel,
@@ -154,6 +154,7 @@ def _slot_updates(
     key_added: str,
     gene_symbols: str | None,
 ) -> list[Update]:
+    """Return the updates that write predictions into the sections' tables."""
     genes = model.genes
     updates = layer_updates(
         sections,
