@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _METRICS = (("pcc_residual", "pearson_residuals"), ("pcc", "log1p"))
@@ -36,15 +37,15 @@ def figure(scores: pd.DataFrame, *, genes: str = "panel") -> Figure:
     return drawn
 
 
-def _draw(ax: object, part: pd.DataFrame) -> None:
+def _draw(ax: Axes, part: pd.DataFrame) -> None:
     methods = [name for name in dict.fromkeys(part["method"]) if name != "ceiling"]
     for i, method in enumerate(methods):
         mine = part[part["method"] == method]
         low, high = mine["low"].mean(), mine["high"].mean()
-        ax.plot([low, high], [i, i], color="0.6", lw=2)  # type: ignore[attr-defined]
-        ax.plot(mine["value"], np.full(len(mine), i), "o", ms=4, color="tab:blue")  # type: ignore[attr-defined]
+        ax.plot([low, high], [i, i], color="0.6", lw=2)
+        ax.plot(mine["value"], np.full(len(mine), i), "o", ms=4, color="tab:blue")
     for value in part.loc[part["method"] == "ceiling", "value"]:
-        ax.axvline(value, color="0.4", ls="--", lw=1)  # type: ignore[attr-defined]
-    ax.axvline(0, color="0.8", lw=1)  # type: ignore[attr-defined]
-    ax.set_yticks(range(len(methods)), methods, fontsize=8)  # type: ignore[attr-defined]
-    ax.invert_yaxis()  # type: ignore[attr-defined]
+        ax.axvline(value, color="0.4", ls="--", lw=1)
+    ax.axvline(0, color="0.8", lw=1)
+    ax.set_yticks(range(len(methods)), methods, fontsize=8)
+    ax.invert_yaxis()

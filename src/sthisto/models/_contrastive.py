@@ -69,23 +69,6 @@ class ContrastiveModel(RetrievalModel):
     @abstractmethod
     def _towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers: ...
 
-    def training(self, seed: int) -> Training:
-        """Return how the model is trained."""
-        o = self.options
-        return Training(
-            max_epochs=o.max_epochs,
-            patience=o.patience,
-            batch_size=o.batch_size,
-            learning_rate=o.learning_rate,
-            weight_decay=o.weight_decay,
-            batch_by=o.batch_by,
-            seed=seed,
-            precision=o.precision,
-            devices=o.devices,
-            num_nodes=o.num_nodes,
-            strategy=o.strategy,
-        )
-
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the image embedding of every spot, (n_spots, n_dimensions) float32."""
         return self._queries(extract(section, self.encoder))
@@ -116,7 +99,7 @@ class ContrastiveModel(RetrievalModel):
                     loss=self._loss,
                     validation=self._rows(shown, "validation") if _has_validation(sections) else None,
                     groups=np.repeat(np.arange(len(sections)), [len(section.train) for section in sections]),
-                    training=self.training(seed),
+                    training=Training.of(self.options, seed=seed),
                     description=f"Fitting {self.method}",
                 )
             except Interrupted:

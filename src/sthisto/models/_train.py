@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +55,12 @@ class Training:
         check_choice(self.batch_by, ("mixed", "section"), name="batch_by")
         for name in ("max_epochs", "patience", "batch_size", "learning_rate"):
             check_positive(getattr(self, name), name=name)
+
+    @classmethod
+    def of(cls, options: Any, **more: Any) -> Training:
+        """Return what a method's options say of its training; `more` names what they leave open."""
+        own = {field.name: getattr(options, field.name) for field in fields(cls) if hasattr(options, field.name)}
+        return cls(**own, **more)
 
     def fabric(self) -> Fabric:
         """Return a launched Fabric on the device of the settings."""

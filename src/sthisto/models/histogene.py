@@ -150,16 +150,7 @@ class HisToGene(ExpressionModel):
                 loss=_loss,
                 validation=(*shared, expression, _mask(sections, "validation")) if has_validation else None,
                 groups=section_of.numpy(),
-                training=Training(
-                    max_epochs=o.max_epochs,
-                    patience=o.patience,
-                    batch_size=1,
-                    learning_rate=o.learning_rate,
-                    weight_decay=o.weight_decay,
-                    batch_by="section",
-                    seed=seed,
-                    precision=o.precision,
-                ),
+                training=Training.of(o, batch_size=1, batch_by="section", seed=seed),
                 description=f"Fitting {self.method}",
             )
 

@@ -132,24 +132,9 @@ class STNet(ExpressionModel):
                 loss=self._loss,
                 validation=validation if len(validation[0]) else None,
                 groups=np.repeat(np.arange(len(sections)), [len(section.train) for section in sections]),
-                training=self._training(seed),
+                training=Training.of(o, seed=seed),
                 description=f"Fitting {self.method}",
             )
-
-    def _training(self, seed: int) -> Training:
-        o = self.options
-        return Training(
-            max_epochs=o.max_epochs,
-            patience=o.patience,
-            batch_size=o.batch_size,
-            learning_rate=o.learning_rate,
-            weight_decay=o.weight_decay,
-            seed=seed,
-            precision=o.precision,
-            devices=o.devices,
-            num_nodes=o.num_nodes,
-            strategy=o.strategy,
-        )
 
     def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
         image, expression = batch
