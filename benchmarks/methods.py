@@ -166,6 +166,7 @@ def _scores(truths: Sequence[Truth], predicted: Sequence[np.ndarray]) -> dict[st
         highest = np.argsort(-truth.log.mean(axis=0))[:N_HIGHEST]
         for label, target in {"residual": truth.residuals, "raw": truth.log}.items():
             by_gene = sth.metrics.pearson(target, expression)
+            by_gene[np.isnan(by_gene) & (np.ptp(target, axis=0) > 0)] = 0  # says nothing of a gene that varies
             scores.setdefault(f"{label} all", []).append(float(np.nanmean(by_gene)))
             scores.setdefault(f"{label} top", []).append(float(np.nanmean(by_gene[highest])))
     return {name: float(np.mean(values)) for name, values in scores.items()}

@@ -20,8 +20,9 @@ TEST: Final = "test"
 CALIBRATION: Final = "calibration"
 
 SELECTED_GENES: Final = "sthisto_selected"
-"""``var`` column that `pp.select_genes` writes."""
-
+"""``var`` column that `pp.select_genes` writes, and key of ``uns`` with the rule that it chose them by."""
+GENES_GIVEN: Final = "given"
+GENES_VARIABLE: Final = "highly variable on training spots"
 
 SCORES: Final = ("pcc", "pcc_residual", "ceiling")
 """Scores that `tl.evaluate` writes for each gene."""

@@ -59,11 +59,11 @@ def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.n
             "spatialdata.transform."
         )
         raise ValueError(msg)
-    _check_rgb(arrays[0], image_key)
+    channels = _rgb_channels(arrays[0], image_key)
     brightness = _brightness(arrays[-1], image_key)
     from_full = [_from_full(arrays[0], array, np.linalg.inv(affine(array, system)) @ to_system) for array in arrays]
     levels = [
-        Level(array.data[:3], matrix, brightness)
+        Level(array.data[channels], matrix, brightness)
         for array, matrix in zip(arrays, from_full, strict=True)
         if _is_square(matrix)
     ]
@@ -99,13 +99,20 @@ def _is_square(matrix: np.ndarray) -> bool:
     return np.allclose(gram / (np.trace(gram) / 2), np.eye(2), rtol=0, atol=2 * _ISOTROPY_TOLERANCE)
 
 
-def _check_rgb(image: DataArray, image_key: str) -> None:
+def _rgb_channels(image: DataArray, image_key: str) -> list[int]:
+    """Return the positions of red, green and blue: by their names where these are r, g, b, else the first three.
+
+    Raises
+    ------
+    ValueError
+        The image is no RGB image of uint8 or float.
+    """
     if image.dims != ("c", "y", "x"):
         msg = f"Image {image_key!r} has the dimensions {image.dims}; expected ('c', 'y', 'x')."
         raise ValueError(msg)
     n_channels = image.sizes["c"]
     if n_channels == 4:
-        logger.warning("Image %r has four channels: the last is taken for transparency and left out.", image_key)
+        logger.warning("Image %r has four channels: the one beside RGB is transparency and left out.", image_key)
     elif n_channels != 3:
         msg = f"Image {image_key!r} has {n_channels} channel(s); an H&E image in RGB has 3. Pass image_key=…"
         raise ValueError(msg)
@@ -115,6 +122,9 @@ def _check_rgb(image: DataArray, image_key: str) -> None:
             "Convert it first, for example with image.astype('uint8') after scaling to 0..255."
         )
         raise ValueError(msg)
+    names = [str(name).lower()[:1] for name in image.coords["c"].values] if "c" in image.coords else []
+    named = {"r", "g", "b"} <= set(names) and len(set(names)) == len(names)
+    return [names.index(name) for name in "rgb"] if named else [0, 1, 2]
 
 
 def _brightness(image: DataArray, image_key: str) -> float:

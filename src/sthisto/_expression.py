@@ -107,7 +107,7 @@ def check_finite(matrix: Any) -> None:
         if not np.isfinite(block).all():
             msg = (
                 "The expression holds NaN or infinite values. Remove those spots or genes first, or pass another layer "
-                "with layer=…"
+                "with layer=…; to learn residuals, pass target='pearson_residuals' with the layer of counts."
             )
             raise ValueError(msg)
 

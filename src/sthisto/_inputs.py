@@ -91,6 +91,7 @@ def resolve_normalization(
         looks_like_counts(read_rows(section, layer, np.flatnonzero(is_known(role))))
         for section, role in zip(sections, roles, strict=True)
     ]
+    _check_no_negative_counts(sections, roles, counts, layer)
     if len(set(counts)) > 1:
         some = [section.name for section, is_counts in zip(sections, counts, strict=True) if is_counts]
         msg = f"Only some sections hold raw counts: {listed(some)}. All must be on one scale; pass layer=…"
@@ -105,6 +106,21 @@ def resolve_normalization(
         "X" if layer is None else f"Layer {layer!r}",
     )
     return Normalization("as_is", layer)
+
+
+def _check_no_negative_counts(
+    sections: Sequence[Section], roles: Sequence[np.ndarray], counts: Sequence[bool], layer: str | None
+) -> None:
+    """Raise ValueError where whole numbers would be counts but for some negative ones."""
+    for section, role, is_counts in zip(sections, roles, counts, strict=True):
+        values = read_rows(section, layer, np.flatnonzero(is_known(role))).data
+        if not is_counts and (values < 0).any() and (values == np.rint(values)).all():
+            msg = (
+                f"{'X' if layer is None else f'Layer {layer!r}'} of section {section.name!r} holds whole numbers, "
+                f"{(values < 0).sum()} of them negative, down to {values.min():g}: these are no counts. Correct "
+                "them, or pass layer=…"
+            )
+            raise ValueError(msg)
 
 
 def check_scale(section: Section, normalization: Normalization) -> None:

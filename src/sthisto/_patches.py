@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,11 @@ class PatchSpec:
             raise ValueError(msg)
         for width in self.context:
             check_positive(width, name="context")
+
+    def width_on(self, um_per_px: float | None) -> float:
+        """Return the width of the widest context in px of an image with pixels of that many µm."""
+        px = self.um_per_px / um_per_px if self.um_per_px and um_per_px else 1.0
+        return self.size * px * max(self.context)
 
 
 class PatchSource:
@@ -111,6 +117,10 @@ class PatchSource:
         """Return the source of the patches at `index`, in that order."""
         return PatchSource(self.level, self._centres[index], extent=self.extent, size=self.size)
 
+    def on(self, level: Level) -> PatchSource:
+        """Return the source of the same patches from another form of the same level."""
+        return PatchSource(level, self._centres, extent=self.extent, size=self.size)
+
     def _grouped(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         filled = 0
         for i, patch in self._in_image_order():
@@ -159,6 +169,20 @@ class PatchSource:
         picture = Image.fromarray(np.ascontiguousarray(patch))
         exact = (x, y, x + self.extent, y + self.extent)
         return np.asarray(picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=exact))
+
+
+def read_once(sources: Sequence[PatchSource], *, passes: int = 1) -> list[PatchSource]:
+    """Return the sources with each level that is read more than once held in memory, where it fits.
+
+    Parameters
+    ----------
+    sources
+        All are read `passes` times.
+    """
+    reads = Counter(id(source.level) for source in sources)
+    held = {id(source.level): source.level for source in sources}
+    held = {key: level.held() if reads[key] * passes > 1 else level for key, level in held.items()}
+    return [source.on(held[id(source.level)]) for source in sources]
 
 
 def _reflected(start: int, stop: int, size: int) -> np.ndarray:

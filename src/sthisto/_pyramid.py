@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -74,6 +74,13 @@ class Level:
         pixels = np.empty((bottom - top, right - left, 3), dtype=np.uint8)
         self._fill(pixels, top, [(left, right)], origin=left)
         return pixels
+
+    def held(self) -> Level:
+        """Return the level with its pixels in memory where they fit `settings.image_memory`, else itself."""
+        if isinstance(self.array, np.ndarray) or 3 * self.width * self.height > settings.image_memory * 2**30:
+            return self
+        pixels = self.read(0, self.height, 0, self.width)
+        return replace(self, array=np.moveaxis(pixels, -1, 0), brightness=1.0)
 
     def bands(self, boxes: np.ndarray) -> Iterator[Band]:
         """Read the level from top to bottom, each chunk once, in bands that hold every box whole.

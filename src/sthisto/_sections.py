@@ -171,7 +171,7 @@ def _regions(tables: Sequence[AnnData], shapes_key: str | Sequence[str] | None) 
         annotated.append([regions] if isinstance(regions, str) else list(regions))
     if shapes_key is None:
         return annotated
-    wanted = [shapes_key] if isinstance(shapes_key, str) else list(shapes_key)
+    wanted = [shapes_key] if isinstance(shapes_key, str) else list(dict.fromkeys(shapes_key))
     known = list(dict.fromkeys(region for regions in annotated for region in regions))
     for region in wanted:
         check_key(region, known, name="shapes_key", where="the regions that the table annotates")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from sthisto.benchmark._protocol import Protocol
 
+_METHODS = "danet,ridge,knn,colour,mean"
+
 
 def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `benchmark` to the commands of the command line."""
@@ -26,7 +28,10 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
     )
     parser.add_argument("dataset", choices=["her2st", "liver", "hest"], help="data set")
     parser.add_argument("--data", type=Path, help="its folder; without it her2st is downloaded, others are asked for")
-    parser.add_argument("--methods", default="danet,ridge,knn,colour,mean", help="by comma; or NAME:OPTION=VALUE")
+    parser.add_argument(
+        "--methods",
+        help=f"by comma; or NAME:OPTION=VALUE; without it {_METHODS}, for danet_paper those of the paper's tables",
+    )
     parser.add_argument("--method", action="append", default=[], help="one more, with several options by comma")
     parser.add_argument("--split", choices=["patient", "section", "danet_paper"], default="patient", help="how")
     parser.add_argument("--train", default="", help="sections or patients by comma; without it all others")
@@ -61,7 +66,7 @@ def _protocol(options: argparse.Namespace) -> Protocol:
 
     return Protocol(
         dataset=options.dataset,
-        methods=(*_names(options.methods), *options.method),
+        methods=_methods(options),
         split=options.split,
         train=_names(options.train),
         test=_names(options.test),
@@ -70,6 +75,15 @@ def _protocol(options: argparse.Namespace) -> Protocol:
         seeds=options.seeds,
         reference=options.reference,
     )
+
+
+def _methods(options: argparse.Namespace) -> tuple[str, ...]:
+    from sthisto.benchmark._protocol import PAPER_METHODS
+
+    if options.methods is None and not options.method and options.split == "danet_paper":
+        return PAPER_METHODS.get(options.dataset, ())
+    named = options.methods if options.methods is not None else "" if options.method else _METHODS
+    return (*_names(named), *options.method)
 
 
 def _with_known_genes(protocol: Protocol, sdata: SpatialData) -> Protocol:

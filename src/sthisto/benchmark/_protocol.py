@@ -29,6 +29,15 @@ PAPER_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "her2st": {"finetune": True, "max_epochs": 25, "learning_rate": 2e-4, "batch_by": "section"},
     "liver": {"finetune": True, "max_epochs": 25, "learning_rate": 1e-3, "batch_size": 256},
 }
+_ABLATIONS = ("danet:image_encoder=resnet50", "danet:gene_encoder=identity", "danet:projection=mlp")
+PAPER_METHODS: Final = {
+    "her2st": ("danet", "bleep", "stnet", "histogene", *_ABLATIONS),
+    "liver": (
+        *("danet", "bleep", "stnet", "histogene", *_ABLATIONS, "danet:objective=clip", "danet:aggregation=weighted"),
+        *("danet:k=1,aggregation=simple", "danet:k=50", "danet:k=50,aggregation=weighted"),
+    ),
+}
+"""What the paper's tables compare: four methods, and the rows of its ablations."""
 MARKERS: Final = {"liver": ("HAL", "CYP3A4", "VWF", "SOX9", "KRT7", "ANXA4", "ACTA2", "DCN")}
 
 

@@ -191,8 +191,8 @@ def _rows(outcome: Outcome, protocol: Protocol) -> list[scoring.Row]:
             chosen = [mine[name] for mine in sets]
             shared = {"test": scope.name, "genes": f"{name} ({chosen[0].sum()}; {rule})"}
             rows += [shared | row for row in _correlation_rows(outcome, scope, chosen, at, protocol.reference)]
-            if len(at) == 1:
-                rows += [shared | row for row in _single_rows(outcome, at[0], chosen[0])]
+            if not scope.pooled:
+                rows += [shared | row for row in _mean_rows(outcome, at, chosen)]
     for i, one in enumerate(outcome.measured):
         rows += [
             {"test": one.name, "genes": f"panel ({len(outcome.genes)}; {rule})"} | r
@@ -227,11 +227,14 @@ def _correlation_rows(
     return rows
 
 
-def _single_rows(outcome: Outcome, i: int, chosen: np.ndarray) -> list[scoring.Row]:
-    one = outcome.measured[i]
-    rows: list[scoring.Row] = [{"method": "ceiling"} | scoring.ceiling(one, chosen)]
+def _mean_rows(outcome: Outcome, at: Sequence[int], chosen: Sequence[np.ndarray]) -> list[scoring.Row]:
+    """Return ceiling, partial correlation and error of one section, or their means over several."""
+    sections = [outcome.measured[i] for i in at]
+    rows: list[scoring.Row] = [{"method": "ceiling"} | scoring.ceiling(sections, chosen)]
     for (method, seed), values in outcome.predictions.items():
-        found = scoring.beyond_depth(one, chosen, values[i][one.filled], outcome.spline)
+        found = scoring.beyond_depth(
+            sections, chosen, [values[i][outcome.measured[i].filled] for i in at], outcome.spline
+        )
         rows += [{"method": method, "seed": seed} | row for row in found if np.isfinite(row["value"])]
     return rows
 

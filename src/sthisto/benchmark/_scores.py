@@ -165,19 +165,38 @@ def correlations(
 
 
 def beyond_depth(
-    one: Measured, chosen: np.ndarray, prediction: np.ndarray, spline: metrics.DepthSpline
+    sections: Sequence[Measured],
+    chosen: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    spline: metrics.DepthSpline,
 ) -> Iterator[Row]:
-    """Yield the partial correlation given a spline of the log total count, and the error on log1p counts."""
-    covariates = spline.transform(np.log(one.totals))
-    partial = metrics.partial_pearson(one.log1p[:, chosen], prediction[:, chosen], covariates)
-    yield _row("pcc_partial_depth", "log1p", _mean(partial))
-    yield _row("rmse", "log1p", _mean(metrics.rmse(one.log1p[:, chosen], prediction[:, chosen])))
+    """Yield the partial correlation given a spline of the log total count, and the error on log1p counts.
+
+    Both are means over the genes of each section, then over the sections.
+    """
+    partial, error = [], []
+    for one, mine, prediction in zip(sections, chosen, predictions, strict=True):
+        truth, guess = one.log1p[:, mine], prediction[:, mine]
+        found = metrics.partial_pearson(truth, guess, spline.transform(np.log(one.totals)))
+        if np.isfinite(found).any():
+            found[np.isnan(found) & (np.ptp(truth, axis=0) > 0) & (np.ptp(guess, axis=0) == 0)] = 0.0
+        partial.append(_mean(found))
+        error.append(_mean(metrics.rmse(truth, guess)))
+    yield _row("pcc_partial_depth", "log1p", float(np.mean(partial)))
+    yield _row("rmse", "log1p", float(np.mean(error)))
 
 
-def ceiling(one: Measured, chosen: np.ndarray) -> Row:
-    """Return the residual score that noise allows on some genes of a section."""
-    found = metrics.noise_ceiling(one.counts[:, chosen], totals=one.totals)
-    return _row("pcc_residual", "pearson_residuals", found.overall, found.overall_low, found.overall_high)
+def ceiling(sections: Sequence[Measured], chosen: Sequence[np.ndarray]) -> Row:
+    """Return the residual score that noise allows on some genes: of several sections, from their mean reliability."""
+    found = [
+        metrics.noise_ceiling(one.counts[:, mine], totals=one.totals)
+        for one, mine in zip(sections, chosen, strict=True)
+    ]
+    if len(found) == 1:
+        only = found[0]
+        return _row("pcc_residual", "pearson_residuals", only.overall, only.overall_low, only.overall_high)
+    mean = float(np.mean([one.mean_reliability for one in found]))
+    return _row("pcc_residual", "pearson_residuals", float(np.sqrt(max(mean, 0.0))))
 
 
 def best_genes(one: Measured, genes: Sequence[str], prediction: np.ndarray) -> Iterator[Row]:

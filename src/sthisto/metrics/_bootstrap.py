@@ -54,8 +54,8 @@ def bootstrap_pearson(
     truth
         (n_spots, n_genes) target: log-normalised, or `pearson_residuals` of each section.
     predictions
-        Name of each method -> (n_spots, n_genes). All are scored on the spots and genes that all of them have:
-        a value that is NaN in one is left out for all, and so is a gene that is constant in one.
+        Name of each method -> (n_spots, n_genes). All are scored on the spots and genes that all of them have: a
+        value that is NaN in one is left out for all. A gene that varies scores 0 where its prediction is constant.
     blocks
         (n_spots,) block of each spot, as `spatial_blocks` returns.
     section
@@ -261,5 +261,7 @@ def _block_scores(
         p, pp = resample(prediction), resample(prediction * prediction)
         product = resample(truth * prediction) - t * p / counted
         squares = tt - t**2 / counted, pp - p**2 / counted
-        scores.append(correlation(product, squares, floors=(_CONSTANT * tt, _CONSTANT * pp)))
+        score = correlation(product, squares, floors=(_CONSTANT * tt, _CONSTANT * pp))
+        says_nothing = np.isnan(score) & (squares[0] > _CONSTANT * tt) & ~(squares[1] > _CONSTANT * pp)
+        scores.append(np.where(says_nothing, 0.0, score))
     return np.stack(scores)

@@ -106,6 +106,8 @@ def noise_ceiling(
         raise ValueError(msg)
     matrix = check_counts(counts)
     depth = check_totals(totals, matrix)
+    filled = np.flatnonzero(depth > 0)  # spots without counts say nothing, and must not count as spots
+    matrix, depth = matrix[filled], depth[filled]
     halves = _split(matrix, depth, n_splits=n_splits, seed=seed)
     r, influence = _half_correlation(halves, matrix.shape, theta=theta)
     return _summary(r, influence, quantile=float(norm.ppf(0.5 + interval / 2)))

@@ -72,5 +72,7 @@ def per_section(
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         own = {name: values[rows] for name, values in columns.items()}
-        scores[label.item()] = metric(truth[rows], prediction[rows], **own, **options)
+        scores[label.item() if isinstance(label, np.generic) else label] = metric(
+            truth[rows], prediction[rows], **own, **options
+        )
     return scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, normalized_mutual_info_score
@@ -260,7 +261,7 @@ def _agreement(
     matrix = check_matrix(prediction, name="prediction")
     given = check_spotwise(np.asarray(labels, dtype=object), matrix.shape[0], name="labels")
     left_out = {exclude} if isinstance(exclude, str) else set(exclude or ())
-    labelled = np.array([not (v is None or v != v or v in left_out) for v in given], dtype=bool)
+    labelled = np.array([not (pd.isna(v) or v in left_out) for v in given], dtype=bool)
     if labelled.sum() < 2:
         msg = f"Fewer than two spots have a label once {sorted(left_out)} are excluded."
         raise ValueError(msg)

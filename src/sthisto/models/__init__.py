@@ -54,7 +54,7 @@ METHODS: dict[str, type[ExpressionModel]] = {
     **{cls.method: cls for cls in (DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Colour, Mean, Hybrid, Ensemble)},
     "recommended": Hybrid,
 }
-"""Every method by its name; a new one is added here. "recommended" is what training data alone speak for."""
+"""Every method by its name; a new one is added here. `Hybrid` says how "recommended" was chosen."""
 
 
 def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> ExpressionModel:

@@ -9,7 +9,8 @@ import torch
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 
-from sthisto._patches import PatchSource
+from sthisto._patches import PatchSource, read_once
+from sthisto._pyramid import Level
 from sthisto._validate import check_choice
 from sthisto.models._data import SectionInput
 
@@ -49,15 +50,20 @@ class SymmetricSource(PatchSource):
         """Return all patches in the order of the centres: (n, size, size, 3), uint8 RGB."""
         return transform(self._source.read(), self._symmetry)
 
+    def on(self, level: Level) -> SymmetricSource:
+        """Return the source of the same patches from another form of the same level."""
+        return SymmetricSource(self._source.on(level), self._symmetry)
+
     def subset(self, index: np.ndarray) -> SymmetricSource:
         """Return the source of the patches at `index`, in that order."""
         return SymmetricSource(self._source.subset(index), self._symmetry)
 
 
 def symmetries(section: SectionInput) -> Iterator[SectionInput]:
-    """Yield the section as it looks under each of the eight symmetries; the first is itself."""
+    """Yield the section as it looks under each of the eight symmetries, the first as it is; its image is read once."""
+    sources = read_once(section.patches, passes=N_SYMMETRIES)
     for symmetry in range(N_SYMMETRIES):
-        patches = [SymmetricSource(source, symmetry) if symmetry else source for source in section.patches]
+        patches = [SymmetricSource(source, symmetry) if symmetry else source for source in sources]
         yield SectionInput(section.name, patches, section.positions)
 
 

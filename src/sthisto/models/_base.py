@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -54,6 +54,9 @@ class ExpressionModel(ABC):
         Whether it needs an image encoder, and the widths of tissue that it looks at where none are given.
     history
         One row an epoch (epoch, train_loss, val_loss); empty for methods without epochs.
+    depth_knots
+        Quantiles of the training spots' log total counts: the knots of the spline by which scores are also given
+        adjusted for depth. Empty where the expression was no counts.
     genes_rule
         How the genes were chosen, kept with the model and with its scores; "" where nobody said.
     is_fitted
@@ -86,6 +89,7 @@ class ExpressionModel(ABC):
         self.is_fitted = False
         self.training_sections: tuple[str, ...] = ()
         self.genes_rule = ""
+        self.depth_knots: tuple[float, ...] = ()
         self._fingerprint = np.empty(0, dtype=np.uint64)
         self._section_of = np.empty(0, dtype=np.int64)
 
@@ -98,6 +102,11 @@ class ExpressionModel(ABC):
             msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
             raise TypeError(msg)
         return cls.Options(**options)
+
+    @classmethod
+    def has_epochs(cls) -> bool:
+        """Return whether the method is trained in epochs, from a seed, with validation spots that choose the epoch."""
+        return hasattr(cls.Options, "max_epochs")
 
     @property
     def encoder(self) -> Encoder:
@@ -115,6 +124,9 @@ class ExpressionModel(ABC):
     def fit(self, sections: Sequence[TrainingSection], *, seed: int = 0) -> None:
         """Learn from the training spots of all sections.
 
+        A method without epochs has none to choose: it learns from the validation spots too, so that all methods know
+        the same spots.
+
         Raises
         ------
         ValueError
@@ -122,6 +134,8 @@ class ExpressionModel(ABC):
         KeyboardInterrupt
             Ctrl-C. After at least one epoch the model is that of the best one.
         """
+        if not self.has_epochs():
+            sections = [_without_validation(section) for section in sections]
         n_train = sum(len(section.train) for section in sections)
         if n_train == 0:
             msg = "There is no training spot. Check obs['sthisto_split'] and in_tissue."
@@ -237,6 +251,10 @@ class ExpressionModel(ABC):
         if state:
             msg = f"Method {self.method!r} keeps no bank, but the saved model holds one."
             raise ValueError(msg)
+
+
+def _without_validation(section: TrainingSection) -> TrainingSection:
+    return replace(section, train=section.used, validation=np.empty(0, dtype=np.int64))
 
 
 def empty_history() -> pd.DataFrame:

@@ -95,6 +95,7 @@ def load(
     )
     model.training_sections = tuple(config["training_sections"])
     model.genes_rule = config.get("genes_rule", "")
+    model.depth_knots = tuple(config.get("depth_knots", ()))
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
@@ -118,6 +119,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "patch": {"size": model.patch.size, "um_per_px": model.patch.um_per_px, "context": model.patch.context},
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
+        "depth_knots": list(model.depth_knots),
         "encoder": None if encoder is None else encoder_record(model),
         "training_sections": list(model.training_sections),
         "history": model.history.astype(object).where(model.history.notna(), None).values.tolist(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sthisto.models._data import Prediction, SectionInput, TrainingSection
 from sthisto.models._features import section_fingerprints
 
 _SMALLEST_SPREAD = 1e-6
+_LEAST_SHARE = 0.25
 
 
 class CombinedModel(ExpressionModel):
@@ -25,11 +25,18 @@ class CombinedModel(ExpressionModel):
     Each prediction is centred and scaled, gene by gene, by the mean and the standard deviation of what that model
     predicts for the training spots (for models that retrieve: from other sections where there are any). The mean of
     these is brought back to the expression's scale with the training mean of the gene and the mean of the models'
-    standard deviations, so that it is as far from the mean as the models dare to be. A subclass names its members
-    in `_plan`.
+    standard deviations, so that it is as far from the mean as the models dare to be. A standard deviation below a
+    quarter of the largest among the models counts as that quarter: one that retrieves from other sections predicts a
+    constant for a gene of a tissue that a single section has, and dividing by it would blow up what it says of a new
+    one. A subclass names its members in `_plan`.
     """
 
     _members: list[ExpressionModel]
+
+    @classmethod
+    def has_epochs(cls) -> bool:
+        """Return True: members with epochs choose theirs by the validation spots, the others learn from these too."""
+        return True
 
     @abstractmethod
     def _plan(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
@@ -59,7 +66,7 @@ class CombinedModel(ExpressionModel):
         self._build()
         histories = []
         for number, member in enumerate(self._members):
-            member.fit([_for_member(section, member) for section in sections], seed=seed + number)
+            member.fit(sections, seed=seed + number)
             histories.append(member.history)
         self.history = _mean_history(histories)
         self._mean = stack(sections, "train").mean(axis=0)
@@ -84,7 +91,8 @@ class CombinedModel(ExpressionModel):
 
     def _combine(self, expression: np.ndarray) -> np.ndarray:
         """Combine (n_members, n_spots, n_genes) to (n_spots, n_genes)."""
-        scaled = (expression - self._centre[:, None]) / np.maximum(self._spread, _SMALLEST_SPREAD)[:, None]
+        least = np.maximum(_LEAST_SHARE * self._spread.max(axis=0), _SMALLEST_SPREAD)
+        scaled = (expression - self._centre[:, None]) / np.maximum(self._spread, least)[:, None]
         weights = self._weights()
         spread = np.tensordot(weights, self._spread, axes=1)
         return np.asarray(self._mean + spread * np.tensordot(weights, scaled, axes=1), dtype=np.float32)
@@ -147,13 +155,6 @@ class CombinedModel(ExpressionModel):
 def _of_member(state: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
     prefix = f"{number}."
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _for_member(section: TrainingSection, member: ExpressionModel) -> TrainingSection:
-    """Let members without epochs learn from the validation spots too, which the others only choose an epoch by."""
-    if hasattr(type(member).Options, "max_epochs"):
-        return section
-    return replace(section, train=section.used, validation=np.empty(0, dtype=np.int64))
 
 
 def _mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:

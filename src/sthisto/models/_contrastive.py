@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sthisto._patches import PatchSource
 from sthisto.models._augment import augment
 from sthisto.models._base import stack
 from sthisto.models._data import SectionInput, TrainingSection
@@ -20,7 +19,7 @@ from sthisto.models._features import Features, extract
 from sthisto.models._gather import Gather
 from sthisto.models._harmony import Correction, correct, fit_harmony, split_state
 from sthisto.models._inference import Batches
-from sthisto.models._patch_store import read_patches
+from sthisto.models._patch_store import read_training_patches
 from sthisto.models._retrieval_model import RetrievalModel
 from sthisto.models._train import Batch, Interrupted, Training, seeded, train
 from sthisto.nn import contrastive_loss
@@ -110,7 +109,7 @@ class ContrastiveModel(RetrievalModel):
     def _rows(self, sections: Sequence[TrainingSection], rows: str) -> Batch:
         """Return what the image side sees of the "train" or "validation" rows, and their expression."""
         if self.options.finetune:
-            images = read_patches([_patches(section.inputs, getattr(section, rows)) for section in sections])
+            images = read_training_patches(sections, rows)
         else:
             features = [extract(section.inputs, self.encoder).values for section in sections]
             images = np.concatenate([f[getattr(s, rows)] for f, s in zip(features, sections, strict=True)])
@@ -154,13 +153,6 @@ class ContrastiveModel(RetrievalModel):
         self._module.load_state_dict(dict(state))
         if self._module.encoder is not None:
             self._encoder = self._module.encoder
-
-
-def _patches(section: SectionInput, rows: np.ndarray) -> PatchSource:
-    if len(section.patches) > 1:
-        msg = "finetune=True trains on the patch alone; leave out `context`."
-        raise ValueError(msg)
-    return section.patches[0].subset(rows)
 
 
 def _check_pairs(sections: Sequence[TrainingSection], batch_size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def torch_device() -> torch.device:
     if device is not None:
         return torch.device(device)
     accelerator, devices = resolve_device(settings.device)
+    if accelerator == "cuda" and devices is None and "LOCAL_RANK" in os.environ:
+        devices = [int(os.environ["LOCAL_RANK"])]  # torchrun and Fabric number a node's processes by their GPU
     return torch.device(accelerator, devices[0]) if devices else torch.device(accelerator)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, cast
 
 import numpy as np
 import timm
 import timm.data
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sthisto._digest import digest_arrays
@@ -103,14 +106,15 @@ class Encoder(nn.Module):
         return n_features
 
     def digest(self) -> str:
-        """Return a digest of the weights and of everything else that decides the features."""
+        """Return a digest of what decides the features: weights, architecture as its `repr` tells it, normalisation."""
         arrays = {key: _as_numpy(value) for key, value in self.module.state_dict().items()}
         constants = {
             "mean": self.mean.cpu().numpy(),
             "std": self.std.cpu().numpy(),
             "input_size": np.array(self.input_size or 0),
         }
-        return digest_arrays(arrays | constants, type(self.module).__name__)
+        kind = type(self.module)
+        return digest_arrays(arrays | constants, f"{kind.__module__}.{kind.__qualname__}", repr(self.module))
 
 
 def _as_numpy(value: Tensor) -> np.ndarray:
@@ -152,10 +156,14 @@ def load_encoder(
     Raises
     ------
     ValueError
-        timm has no encoder of that name.
+        timm has no encoder of that name, local weights do not fit it or are no plain tensors, or weights were given
+        for a module.
     RuntimeError
         Pretrained weights could not be loaded. There is no silent fallback to random ones.
     """
+    if weights is not None and not isinstance(image_encoder, str):
+        msg = "Weights are for a named architecture; a module has its own. Leave out encoder_weights."
+        raise ValueError(msg)
     if isinstance(image_encoder, Encoder):
         return image_encoder
     if isinstance(image_encoder, nn.Module):
@@ -201,7 +209,7 @@ def _build(name: str, weights: str | Path | None, seed: int, arguments: dict[str
             torch.manual_seed(seed)
             return timm.create_model(name, pretrained=False, **arguments)
     if weights is not None:
-        return timm.create_model(name, pretrained=False, checkpoint_path=str(_checked(weights)), **arguments)
+        return _load_local(timm.create_model(name, pretrained=False, **arguments), _checked(weights))
     try:
         return timm.create_model(name, pretrained=True, **arguments)
     except (OSError, RuntimeError, ValueError) as error:
@@ -226,6 +234,26 @@ def _checked(weights: str | Path) -> Path:
         msg = f"There are no encoder weights at {path}."
         raise FileNotFoundError(msg)
     return path
+
+
+def _load_local(module: Any, path: Path) -> nn.Module:
+    """Load safetensors or a state dict of torch, whose classifier is left out; nothing in the file is run."""
+    try:
+        stored = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
+        heads = module.pretrained_cfg.get("classifier") or ()
+        heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        module.load_state_dict({key: value for key, value in stored.items() if not key.startswith(heads)})
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
+        msg = f"The weights in {path} could not be loaded into {type(module).__name__}: {error}"
+        raise ValueError(msg) from error
+    return cast("nn.Module", module)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("state_dict", "model"):
+        stored = stored.get(name, stored)
+    return dict(stored)
 
 
 def _load_packaged(architecture: str) -> nn.Module:

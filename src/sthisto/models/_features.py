@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from sthisto._digest import fingerprints
-from sthisto._patches import PatchSource
+from sthisto._patches import PatchSource, read_once
 from sthisto._settings import settings
 from sthisto.models import _feature_cache
 from sthisto.models._data import SectionInput
@@ -38,12 +38,17 @@ class Features:
 
 def extract(section: SectionInput, encoder: Encoder) -> Features:
     """Return the features of all spots of a section; what was encoded before comes from memory or the cache."""
-    identity = f"{encoder.digest()}-{settings.precision}"
+    identity = features_identity(encoder)
     if identity not in section.known:
-        parts = [_extract(source, encoder, identity, section.name) for source in section.patches]
+        parts = [_extract(source, encoder, identity, section.name) for source in read_once(section.patches)]
         section.known[identity] = Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
     features: Features = section.known[identity]
     return features
+
+
+def features_identity(encoder: Encoder) -> str:
+    """Return what features of an encoder are found by, beside the patches."""
+    return f"{encoder.digest()}-{settings.precision}"
 
 
 def section_fingerprints(section: SectionInput) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from sthisto._logging import logger
 from sthisto._patches import PatchSource
 from sthisto._settings import settings
+from sthisto.models._data import TrainingSection
 
 
 def read_patches(sources: Sequence[PatchSource]) -> np.ndarray:
@@ -27,6 +28,20 @@ def read_patches(sources: Sequence[PatchSource]) -> np.ndarray:
             patches[start + index] = batch
         start += len(source)
     return patches
+
+
+def read_training_patches(sections: Sequence[TrainingSection], rows: str) -> np.ndarray:
+    """Return the patches of the "train" or "validation" rows of all sections, as `read_patches`.
+
+    Raises
+    ------
+    ValueError
+        There is more than one width of context: an encoder is trained on the patch alone.
+    """
+    if any(len(section.inputs.patches) > 1 for section in sections):
+        msg = "finetune=True trains on the patch alone; leave out `context`."
+        raise ValueError(msg)
+    return read_patches([section.inputs.patches[0].subset(getattr(section, rows)) for section in sections])
 
 
 def _allocate(shape: tuple[int, ...]) -> np.ndarray:

@@ -63,6 +63,12 @@ class RetrievalModel(ExpressionModel):
             }
         )
 
+    def fingerprint(self, section: str, spot: int) -> int:
+        """Return what a training spot, by its section's name and its position there, is recognised by; 0 is nothing."""
+        number = self.training_sections.index(section)
+        (row,) = np.flatnonzero((self._section_of == number) & (self._row_of == spot))
+        return int(self._fingerprint[row])
+
     def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         features = extract(section, self.encoder)
         found, excluded = self._retrieve(features, exclude)

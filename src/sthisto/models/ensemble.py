@@ -32,7 +32,7 @@ class EnsembleOptions:
     def __post_init__(self) -> None:
         from sthisto.models import METHODS
 
-        trained = [name for name, cls in METHODS.items() if is_trained(cls) and not issubclass(cls, CombinedModel)]
+        trained = [name for name, cls in METHODS.items() if cls.has_epochs() and not issubclass(cls, CombinedModel)]
         check_choice(self.member, trained, name="method, where n_models is given,")
         if self.n_models < 2:
             msg = f"`n_models` must be at least 2, found {self.n_models}. Leave it out for a single model."
@@ -51,11 +51,6 @@ class Ensemble(CombinedModel):
 
     def _plan(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         return [(self.options.member, self.options.options)] * self.options.n_models
-
-
-def is_trained(cls: type[ExpressionModel]) -> bool:
-    """Return whether a method is trained in epochs, from a seed, with validation spots that choose the epoch."""
-    return hasattr(cls.Options, "max_epochs")
 
 
 def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[ExpressionModel], Any]:

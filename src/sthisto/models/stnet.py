@@ -14,7 +14,8 @@ from sthisto.models._augment import augment, check_stain_jitter, symmetries
 from sthisto.models._base import Exclude, ExpressionModel, stack
 from sthisto.models._data import Prediction, SectionInput, TrainingSection
 from sthisto.models._encoders import Encoder
-from sthisto.models._features import extract, section_fingerprints
+from sthisto.models._features import Features, extract, features_identity
+from sthisto.models._patch_store import read_training_patches
 from sthisto.models._train import Batch, Gather, Training, seeded, train
 
 
@@ -117,8 +118,7 @@ class STNet(ExpressionModel):
         with seeded(seed):
             if o.finetune:
                 self._encoder = deepcopy(self.encoder)
-            images = [self._images(section.inputs) for section in sections]
-            data, validation = _rows(sections, images, "train"), _rows(sections, images, "validation")
+            data, validation = self._rows(sections, "train"), self._rows(sections, "validation")
             n_features = self.encoder.n_features(self.patch.size) if o.finetune else int(data[0].shape[1])
             self._module = LinearOutputs(n_features, len(self.genes), self.encoder if o.finetune else None)
             if not o.finetune:
@@ -142,26 +142,36 @@ class STNet(ExpressionModel):
             image = augment(image, stain=self.options.stain_jitter)
         return nn.functional.mse_loss(gather(module(image)), gather(expression))
 
-    def _images(self, section: SectionInput) -> np.ndarray:
-        """Return what is trained on: all patches, or the features of the frozen encoder."""
-        if not self.options.finetune:
-            return self.embed(section)
-        if len(section.patches) > 1:
-            msg = "finetune=True trains on the patch alone; leave out `context`."
-            raise ValueError(msg)
-        return section.patches[0].read()
+    def _rows(self, sections: Sequence[TrainingSection], rows: str) -> Batch:
+        """Return patches or frozen features of the "train" or "validation" rows, and their expression."""
+        if self.options.finetune:
+            images = read_training_patches(sections, rows)
+        else:
+            images = np.concatenate([self.embed(section.inputs)[getattr(section, rows)] for section in sections])
+        return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
 
     def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         self._module.cpu().eval()
+        features = self._features(section)
         with torch.inference_mode():
-            features = torch.from_numpy(self.embed(section))
-            expression = self._module.outputs((features - self._module.centre) / self._module.scale)
-        return Prediction(expression=expression.numpy(), seen=self.seen(section_fingerprints(section)))
+            values = torch.from_numpy(features.values)
+            expression = self._module.outputs((values - self._module.centre) / self._module.scale)
+        return Prediction(expression=expression.numpy(), seen=self.seen(features.fingerprint))
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the features of each spot, (n_spots, n_features) float32, the mean over the symmetries."""
-        views = list(symmetries(section)) if self.options.symmetries else [section]
-        return np.asarray(np.mean([extract(view, self.encoder).values for view in views], axis=0), dtype=np.float32)
+        return self._features(section).values
+
+    def _features(self, section: SectionInput) -> Features:
+        if not self.options.symmetries:
+            return extract(section, self.encoder)
+        identity = f"{features_identity(self.encoder)}-symmetries"
+        if identity not in section.known:
+            views = [extract(view, self.encoder) for view in symmetries(section)]
+            mean = np.stack([view.values for view in views]).mean(axis=0)
+            section.known[identity] = Features(np.asarray(mean, dtype=np.float32), views[0].fingerprint)
+        features: Features = section.known[identity]
+        return features
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights of the outputs, and of the encoder where it was trained."""
@@ -174,8 +184,3 @@ class STNet(ExpressionModel):
         self._module.load_state_dict(dict(state))
         if encoder is not None:
             self._encoder = encoder
-
-
-def _rows(sections: Sequence[TrainingSection], images: Sequence[np.ndarray], rows: str) -> Batch:
-    chosen = [image[getattr(section, rows)] for section, image in zip(sections, images, strict=True)]
-    return torch.from_numpy(np.concatenate(chosen)), torch.from_numpy(stack(sections, rows))

@@ -15,7 +15,7 @@ from sthisto.metrics import gene_correlation_agreement
 from sthisto.pl._furniture import TICK_SIZE, color_bar, figure_of, place, set_title
 from sthisto.pl._strips import given_axes
 from sthisto.pl._style import new_figure
-from sthisto.pl._values import Scored, choose_sections, predicted_sections, read_scored
+from sthisto.pl._values import Scored, choose_sections, predicted_sections, read_scored, within_sections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +105,7 @@ def gene_correlation(
     if min(scored.truth.shape) < 3:
         msg = f"{scored.truth.shape[0]} spots and {scored.truth.shape[1]} genes: at least three of each are needed."
         raise ValueError(msg)
-    centred = {title: _centred(values, scored.section) for title, values in _matrices(scored).items()}
+    centred = {title: within_sections(values, scored.section) for title, values in _matrices(scored).items()}
     matrices = {title: _correlations(values) for title, values in centred.items()}
     order = _hierarchical_order(matrices["Measured"])
     figure, axes = _axes(ax, len(matrices), scored.genes, figsize, dpi)
@@ -124,14 +124,6 @@ def gene_correlation(
 
 def _matrices(scored: Scored) -> dict[str, np.ndarray]:
     return {"Measured": scored.truth, **scored.guesses}
-
-
-def _centred(values: np.ndarray, section: np.ndarray) -> np.ndarray:
-    """Take each section's mean off every gene."""
-    centred = values.astype(float)
-    for number in np.unique(section):
-        centred[section == number] -= centred[section == number].mean(axis=0)
-    return centred
 
 
 def _correlations(values: np.ndarray) -> np.ndarray:

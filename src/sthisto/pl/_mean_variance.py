@@ -13,14 +13,13 @@ from sthisto.metrics import mean_proportions, sd_proportions
 from sthisto.pl._furniture import TICK_SIZE, figure_of, ink
 from sthisto.pl._inset import draw_zoom
 from sthisto.pl._style import METHOD_COLORS, cycle, grid_of_axes, tidy
-from sthisto.pl._values import choose_sections, predicted_sections, read_scored
+from sthisto.pl._values import choose_sections, predicted_sections, read_scored, within_sections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-_STATISTICS = {"Share of the mean (%)": mean_proportions, "Share of the s.d. (%)": sd_proportions}
 _MANY = 2000
 _FEW = 20
 
@@ -42,10 +41,11 @@ def mean_variance(
 ) -> Figure:
     """Show each gene's share of the mean and of the spread, measured and predicted, over ranked genes.
 
-    The first row shows every gene's mean as a share of the sum of all means, the second its standard deviation as a
-    share of the sum of all standard deviations, with genes ranked by the measured value. A method that predicts the
-    mean of every spot keeps the first and loses the second. The legend gives slope and R² of the line through
-    predicted against measured shares; an inset enlarges the middle tenth of the genes, where most of the points are.
+    The first row shows every gene's mean as a share of the sum of all means, the second its standard deviation within
+    sections as a share of the sum of all standard deviations, with genes ranked by the measured value. A method that
+    predicts the mean of every spot keeps the first and loses the second. The legend gives slope and R² of the line
+    through predicted against measured shares; an inset enlarges the middle tenth of the genes, where most of the points
+    are.
 
     Parameters
     ----------
@@ -108,7 +108,11 @@ def mean_variance(
     n = len(keys)
     axes = grid_of_axes(ax, 2, n, figsize or (max(3.6, 2.9 * n), 4.6), dpi)
     colors = dict(zip(scored.guesses, cycle(METHOD_COLORS, n), strict=True))
-    for row, (label, statistic) in zip(axes, _STATISTICS.items(), strict=True):
+    statistics = {
+        "Share of the mean (%)": mean_proportions,
+        "Share of the s.d. (%)": lambda values: sd_proportions(within_sections(values, scored.section)),
+    }
+    for row, (label, statistic) in zip(axes, statistics.items(), strict=True):
         measured = 100 * statistic(scored.truth)
         for panel, (title, values) in zip(row, scored.guesses.items(), strict=True):
             name = title if scored.honest else f"{title} (trained on)"

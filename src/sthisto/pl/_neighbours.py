@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthisto._digest import fingerprints
 from sthisto._sections import Section, read_sections
 from sthisto._validate import check_positive, listed
 from sthisto.get._neighbours import of_section
@@ -76,6 +77,8 @@ def neighbours(
     ------
     KeyError
         There is no such spot, or `reference` lacks a training section.
+    ValueError
+        A section has the name of a training section and is another one.
     TypeError
         The method retrieves no spots.
 
@@ -107,7 +110,7 @@ def neighbours(
         raise KeyError(msg)
     patches = [(f"Spot {spot}", _patch(section, position, model))]
     for name, row, cosine in nearest[["training_section", "training_spot", "cosine"]].itertuples(index=False):
-        patches.append((f"{name}, cos {cosine:.2f}", _patch(bank[name], int(row), model)))
+        patches.append((f"{name}, cos {cosine:.2f}", _training_patch(bank[name], int(row), model)))
     return _draw(patches, figsize, dpi, ax)
 
 
@@ -119,6 +122,20 @@ def _find(sections: Sequence[Section], spot: str) -> tuple[Section, int]:
     names = [name for section in sections for name in section.table.obs_names[section.rows[:3]]]
     msg = f"No spot on tissue is called {spot!r}; spots are called {listed(names, 6)}."
     raise KeyError(msg)
+
+
+def _training_patch(section: Section, position: int, model: Any) -> np.ndarray:
+    """Return the patch of a training spot; raise ValueError where the data hold another spot under its name."""
+    patch = _patch(section, position, model) if position < len(section) else np.zeros((1, 1, 3), dtype=np.uint8)
+    expected = model.fingerprint(section.name, position)
+    is_first = min(model.patch.context) == model.patch.context[0]  # which the model recognises its spots by
+    if expected and is_first and int(fingerprints(patch[None])[0]) != expected:
+        msg = (
+            f"Section {section.name!r} of these data is not the one of that name that the model was fitted on: its "
+            f"spot {position} looks otherwise. Pass reference=… with the data that it was fitted on."
+        )
+        raise ValueError(msg)
+    return patch
 
 
 def _patch(section: Section, position: int, model: ExpressionModel) -> np.ndarray:

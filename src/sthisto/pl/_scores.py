@@ -10,7 +10,7 @@ import pandas as pd
 
 from sthisto import get
 from sthisto._constants import KEY
-from sthisto._validate import check_choice
+from sthisto._validate import check_choice, listed
 from sthisto.get._record import as_keys
 from sthisto.pl._furniture import TICK_SIZE, figure_of, ink
 from sthisto.pl._style import GREY, METHOD_COLORS, cycle, grid_of_axes, tidy
@@ -83,25 +83,33 @@ def scores(
     check_choice(metric, _NAMES, name="metric")
     keys = as_keys(key_added)
     table = get.scores(sdata, key_added=keys, table_key=table_key)
-    _check_alike(table, keys)
+    columns = ["method", "section", "gene"]
+    table = table.groupby(columns, sort=False, as_index=False).mean(
+        numeric_only=True
+    )  # of seeds, where there are several
+    _check_alike(table)
     summary = get.scores(sdata, key_added=keys, by="section", table_key=table_key)
     n_sections = table["section"].nunique()
-    width = 3.4 + max(2.6, 0.6 + 0.34 * n_sections * len(keys))
+    methods = list(table["method"].unique())
+    width = 3.4 + max(2.6, 0.6 + 0.34 * n_sections * len(methods))
     axes = grid_of_axes(ax, 1, 2, figsize or (width, 2.9), dpi)[0]
-    colors = dict(zip(table["method"].unique(), cycle(METHOD_COLORS, len(keys)), strict=True))
+    colors = dict(zip(methods, cycle(METHOD_COLORS, len(methods)), strict=True))
     _ranked(axes[0], table, metric, colors)
     _distributions(axes[1], table, summary, metric, colors)
     return figure_of(axes[0])
 
 
-def _check_alike(table: pd.DataFrame, keys: Sequence[str]) -> None:
-    spots = {key: part.set_index(["section", "gene"])["n_spots"].sort_index() for key, part in table.groupby("key")}
-    first = spots[keys[0]]
-    unlike = [key for key in keys if not spots[key].equals(first)]
+def _check_alike(table: pd.DataFrame) -> None:
+    spots = {
+        name: part.set_index(["section", "gene"])["n_spots"].sort_index()
+        for name, part in table.groupby("method", sort=False)
+    }
+    (name, first), *others = spots.items()
+    unlike = [other for other, own in others if not own.equals(first)]
     if unlike:
         msg = (
-            f"{unlike} were not scored on the same sections, genes and spots as {keys[0]!r}, so their scores can't "
-            "be compared. Fit them with the same genes and split, and call sth.tl.evaluate for each."
+            f"{listed(unlike)} were not scored on the same sections, genes and spots as {name!r}, so their scores "
+            "can't be compared. Fit them with the same genes and split, and call sth.tl.evaluate for each."
         )
         raise ValueError(msg)
 

@@ -58,10 +58,15 @@ class View:
         ax.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal", anchor="N")
         ax.spines[:].set(linewidth=0.4, color="0.6")
 
-    def draw_spots(self, ax: Axes, values: np.ndarray, *, cmap: str | Colormap, norm: Normalize) -> ScalarMappable:
-        """Draw a disc for every spot with a value, rasterised where the figure is saved as vectors."""
+    def draw_spots(
+        self, ax: Axes, values: np.ndarray, *, cmap: str | Colormap, norm: Normalize, classes: bool = False
+    ) -> ScalarMappable:
+        """Draw a disc for every spot with a value, rasterised where the figure is saved as vectors.
+
+        Very many spots become one picture, in which a pixel has the mean of its spots, or with `classes` the first.
+        """
         if len(values) >= RASTER_FROM:
-            picture = self._averaged(values)
+            picture = self._picture(values, classes=classes)
             left, top, right, bottom = self.box
             return ax.imshow(
                 picture, extent=(left, right, bottom, top), cmap=cmap, norm=norm, zorder=2, interpolation="nearest"
@@ -88,10 +93,10 @@ class View:
         """Draw each spot in the colour of its class; those with code -1 are left out."""
         values = np.where(codes < 0, np.nan, codes).astype(float)
         norm = Normalize(-0.5, len(colors) - 0.5)
-        return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm)
+        return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm, classes=True)
 
-    def _averaged(self, values: np.ndarray) -> np.ma.MaskedArray:
-        """Return the mean of the known values in each pixel, spread to the spots' size: (rows, columns), masked."""
+    def _picture(self, values: np.ndarray, *, classes: bool) -> np.ma.MaskedArray:
+        """Return the known values in each pixel, spread to the spots' size: (rows, columns), masked beyond."""
         import datashader as ds
         from datashader.transfer_functions import spread
 
@@ -101,12 +106,13 @@ class View:
         known = np.isfinite(values)
         x, y = self.section.centres[known].T
         canvas = ds.Canvas(columns, rows, x_range=(left, right), y_range=(top, bottom))
-        mean = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[known]}), "x", "y", ds.mean("value"))
+        reduction = ds.first("value") if classes else ds.mean("value")
+        drawn = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[known]}), "x", "y", reduction)
         radius = self.diameter / 2 / step
         if (reach := int(radius)) > 0:
             around = np.arange(-reach, reach + 1)
-            mean = spread(mean, mask=np.hypot(*np.meshgrid(around, around)) <= radius, how="source")
-        return np.ma.masked_invalid(mean.to_numpy())
+            drawn = spread(drawn, mask=np.hypot(*np.meshgrid(around, around)) <= radius, how="source")
+        return np.ma.masked_invalid(drawn.to_numpy())
 
 
 def view(section: Section, *, max_size: int = 1000) -> View:

@@ -220,6 +220,14 @@ def read_scored(
     )
 
 
+def within_sections(values: np.ndarray, section: np.ndarray) -> np.ndarray:
+    """Take each section's mean off every gene, so that differences between sections count as nothing."""
+    centred = values.astype(float)
+    for number in np.unique(section):
+        centred[section == number] -= centred[section == number].mean(axis=0)
+    return centred
+
+
 def shared_genes(tables: Sequence[AnnData], keys: Sequence[str], symbols: str | None) -> list[str]:
     """Return the genes that every method predicts in every table, in the order of the first."""
     sets = [modelled_genes(table, key, symbols) for table in tables for key in keys]

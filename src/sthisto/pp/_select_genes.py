@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from sthisto._constants import SELECTED_GENES, TRAIN
+from sthisto._constants import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES, TRAIN
 from sthisto._expression import looks_like_counts
 from sthisto._roles import read_roles
 from sthisto._sections import Section, read_sections
-from sthisto._tables import apply, gene_names, gene_positions, read_rows, var_updates
+from sthisto._tables import apply, gene_names, gene_positions, read_rows, uns_updates, var_updates
 from sthisto._validate import check_positive
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def select_genes(
 
     Returns
     -------
-    None. Writes ``var["sthisto_selected"]``, which `tl.fit` uses.
+    None. Writes ``var["sthisto_selected"]``, which `tl.fit` uses, and ``uns["sthisto_selected"]``, the rule. `pp.split`
+    removes a choice of highly variable genes, which its test spots took part in: call it first.
 
     Raises
     ------
@@ -75,8 +76,12 @@ def select_genes(
     chosen = choose_genes(
         sections, read_roles(sections), genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols
     )
+    selected = np.ones(len(chosen), dtype=bool)
     apply(
-        var_updates(sections, SELECTED_GENES, np.ones(len(chosen), dtype=bool), genes=chosen, gene_symbols=gene_symbols)
+        [
+            *var_updates(sections, SELECTED_GENES, selected, genes=chosen, gene_symbols=gene_symbols),
+            *uns_updates(sections, SELECTED_GENES, {"rule": GENES_GIVEN if genes is not None else GENES_VARIABLE}),
+        ]
     )
 
 

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sthisto._constants import SPLIT, TEST, TRAIN, VALIDATION
+from sthisto._constants import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._folds import near
 from sthisto._logging import logger
 from sthisto._sections import Section, read_sections
 from sthisto._split import spatial_blocks
-from sthisto._tables import apply, obs_updates
+from sthisto._tables import Update, apply, obs_updates, removals
 from sthisto._validate import check_choice, check_key, listed
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+_DEFAULT_PATCH = 224.0
 
 
 def split(
@@ -26,7 +28,7 @@ def split(
     by: Literal["patient", "section", "block"] = "patient",
     test: float | Sequence[str] = 0.25,
     validation: float = 0.1,
-    margin: float = 0.0,
+    margin: float | None = None,
     patient_key: str | None = None,
     seed: int = 0,
     image_key: str | Mapping[str, str] | None = None,
@@ -50,8 +52,9 @@ def split(
     validation
         Share of each training section's spots, in spatial blocks, that choose the epoch.
     margin
-        For by="block", the width in px of the image's full resolution that a model sees around a spot: the patch with
-        its widest context. Training spots whose patch shares pixels with that of a test spot are left out.
+        For by="block", the width in px of the image's full resolution that a model will see around a spot: the patch
+        with its widest context. Training spots whose patch shares pixels with that of a test spot are left out. None
+        is 224 px, the default patch without context; `tl.fit` says where that is too little.
     patient_key
         Column of ``obs`` that names the patient. It is needed by "patient"; for "section" and "block" it serves to
         warn that a patient stands on both sides.
@@ -63,7 +66,8 @@ def split(
     Returns
     -------
     None. Writes ``obs["sthisto_split"]``: "train", "val" or "test"; missing for spots left out (off tissue, outside the
-    image, in the margin, or of regions that `shapes_key` leaves out).
+    image, in the margin, or of regions that `shapes_key` leaves out). Removes highly variable genes that
+    `pp.select_genes` chose before, when test spots took part.
 
     Raises
     ------
@@ -82,7 +86,7 @@ def split(
     if not 0 <= validation < 1:
         msg = f"`validation` must be a share of at least 0 and below 1, found {validation!r}."
         raise ValueError(msg)
-    if margin < 0 or (margin and by != "block"):
+    if margin is not None and (margin < 0 or by != "block"):
         msg = f"`margin` is a width in px of at least 0, for by='block' alone; found {margin!r} with by={by!r}."
         raise ValueError(msg)
     sections = read_sections(
@@ -103,13 +107,25 @@ def split(
         tested = _drawn_names(names, test, by, seed)
         held_out = [np.full(len(section), name in tested) for section, name in zip(sections, names, strict=True)]
     roles = [
-        _roles(section, out, validation, seed + i, margin)
+        _roles(section, out, validation, seed + i, _DEFAULT_PATCH if margin is None else margin)
         for i, (section, out) in enumerate(zip(sections, held_out, strict=True))
     ]
     _check_sides(roles)
     if by != "patient":
         _warn_of_shared_patients(patients, held_out)
-    apply(obs_updates(sections, SPLIT, roles))
+    apply([*obs_updates(sections, SPLIT, roles), *_outdated_genes(sections)])
+
+
+def _outdated_genes(sections: Sequence[Section]) -> list[Update]:
+    """Remove a choice of highly variable genes that was made before the split, which test spots took part in."""
+    chosen = [one for one in sections if one.table.uns.get(SELECTED_GENES, {}).get("rule") == GENES_VARIABLE]
+    if chosen:
+        logger.warning(
+            "The highly variable genes in var[%r] were chosen before this split, from test spots too: they are "
+            "removed. Call sth.pp.select_genes again, or leave the choice to sth.tl.fit.",
+            SELECTED_GENES,
+        )
+    return [*removals(chosen, "var", [SELECTED_GENES]), *removals(chosen, "uns", [SELECTED_GENES])]
 
 
 def _patient(section: Section, patient_key: str) -> str:

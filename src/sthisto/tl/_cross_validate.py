@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sthisto import __version__
+from sthisto._constants import GENES_GIVEN, GENES_VARIABLE
 from sthisto._sections import as_cohort, read_sections
 from sthisto._tables import apply, uns_updates
 from sthisto._validate import check_choice, check_positive
@@ -67,7 +68,7 @@ def cross_validate(
         As for `tl.evaluate`.
     out
         Folder that keeps each finished fold in a file. Called again after it was killed, it goes on with the next. A
-        file is used only where data, fold, method, seed and all arguments are the same.
+        file is used only where counts, fold, method, seed and all arguments are the same; pixels are not looked at.
     key_added
         Key of ``uns`` that is written.
     **fit_arguments
@@ -109,12 +110,16 @@ def cross_validate(
     own = dict(options or {})
     for name in own:
         check_choice(name, names, name="options")
-    if refused := [name for name in _OWN if name in fit_arguments]:
+    if refused := [name for name in _OWN if name in fit_arguments or any(name in one for one in own.values())]:
         msg = f"`{refused[0]}` is no argument here: each fold, method and seed has its own."
+        raise TypeError(msg)
+    if refused := [name for name in PLACE if any(name in one for one in own.values())]:
+        msg = f"`{refused[0]}` is the same for all methods: pass it as an argument, not among the options of one."
         raise TypeError(msg)
     place = {name: fit_arguments.get(name) for name in PLACE}
     sections = read_sections(sdata, **place)
-    folds = make_folds(sections, groups, n_folds, patient_key, seen_width(sections, names, fit_arguments))
+    width = seen_width(sections, {name: {**fit_arguments, **own.get(name, {})} for name in names})
+    folds = make_folds(sections, groups, n_folds, patient_key, width)
     encoder = load_shared_encoder(names, fit_arguments)
     job = Job(as_cohort(sdata), sections, encoder, fit_arguments, counts_layer)
     runs = [Run(fold, name, seed, own.get(name, {})) for fold in folds for name in names for seed in range(seeds)]
@@ -125,7 +130,7 @@ def cross_validate(
         "method": "cross_validate",
         "groups": groups,
         "folds": [fold.name for fold in folds],
-        "genes_rule": "given" if fit_arguments.get("genes") is not None else "highly variable on training spots",
+        "genes_rule": GENES_GIVEN if fit_arguments.get("genes") is not None else GENES_VARIABLE,
         "scores": scores.drop(columns=["seconds_fit", "seconds_predict"]),
         "summary": _summary(scores),
     }

@@ -14,13 +14,22 @@ from sthisto._expression import Normalization, looks_like_counts
 from sthisto._sections import Section, read_sections
 from sthisto._tables import apply, gene_positions, layer_names, modelled_genes, read_rows, uns_updates, var_updates
 from sthisto._validate import check_key
-from sthisto.metrics import depth_pearson, noise_ceiling, pearson, residual_pearson, rmse
+from sthisto.metrics import (
+    DepthSpline,
+    depth_pearson,
+    noise_ceiling,
+    partial_pearson,
+    pearson,
+    residual_pearson,
+    rmse,
+)
 from sthisto.tl._record import read_normalization, read_record
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 N_HIGHEST = 50
+_CORRELATIONS = ("pcc", "pcc_residual", "pcc_partial_depth")
 _CALL = "sth.tl.predict(sdata, model)"
 
 
@@ -105,7 +114,7 @@ def evaluate(
         )
         raise ValueError(msg)
     table = pd.concat(scores, ignore_index=True)
-    by_gene = table.groupby("gene", sort=False)[list(slots.SCORES)].mean()
+    by_gene = _by_gene(table)
     updates = []
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key_added, call=_CALL)
@@ -119,6 +128,16 @@ def evaluate(
                 gene_symbols=record["gene_symbols"] or None,
             )
     apply(updates)
+
+
+def _by_gene(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each gene's scores over sections; its ceiling is the root of the mean reliability.
+
+    The ceiling is NaN for a gene that no section has one for: its intervals include zero.
+    """
+    means = scores.groupby("gene", sort=False)[[*slots.SCORES, "reliability"]].mean()
+    ceiling = np.sqrt(means.pop("reliability").clip(lower=0))
+    return means.assign(ceiling=ceiling.where(means["ceiling"].notna()))
 
 
 def _scored_rows(section: Section, key: str) -> np.ndarray:
@@ -171,6 +190,7 @@ def _score(
             "mean_expression": truth.mean(axis=0).astype(float),
             "pcc": pearson(truth, prediction),
             "pcc_residual": residual_pearson(panel, prediction, totals=totals),
+            "pcc_partial_depth": _beyond_depth(truth, prediction, totals, record.get("depth_knots", ())),
             "rmse": rmse(truth, prediction),
             "ceiling": ceiling.ceiling,
             "reliability": ceiling.reliability,
@@ -178,6 +198,14 @@ def _score(
             "depth_pcc_residual": residual_pearson(panel, depth, totals=totals),
         }
     )
+
+
+def _beyond_depth(truth: np.ndarray, prediction: np.ndarray, totals: np.ndarray, knots: Sequence[float]) -> np.ndarray:
+    """Return the correlation that is left given a spline of the log total count, its knots from the training spots."""
+    if not len(knots):
+        return np.full(truth.shape[1], np.nan)
+    covariates = DepthSpline(tuple(float(knot) for knot in knots)).transform(np.log(totals))
+    return partial_pearson(truth, prediction, covariates)
 
 
 def _counts(section: Section, rows: np.ndarray, normalization: Normalization, counts_layer: str | None) -> sp.csr_array:
@@ -205,7 +233,8 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Columns section, genes ("all modelled", or "top 50": the most expressed in that section), n_genes, n_spots, pcc,
-    pcc_residual, rmse, depth_pcc, depth_pcc_residual, ceiling (root of the mean reliability), share_of_ceiling (mean
+    pcc_residual, pcc_partial_depth (given a spline of the log total count, whose knots are those of the training
+    spots), rmse, depth_pcc, depth_pcc_residual, ceiling (root of the mean reliability), share_of_ceiling (mean
     pcc_residual of the same genes and spots by it, NaN where it is 0).
     """
     rows = []
@@ -215,19 +244,35 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
             sets[f"top {N_HIGHEST}"] = part.nlargest(N_HIGHEST, "mean_expression")
         rows += [{"section": name, "genes": genes, **_means(chosen)} for genes, chosen in sets.items()]
     by_section = pd.DataFrame(rows)
-    overall = by_section.groupby("genes", sort=False).mean(numeric_only=True).reset_index()
+    squared = by_section.assign(ceiling=by_section["ceiling"] ** 2)
+    overall = squared.groupby("genes", sort=False).mean(numeric_only=True).reset_index()
+    overall["ceiling"] = np.sqrt(overall["ceiling"])
+    overall["share_of_ceiling"] = overall["pcc_residual"] / overall["ceiling"].where(overall["ceiling"] > 0)
     overall["n_spots"] = by_section.groupby("genes", sort=False)["n_spots"].sum().to_numpy()
     overall.insert(0, "section", "all")
     return pd.concat([by_section, overall], ignore_index=True).astype({"n_genes": int, "n_spots": int})
 
 
+def _mean_correlation(part: pd.DataFrame, metric: str) -> float:
+    """Average a correlation over genes: 0 where the measurement varies and the prediction does not.
+
+    A method that predicts a constant for all genes has no correlation at all.
+    """
+    scores = part[metric]
+    if scores.isna().all():
+        return float("nan")
+    return float(scores.mask(scores.isna() & part["depth_pcc_residual"].notna(), 0.0).mean())
+
+
 def _means(part: pd.DataFrame) -> dict[str, float]:
-    metrics = ["pcc", "pcc_residual", "rmse", "depth_pcc", "depth_pcc_residual"]
+    metrics = ["rmse", "depth_pcc", "depth_pcc_residual"]
+    correlations = {metric: _mean_correlation(part, metric) for metric in _CORRELATIONS}
     ceiling = float(np.sqrt(max(part["reliability"].mean(), 0.0)))
     return {
         "n_genes": len(part),
         "n_spots": int(part["n_spots"].iloc[0]),
+        **correlations,
         **{metric: float(part[metric].mean()) for metric in metrics},
         "ceiling": ceiling,
-        "share_of_ceiling": float(part["pcc_residual"].mean() / ceiling) if ceiling > 0 else float("nan"),
+        "share_of_ceiling": correlations["pcc_residual"] / ceiling if ceiling > 0 else float("nan"),
     }

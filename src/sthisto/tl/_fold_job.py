@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -76,7 +76,7 @@ class Job:
     def path(self, run: Run, out: Path) -> Path:
         """Return the file that keeps what a run found; another run, data or argument has another file."""
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
-        return out / f"{run.method}-seed{run.seed}-{fold}-{self._digest(run)[:12]}.npz"
+        return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}.npz"
 
     def sides(self, fold: Fold) -> tuple[Withheld, Withheld]:
         """Return the training spots, and the held-out ones without their expression."""
@@ -127,8 +127,10 @@ class Job:
         """Return what changes with anything that the scores of a run depend on, but pixels."""
         arrays: dict[str, np.ndarray] = {}
         for i, section in enumerate(self.sections):
-            counts = read_rows(section, self.arguments.get("layer"))
-            parts = (run.fold.train[i], run.fold.test[i], section.centres, counts.data, counts.indices, counts.indptr)
+            parts = [run.fold.train[i], run.fold.test[i], section.centres, np.array(section.um_per_px or 0.0)]
+            for layer in dict.fromkeys((self.arguments.get("layer"), self.counts_layer)):
+                values = read_rows(section, layer)
+                parts += [values.data, values.indices, values.indptr]
             arrays |= {f"{i}-{j}": np.asarray(part) for j, part in enumerate(parts)}
         names = [name for section in self.sections for name in (section.name, section.image_key)]
         genes = digest_names(str(name) for name in self.sections[0].table.var_names)
@@ -142,7 +144,12 @@ class Job:
 
 
 def _text(value: Any) -> str:
-    return load_encoder(value).digest() if isinstance(value, nn.Module) else repr(value)
+    """Return what tells a value apart, whole: the repr of a long array or index leaves out its middle."""
+    if isinstance(value, nn.Module):
+        return load_encoder(value).digest()
+    if isinstance(value, Mapping):
+        return repr({name: _text(inner) for name, inner in sorted(value.items())})
+    return repr(value if isinstance(value, str) or not isinstance(value, Iterable) else list(value))
 
 
 def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) -> Encoder | None:

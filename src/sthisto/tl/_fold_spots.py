@@ -82,13 +82,20 @@ def _warn_of_patients(sections: Sequence[Section], groups: Sequence[str] | None,
         )
 
 
-def seen_width(sections: Sequence[Section], methods: Sequence[str], arguments: Mapping[str, Any]) -> list[float]:
-    """Return the width in px, of each section, of what the widest method sees around a spot."""
-    context = arguments.get("context") or max(
-        (getattr(METHODS[name], "default_context", (1.0,)) for name in methods), key=max
-    )
+def seen_width(sections: Sequence[Section], arguments: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Return the width in px, of each section, of what the widest method sees around a spot.
+
+    `arguments` are those of `tl.fit`, for each method.
+    """
+    widths = [_width(sections, name, own) for name, own in arguments.items()]
+    return [max(of_section) for of_section in zip(*widths, strict=True)]
+
+
+def _width(sections: Sequence[Section], method: str, arguments: Mapping[str, Any]) -> list[float]:
     spec = patch_spec(
-        sections, patch_size=arguments.get("patch_size", 224), patch_um=arguments.get("patch_um"), context=context
+        sections,
+        patch_size=arguments.get("patch_size", 224),
+        patch_um=arguments.get("patch_um"),
+        context=arguments.get("context") or METHODS[method].default_context,
     )
-    px = [spec.um_per_px / one.um_per_px if spec.um_per_px and one.um_per_px else 1.0 for one in sections]
-    return [spec.size * each * max(spec.context) for each in px]
+    return [spec.width_on(section.um_per_px) for section in sections]

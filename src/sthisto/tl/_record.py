@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sthisto import __version__
 from sthisto import _constants as slots
 from sthisto._expression import Normalization
@@ -39,6 +41,7 @@ def record_updates(
         },
         "normalisation": dict(model.normalization),
         "genes_rule": model.genes_rule,
+        "depth_knots": np.asarray(model.depth_knots, dtype=float),
         "gene_symbols": gene_symbols or "",
         "training_sections": list(model.training_sections),
         "history": model.history,
