@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sthisto import settings
-from sthisto._patches import PatchSource, PatchSpec
+from sthisto._patches import PatchSource, PatchSpec, read_once
 from sthisto._pyramid import Level
 from sthisto._read_ahead import read_ahead
 
@@ -175,3 +175,27 @@ def test_an_error_in_a_chunk_reaches_the_caller(image):
     with pytest.raises(RuntimeError, match="checksum"):
         list(source.batches())
     assert no_thread_is_left()
+
+
+def test_a_level_that_is_needed_twice_is_read_once_where_it_fits(image, monkeypatch):
+    reads = []
+
+    def block(part):
+        reads.append(part.shape)
+        return part
+
+    level = Level(
+        da.from_array(image, chunks=(3, 100, 64)).map_blocks(block, meta=np.empty((0, 0, 0), np.uint8)), np.eye(3)
+    )
+    centres = np.array([[50.0, 60.0], [300.0, 250.0]])
+    narrow, wide = (PatchSource(level, centres, extent=extent, size=32) for extent in (32, 96))
+    expected = [narrow.read(), wide.read()]
+    reads.clear()
+    held = read_once([narrow, wide])
+    n_reads = len(reads)
+    for source, patches in zip(held, expected, strict=True):
+        np.testing.assert_array_equal(source.read(), patches)
+    assert len(reads) == n_reads == 4 * 7
+    assert read_once([narrow])[0].level is level
+    monkeypatch.setattr(settings, "image_memory", 1e-6)
+    assert all(source.level is level for source in read_once([narrow, wide]))

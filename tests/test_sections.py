@@ -6,7 +6,7 @@ import pytest
 import spatialdata as sd
 from builders import Region, as_transformation, draw_marks, grid, make_sdata, similarity
 from spatialdata.models import Image2DModel
-from spatialdata.transformations import Identity, Scale, set_transformation
+from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
 from sthisto._constants import KEY, UM_PER_UNIT
 from sthisto._patches import PatchSpec
@@ -470,3 +470,25 @@ def test_a_section_at_another_resolution_is_resampled_to_that_of_the_model(sdata
     narrow, wide = section.patches(PatchSpec(32, um_per_px=0.5, context=(1, 2)))
     assert (narrow.extent, wide.extent) == (64, 128)
     assert narrow.read().shape == wide.read().shape == (35, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "order"), [("rgb", "rgb"), ("bgr", "rgb"), (["a", "r", "g", "b"], "rgb"), ([0, 1, 2], None)]
+)
+def test_channels_are_taken_by_their_names(names, order):
+    sdata = make_sdata()
+    plain = np.asarray(next(iter(sdata.images.values())).data)
+    stored = {"r": plain[0], "g": plain[1], "b": plain[2], "a": np.full_like(plain[0], 255)}
+    pixels = plain if order is None else np.stack([stored[name] for name in names])
+    sdata.images["image"] = Image2DModel.parse(
+        pixels,
+        dims=("c", "y", "x"),
+        c_coords=list(names),
+        transformations=get_transformation(sdata["image"], get_all=True),
+    )
+    (section,) = read_sections(sdata)
+    np.testing.assert_array_equal(section.image.levels[0].read(0, 20, 0, 30), np.moveaxis(plain[:, :20, :30], 0, -1))
+
+
+def test_a_region_named_twice_counts_once(two_regions):
+    assert [section.name for section in read_sections(two_regions, shapes_key=["A", "A"])] == ["A"]

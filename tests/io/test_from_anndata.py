@@ -173,7 +173,7 @@ def test_pillow_keeps_its_limit_of_size(adata, visium, tmp_path, monkeypatch):
 
 def test_prediction_of_a_converted_section_follows_the_tissue(adata, visium):
     sdata = sth.io.from_anndata(adata, image=visium.image)
-    sth.pp.split(sdata, by="block", test=0.3)
+    sth.pp.split(sdata, by="block", test=0.3, margin=24)
     model = sth.tl.fit(sdata, method="colour", patch_size=24, genes=visium.genes)
     sth.tl.predict(sdata, model)
     sth.tl.evaluate(sdata)

@@ -114,8 +114,9 @@ def test_methods_are_scored_on_the_spots_and_genes_that_all_have(coordinates, rn
     blocks = metrics.spatial_blocks(coordinates, 3)
     found = metrics.bootstrap_pearson(truth, {"a": a, "b": b}, blocks)
     for name, prediction in (("a", a), ("b", b)):
-        expected = metrics.pearson(truth[kept, 2:], prediction[kept, 2:]).mean()
-        assert found[name].value == pytest.approx(expected)
+        by_gene = metrics.pearson(truth[kept, 1:], prediction[kept, 1:])
+        assert np.isnan(by_gene[0]) == (name == "a")
+        assert found[name].value == pytest.approx(np.nan_to_num(by_gene).mean())
     assert np.isfinite(found["a"].low)
 
 
@@ -168,3 +169,16 @@ def test_what_cannot_be_resampled_is_refused(rng):
 def test_scores_of_genes_that_nobody_can_score_are_nan(rng):
     found = metrics.bootstrap_pearson(np.ones((6, 2)), {"m": rng.normal(size=(6, 2))}, [0, 0, 1, 1, 2, 2])["m"]
     assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_a_constant_prediction_of_a_gene_that_varies_scores_zero(coordinates):
+    truth, predictions = simulate(0, smooth=False)
+    half = predictions["a"].copy()
+    half[:, 5:] = 1.0
+    blocks = metrics.spatial_blocks(coordinates, 6)
+    found = metrics.bootstrap_pearson(truth, {"whole": predictions["a"], "half": half}, blocks, n_boot=50)
+    expected = metrics.pearson(truth, half)
+    assert np.isnan(expected[5:]).all()
+    assert found["half"].value == pytest.approx(expected[:5].sum() / 10)
+    less = metrics.paired_difference(truth, {"whole": predictions["a"], "half": half}, blocks, reference="half")
+    assert less["whole"].value == pytest.approx(found["whole"].value - found["half"].value)

@@ -135,3 +135,12 @@ def test_normalised_values_are_refused(noise_counts):
         metrics.noise_ceiling(noise_counts, interval=95)
     with pytest.raises(ValueError, match="n_splits"):
         metrics.noise_ceiling(noise_counts, n_splits=0)
+
+
+def test_spots_without_counts_change_nothing():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.uniform(1, 20, (60, 5)))
+    alone = metrics.noise_ceiling(counts)
+    found = metrics.noise_ceiling(np.concatenate([counts, np.zeros((180, 5), dtype=int)]))
+    for name in ("reliability", "reliability_low", "reliability_high", "ceiling", "overall", "overall_low"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))

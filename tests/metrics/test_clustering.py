@@ -116,3 +116,12 @@ def test_labels_of_too_few_spots_are_refused(groups):
         metrics.cluster_ari(groups[0], ["undetermined"] * 149 + ["tumour"])
     with pytest.raises(ValueError, match="labels"):
         metrics.cluster_ari(groups[0], groups[1][:7])
+
+
+def test_labels_of_every_kind_may_be_missing():
+    import pandas as pd
+
+    x = np.repeat([[0.0, 5.0, 1.0], [9.0, 1.0, 2.0]], 4, axis=0) + np.eye(8, 3)
+    labels = ["tumour"] * 3 + [None] + ["stroma"] * 3 + [None]
+    for dtype in (object, "string", "category"):
+        assert metrics.cluster_ari(x, pd.Series(labels, dtype=dtype)) == 1.0

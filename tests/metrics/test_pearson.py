@@ -168,3 +168,16 @@ def test_per_section_hands_spotwise_arguments_out_by_section(noise_counts, rng):
         metrics.per_section(
             metrics.residual_pearson, noise_counts, prediction, section=section, spotwise={"totals": totals[:9]}
         )
+
+
+def test_sections_may_be_a_column_of_obs():
+    import pandas as pd
+
+    truth, prediction = np.random.default_rng(0).normal(size=(2, 8, 3))
+    expected = metrics.per_section(metrics.pearson, truth, prediction, section=list("AAAABBBB"))
+    for dtype in (object, "category", "string"):
+        found = metrics.per_section(
+            metrics.pearson, truth, prediction, section=pd.Series(list("AAAABBBB"), dtype=dtype)
+        )
+        assert list(found) == ["A", "B"]
+        np.testing.assert_array_equal(found["B"], expected["B"])

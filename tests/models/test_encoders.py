@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from tissue import Pool
 from torch import nn
 
@@ -149,3 +150,35 @@ def test_a_gpu_gives_the_features_of_the_cpu(monkeypatch, precision):
     on_cpu = FrozenEncoder(encoder, "32")(patches(5))
     distance = 1 - torch.cosine_similarity(torch.from_numpy(on_gpu), torch.from_numpy(on_cpu))
     assert distance.max() < (1e-2 if precision == "bf16" else 1e-4)
+
+
+def test_an_encoder_of_another_architecture_has_another_digest():
+    pooled = [Encoder(nn.Sequential(nn.AdaptiveAvgPool2d(n), nn.Flatten()), name="pool") for n in (2, 4)]
+    assert pooled[0].digest() != pooled[1].digest()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "state dict", "wrapped"])
+def test_local_weights_are_loaded_without_their_classifier(kind, tmp_path):
+    whole = timm.create_model("resnet10t")
+    state = whole.state_dict()
+    path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pth")
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state} if kind == "wrapped" else state, path)
+    loaded = load_encoder("resnet10t", weights=path).module.state_dict()
+    assert not any(key.startswith("fc.") for key in loaded)
+    assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+
+
+def test_weights_that_do_not_fit_or_hold_more_than_tensors_are_refused(tmp_path):
+    other = tmp_path / "other.pth"
+    torch.save(timm.create_model("resnet18").state_dict(), other)
+    with pytest.raises(ValueError, match=r"other\.pth could not be loaded into ResNet"):
+        load_encoder("resnet10t", weights=other)
+    code = tmp_path / "code.pth"
+    torch.save({"state_dict": np.random.default_rng}, code)
+    with pytest.raises(ValueError, match=r"code\.pth could not be loaded"):
+        load_encoder("resnet10t", weights=code)
+    with pytest.raises(ValueError, match="a module has its own"):
+        load_encoder(Pool(), weights=other)

@@ -42,3 +42,16 @@ def test_options_of_danet_reach_danet():
 def test_finetuning_is_refused():
     with pytest.raises(ValueError, match="leave out finetune"):
         HybridOptions(finetune=True)
+
+
+def test_a_gene_that_one_section_alone_has_is_not_blown_up():
+    """A member that retrieves from other sections predicts a constant for it in training, and more in a new one."""
+    model = fitted()
+    rng = np.random.default_rng(0)
+    model._mean, model._centre = np.full(2, 0.5), np.full((3, 2), 0.5)
+    model._spread = np.array([[0.0, 0.4], [0.0, 0.4], [0.6, 0.4]])
+    said = 0.5 + rng.uniform(0, 2, (3, 50, 2))
+    combined = model._combine(said)
+    assert combined.min() >= 0.5 - 1e-6
+    assert combined[:, 0].max() <= 2 * said.max()
+    np.testing.assert_allclose(combined[:, 1], said[:, :, 1].T @ model._weights(), rtol=1e-5)

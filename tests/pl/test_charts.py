@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 import sthisto as sth
@@ -115,3 +116,22 @@ def test_no_chart_changes_the_global_style_or_the_data(scored):
     assert set(scored["spots"].uns) == set(before.uns)
     assert list(scored["spots"].obs) == list(before.obs)
     np.testing.assert_array_equal(scored["spots"].layers["sthisto_pred"], before.layers["sthisto_pred"])
+
+
+def test_scores_of_cross_validated_methods_are_means_over_seeds(sdata):
+    table = sdata["spots"]
+    sth.tl.evaluate(sdata)
+    record = dict(table.uns["sthisto"])
+    parts = [
+        (method, seed, shift) for method, shift in (("danet", 0.0), ("ridge", -0.2), ("colour", 0.1)) for seed in (0, 1)
+    ]
+    for name in ("scores", "summary"):
+        record[name] = pd.concat(
+            [record[name].assign(method=m, seed=s, fold="1", pcc=record[name]["pcc"] + d + s) for m, s, d in parts]
+        )
+    table.uns["cv"] = record | {"method": "cross_validate"}
+    figure = sth.pl.scores(sdata, key_added="cv", metric="pcc")
+    drawn = {c.get_label(): c.get_offsets()[:, 1] for c in figure.axes[0].collections}
+    expected = table.uns["sthisto"]["scores"].set_index("gene")["pcc"] + 0.5
+    np.testing.assert_allclose(np.sort(drawn["danet"]), np.sort(expected), rtol=1e-5)
+    np.testing.assert_allclose(np.sort(drawn["ridge"]), np.sort(expected - 0.2), rtol=1e-5)

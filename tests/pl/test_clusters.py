@@ -83,3 +83,18 @@ def test_a_section_without_labels_is_refused(clustered):
     with pytest.raises(ValueError, match="No spot of section 'right'"):
         sth.pl.clusters(clustered)
     assert len(panels(sth.pl.clusters(clustered, sections="left"))) == 2
+
+
+def test_classes_of_very_many_spots_are_never_mixed(monkeypatch):
+    from types import SimpleNamespace
+
+    from matplotlib.figure import Figure
+
+    from sthisto.pl import _spots
+
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(0, 100, (5000, 2))
+    view = _spots.View(SimpleNamespace(centres=centres), np.zeros((1, 1, 3)), (0, 100, 100, 0), (0, 0, 100, 100), 3.0)
+    monkeypatch.setattr(_spots, "RASTER_FROM", 10)
+    picture = view.draw_classes(Figure().subplots(), rng.choice([0, 2], 5000), ["r", "g", "b"]).get_array()
+    assert set(np.unique(picture.compressed())) == {0.0, 2.0}

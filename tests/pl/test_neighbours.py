@@ -57,3 +57,11 @@ def test_unknown_spots_and_methods_without_neighbours_are_refused(sdata):
     colour = sth.tl.fit(sdata, method="colour", patch_size=32, genes=["FN1", "SCD"], key_added="colour")
     with pytest.raises(TypeError, match=r"'colour' predicts without retrieving.*'danet'"):
         sth.get.neighbours(sdata, colour)
+
+
+def test_another_section_of_the_same_name_is_refused(sdata):
+    model = fitted(sdata, k=5)
+    spot = sdata["spots"].obs_names[sdata["spots"].obs["region"] == "left"][0]
+    sdata["right_image"]["scale0"]["image"].data = sdata["right_image"]["scale0"]["image"].data[:, ::-1]
+    with pytest.raises(ValueError, match=r"Section 'right' of these data is not the one.*Pass reference="):
+        sth.pl.neighbours(sdata, model, spot)

@@ -48,7 +48,7 @@ def test_named_patients_and_sections_are_tested(tissue):
 def test_share_is_of_patients_sections_or_spots(tissue):
     sth.pp.split(tissue, by="section", test=0.5)
     assert sum(roles == {"test"} for roles in sides(tissue).values()) == 2
-    sth.pp.split(tissue, by="block", test=0.3, validation=0)
+    sth.pp.split(tissue, by="block", test=0.3, margin=0, validation=0)
     for region in PATIENTS:
         share = (tissue["counts"].obs["sthisto_split"].iloc[rows_of(tissue, region)] == "test").mean()
         assert share == pytest.approx(0.3, abs=0.1)
@@ -57,7 +57,7 @@ def test_share_is_of_patients_sections_or_spots(tissue):
 @pytest.mark.parametrize("role", ["test", "val"])
 def test_blocks_are_whole(tissue, role):
     """Every cell of a section stands on one side."""
-    sth.pp.split(tissue, by="block", test=0.3, validation=0.2 if role == "val" else 0)
+    sth.pp.split(tissue, by="block", test=0.3, margin=0, validation=0.2 if role == "val" else 0)
     for section in read_sections(tissue):
         roles = tissue["counts"].obs["sthisto_split"].iloc[section.rows].to_numpy()
         if role == "val":
@@ -112,7 +112,7 @@ def test_spots_left_out_have_no_role():
     in_tissue = np.ones(len(Region().centres), dtype=int)
     in_tissue[:5] = 0
     sdata = make_sdata(Region(in_tissue=in_tissue))
-    sth.pp.split(sdata, by="block")
+    sth.pp.split(sdata, by="block", margin=0)
     obs = sdata["counts"].obs
     np.testing.assert_array_equal(obs["sthisto_split"].isna(), obs["in_tissue"] == 0)
 
@@ -137,3 +137,23 @@ def test_impossible_splits_are_refused_and_nothing_is_written(tissue, arguments,
     with pytest.raises(error, match=message):
         sth.pp.split(tissue, **arguments)
     assert "sthisto_split" not in tissue["counts"].obs
+
+
+def test_blocks_leave_the_default_patch_between_the_sides_unless_told_otherwise(tissue):
+    with pytest.raises(ValueError, match="No spot would be 'train'"):
+        sth.pp.split(tissue, by="block", test=0.2)
+    sth.pp.split(tissue, by="block", test=0.2, margin=0)
+    assert tissue["counts"].obs["sthisto_split"].notna().all()
+
+
+def test_genes_that_were_chosen_before_the_split_are_removed_but_a_panel_is_kept(tissue, caplog):
+    table = tissue["counts"]
+    sth.pp.select_genes(tissue, n_top_genes=3)
+    with caplog.at_level(logging.WARNING, logger="sthisto"):
+        sth.pp.split(tissue, by="patient", patient_key="patient")
+    assert "were chosen before this split" in caplog.text
+    assert "sthisto_selected" not in table.var
+    assert "sthisto_selected" not in table.uns
+    sth.pp.select_genes(tissue, ["gene1", "gene5"])
+    sth.pp.split(tissue, by="patient", patient_key="patient")
+    assert list(table.var_names[table.var["sthisto_selected"]]) == ["gene1", "gene5"]

@@ -1,5 +1,7 @@
+import dataclasses
 import itertools
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ import sthisto as sth
 from sthisto._folds import block_folds, group_folds, near
 from sthisto.models import METHODS, ExpressionModel, Prediction
 from sthisto.models._features import section_fingerprints
-from sthisto.tl import _fold_job
+from sthisto.tl import _fold_job, _fold_spots
 
 PATCH = {"patch_size": 16}
 SECONDS = ["seconds_fit", "seconds_predict"]
@@ -291,6 +293,8 @@ def test_a_patient_on_both_sides_is_said(tissue, caplog):
         ({"methods": "mean", "seeds": 0}, ValueError, "`seeds` must be positive"),
         ({"methods": "mean", "seed": 1}, TypeError, "`seed` is no argument here"),
         ({"methods": "mean", "options": {"knn": {}}}, ValueError, "`options` is 'knn'"),
+        ({"methods": "mean", "options": {"mean": {"key_added": "x"}}}, TypeError, "`key_added` is no argument here"),
+        ({"methods": "mean", "options": {"mean": {"shapes_key": "A"}}}, TypeError, "the same for all methods"),
         ({"methods": "colour", "groups": "block", "patch_size": 400}, ValueError, "No training spot is left"),
     ],
 )
@@ -324,3 +328,33 @@ def test_near_finds_the_spots_whose_patches_overlap():
     gap = np.abs(positions[:, None] - positions[None, out]).max(axis=2).min(axis=1)
     np.testing.assert_array_equal(near(positions, out, 12), (gap < 12) & ~out)
     assert not near(positions, out, 0).any()
+
+
+def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
+    seen = []
+    near = _fold_spots.near
+    monkeypatch.setattr(_fold_spots, "near", lambda *args: seen.append(args[2]) or near(*args))
+    options = {"colour": {"context": (1.0, 3.0)}}
+    sth.tl.cross_validate(tissue, ["colour", "mean"], groups="block", n_folds=2, seeds=1, options=options, **PATCH)
+    assert set(seen) == {48.0}
+
+
+def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
+    sections = _fold_job.read_sections(tissue)
+    fold = _fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    paths = set()
+    for middle in ("a", "b"):
+        genes = pd.Index([f"g{i}" for i in range(100)] + [middle] + [f"h{i}" for i in range(100)])
+        job = _fold_job.Job([tissue], sections, None, {"genes": genes}, None)
+        paths.add(job.path(_fold_job.Run(fold, "mean", 0, {}), Path("out")))
+    assert len(paths) == 2
+
+
+def test_names_of_files_stay_short(tissue):
+    sections = _fold_job.read_sections(tissue)
+    fold = _fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    long = dataclasses.replace(fold, name="+".join(["TENX95"] * 60))
+    assert (
+        len(_fold_job.Job([tissue], sections, None, {}, None).path(_fold_job.Run(long, "mean", 0, {}), Path()).name)
+        < 120
+    )

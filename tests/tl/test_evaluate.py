@@ -64,7 +64,7 @@ def test_columns_of_var_are_the_means_over_sections(tissue):
     table = predict(tissue)
     sth.tl.evaluate(tissue)
     scores = table.uns["sthisto"]["scores"]
-    for metric in SCORES:
+    for metric in ("pcc", "pcc_residual"):
         per_section = [part.set_index("gene")[metric] for _, part in scores.groupby("section")]
         mean = np.nanmean([one.loc[GENES[:8]] for one in per_section], axis=0)
         np.testing.assert_allclose(table.var[f"sthisto_{metric}"].iloc[:8], mean)
@@ -90,7 +90,7 @@ def test_fifty_most_expressed_genes_of_each_section_are_summarised_apart():
     scores = pd.DataFrame(
         rng.random((120, 7)),
         columns=["pcc", "pcc_residual", "rmse", "ceiling", "reliability", "depth_pcc", "depth_pcc_residual"],
-    )
+    ).assign(pcc_partial_depth=0.5)
     scores = scores.assign(section=["A"] * 60 + ["B"] * 60, n_spots=9, mean_expression=rng.permutation(120))
     summary = summarise(scores).set_index(["section", "genes"])
     highest = scores[scores["section"] == "B"].sort_values("mean_expression").tail(50)
@@ -209,4 +209,50 @@ def test_the_rule_by_which_genes_were_chosen_stays_with_the_score(tissue, tmp_pa
     assert table.uns["sthisto"]["genes_rule"] == "highly variable on training spots"
     sth.pp.select_genes(tissue, GENES[:5])
     sth.tl.predict(tissue, sth.tl.fit(tissue, method="colour", patch_size=PATCH))
-    assert table.uns["sthisto"]["genes_rule"] == "chosen by pp.select_genes"
+    assert table.uns["sthisto"]["genes_rule"] == "given"
+    sth.pp.select_genes(tissue, n_top_genes=5)
+    sth.tl.predict(tissue, sth.tl.fit(tissue, method="colour", patch_size=PATCH))
+    assert table.uns["sthisto"]["genes_rule"] == "highly variable on training spots"
+
+
+def test_genes_that_a_method_says_nothing_of_score_zero_and_do_not_leave_the_mean(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    whole = table.uns["sthisto"]["scores"].copy()
+    table.layers["sthisto_pred"][:, 4:8] = 1.0
+    sth.tl.evaluate(tissue)
+    scores = table.uns["sthisto"]["scores"]
+    assert scores.loc[scores["gene"].isin(GENES[4:8]), ["pcc", "pcc_residual"]].isna().all(axis=None)
+    summary = table.uns["sthisto"]["summary"].set_index("section")
+    for name, part in whole.groupby("section"):
+        kept = part.loc[part["gene"].isin(GENES[:4]), "pcc_residual"]
+        assert summary.loc[name, "pcc_residual"] == pytest.approx(kept.sum() / 8)
+
+
+def test_correlation_beyond_depth_takes_its_knots_from_the_training_spots(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    totals = np.asarray(table.X.sum(axis=1)).ravel()
+    train = np.concatenate([rows_of(tissue, "A"), rows_of(tissue, "B")])
+    spline = sth.metrics.DepthSpline.fit(np.log(totals[train]))
+    np.testing.assert_allclose(table.uns["sthisto"]["depth_knots"], spline.knots)
+    rows = rows_of(tissue, "C")
+    truth = np.log1p(table.X[rows].toarray() / totals[rows, None] * 1e4)[:, :8]
+    expected = sth.metrics.partial_pearson(
+        truth, table.layers["sthisto_pred"][rows][:, :8], spline.transform(np.log(totals[rows]))
+    )
+    scores = table.uns["sthisto"]["scores"]
+    np.testing.assert_allclose(scores.loc[scores["section"] == "C", "pcc_partial_depth"], expected, rtol=1e-4)
+
+
+def test_ceiling_over_sections_is_the_root_of_the_mean_reliability(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    scores, summary = table.uns["sthisto"]["scores"], table.uns["sthisto"]["summary"].set_index("section")
+    reliability = scores.groupby("section")["reliability"].mean().clip(lower=0)
+    assert summary.loc["all", "ceiling"] == pytest.approx(np.sqrt(reliability.mean()))
+    overall = summary.loc["all"]
+    assert overall["share_of_ceiling"] == pytest.approx(overall["pcc_residual"] / overall["ceiling"])
+    by_gene = scores.groupby("gene")["reliability"].mean()
+    known = table.var["sthisto_ceiling"].dropna()
+    np.testing.assert_allclose(known, np.sqrt(by_gene[known.index]))

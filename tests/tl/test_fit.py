@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import timm
 import torch
 from builders import Region, make_sdata
-from tissue import GENES, PATCH, Pool, make_tissue, mark_split, rows_of
+from tissue import GENES, PATCH, Pool, encoder, make_tissue, mark_split, rows_of
 
 import sthisto as sth
 from sthisto.models import _train
@@ -57,7 +57,7 @@ def test_test_spots_do_not_change_a_bit_of_the_model(tissue, method):
 @pytest.mark.parametrize("target", ["log1p", "pearson_residuals"])
 def test_normalisation_uses_training_spots_alone(tissue, target):
     """Blocks of one section are tested: the residuals' model must not see them."""
-    sth.pp.split(tissue, by="block")
+    sth.pp.split(tissue, by="block", margin=0)
     model = sth.tl.fit(tissue, method="mean", target=target)
     table = tissue["counts"]
     hidden = (table.obs["sthisto_split"] == "test").to_numpy()
@@ -68,15 +68,25 @@ def test_normalisation_uses_training_spots_alone(tissue, target):
 
 
 def test_validation_spots_choose_the_epoch_and_not_the_weights(tissue):
-    """Other validation spots, but in the bank, which a mean over training spots shows."""
+    mark_split(tissue, {"A": "train", "B": "val"})
+    weights = []
+    for _ in range(2):
+        options = {"method": "stnet", "symmetries": False, "max_epochs": 1, "patch_size": PATCH}
+        model = sth.tl.fit(tissue, genes=GENES, image_encoder=encoder(), **options)
+        assert model.history["val_loss"].notna().all()
+        weights.append(model.state()["outputs.weight"])
+        rows = rows_of(tissue, "B")
+        tissue["counts"].X[rows] = tissue["counts"].X[rows][:, ::-1]
+    assert torch.equal(*weights)
+
+
+def test_methods_without_epochs_learn_from_validation_spots_too(tissue):
+    """They have no epoch to choose, and must know the spots that the others retrieve from."""
     mark_split(tissue, {"A": "train", "B": "val"})
     model = sth.tl.fit(tissue, genes=GENES, method="mean")
-    table = tissue["counts"]
-    train = table.X[rows_of(tissue, "A")].toarray()
-    expected = np.log1p(train / train.sum(axis=1, keepdims=True) * 1e4).mean(axis=0)
+    counts = tissue["counts"].X.toarray()
+    expected = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).mean(axis=0)
     np.testing.assert_allclose(model.state()["mean"], expected, rtol=1e-5)
-    history = sth.tl.fit(tissue, genes=GENES, **SMALL).history
-    assert history["val_loss"].notna().all()
 
 
 def test_nothing_but_the_data_is_needed(monkeypatch, caplog):
@@ -357,3 +367,26 @@ def test_section_of_one_spot_is_trained_on():
     sdata = make_sdata(Region(), lone)
     model = sth.tl.fit(sdata, method="knn", **METHODS["knn"])
     assert len(model.bank_state()["row"]) == len(Region().centres) + 1
+
+
+def test_training_spots_that_see_pixels_of_test_spots_are_counted_and_said(caplog):
+    tissue = make_tissue("A")
+    for margin, said in ((16, False), (0, True)):
+        sth.pp.split(tissue, by="block", test=0.2, margin=margin)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "sthisto"):
+            sth.tl.fit(tissue, method="mean", patch_size=32)
+        assert ("see pixels that test spots see too (32 px wide)" in caplog.text) == said or margin == 16
+    sth.pp.split(tissue, by="block", test=0.2, margin=32)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sth.tl.fit(tissue, method="mean", patch_size=32)
+    assert "see pixels" not in caplog.text
+
+
+def test_negative_whole_numbers_are_named():
+    tissue = make_tissue("AB")
+    table = tissue["counts"]
+    table.X[rows_of(tissue, "B")[3], 2] = -4
+    with pytest.raises(ValueError, match=r"section 'B' holds whole numbers, 1 of them negative, down to -4"):
+        sth.tl.fit(tissue, method="mean", patch_size=16)
