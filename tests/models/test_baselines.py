@@ -97,12 +97,12 @@ def test_colour_predicts_what_the_stain_shows():
     assert np.abs(pcc[8:]).mean() < 0.4
 
 
-def test_mean_is_that_of_all_training_spots_and_of_no_others():
+def test_mean_is_that_of_all_spots_that_may_be_learnt_from_and_of_no_others():
     first, second = make_section("A", validation=9), make_section("B", seed=1)
     second = replace(second, train=second.train[:10])
     model = Mean(GENES, patch=PATCHES)
     model.fit([first, second])
-    trained = np.concatenate([first.expression[first.train], second.expression[:10]])
+    trained = np.concatenate([first.expression[first.used], second.expression[:10]])
     found = model.predict(make_section("C", seed=2).inputs)
     np.testing.assert_allclose(found.expression, np.tile(trained.mean(axis=0), (49, 1)), rtol=1e-5)
     np.testing.assert_allclose(found.sd, np.tile(trained.std(axis=0), (49, 1)), rtol=1e-4)

@@ -26,7 +26,7 @@ def features(section):
 @pytest.mark.parametrize("aggregation", ["average", "simple"])
 def test_prediction_equals_scikit_learns_cosine_neighbours(sections, aggregation):
     model = fit(sections[:2], aggregation=aggregation)
-    centre = np.concatenate([features(one)[one.train] for one in sections[:2]]).mean(axis=0)
+    centre = np.concatenate([features(one)[one.used] for one in sections[:2]]).mean(axis=0)
     bank = np.concatenate([features(one)[one.used] for one in sections[:2]]) - centre
     expression = np.concatenate([one.expression[one.used] for one in sections[:2]])
     search = NearestNeighbors(n_neighbors=7, metric="cosine").fit(bank)
