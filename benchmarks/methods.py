@@ -71,6 +71,8 @@ class Truth:
     log: np.ndarray
     residuals: np.ndarray
     blocks: np.ndarray
+    counts: np.ndarray
+    totals: np.ndarray
 
 
 def main() -> None:
@@ -126,6 +128,8 @@ def _truth(table: Any, name: str, panel: Sequence[str]) -> Truth:
         log=np.log1p(chosen / totals[:, None] * 1e4),
         residuals=sth.metrics.pearson_residuals(chosen, totals=totals),
         blocks=sth.metrics.spatial_blocks(array, BLOCK),
+        counts=chosen,
+        totals=totals,
     )
 
 
@@ -187,6 +191,18 @@ def _print(table: pd.DataFrame, truths: Sequence[Truth], predictions: Sequence[d
         seconds = [f"{runs[c].mean():.1f}" for c in ("seconds_fit", "seconds_predict")]
         less = [intervals[reference].get(str(method), "") for reference in REFERENCES]
         print(f"| {method} | {' | '.join(cells + seconds + less)} |")
+    depth = _scores(truths, [np.repeat(np.log(truth.totals)[:, None], truth.log.shape[1], axis=1) for truth in truths])
+    print(f"| depth of the spot alone | {' | '.join(f'{depth[column]:.3f}' for column in columns)} | | | | |")
+    print(f"| noise ceiling | {_ceiling(truths, None):.3f} | | {_ceiling(truths, N_HIGHEST):.3f} | | | | | |")
+
+
+def _ceiling(truths: Sequence[Truth], n_highest: int | None) -> float:
+    """Root of the mean reliability over sections, of all genes or the most expressed ones of each."""
+    found = []
+    for truth in truths:
+        genes = np.argsort(-truth.log.mean(axis=0))[:n_highest]
+        found.append(sth.metrics.noise_ceiling(truth.counts[:, genes], totals=truth.totals).mean_reliability)
+    return float(np.sqrt(max(np.mean(found), 0)))
 
 
 def _differences(truths: Sequence[Truth], predictions: Sequence[dict], reference: str) -> dict[str, str]:

@@ -9,14 +9,14 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sthisto import datasets, get, io, metrics, models, nn, pl, pp, tl
+    from sthisto import benchmark, datasets, get, io, metrics, models, nn, pl, pp, tl
     from sthisto._settings import settings
 
-__all__ = ["__version__", "datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "settings", "tl"]
+__all__ = ["__version__", "benchmark", "datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "settings", "tl"]
 
 __version__ = metadata.version("sthisto")
 
-_SUBMODULES = frozenset({"datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "tl"})
+_SUBMODULES = frozenset({"benchmark", "datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "tl"})
 
 
 def __getattr__(name: str) -> Any:

@@ -40,7 +40,13 @@ _AVERAGE = "Avg"
 
 
 def paper_values() -> pd.DataFrame:
-    """Return what the paper prints: table, dataset, method, variant, column, value, spread."""
+    """Return what the DANet paper prints.
+
+    Returns
+    -------
+    One row a printed value: table, dataset, method, variant, column (a section, a gene, a set of genes or "Avg"), value,
+    spread (as the caption of the table says; NaN where it prints none).
+    """
     text = files("sthisto.benchmark").joinpath("paper_tables.csv")
     with text.open(encoding="utf-8") as stream:
         return pd.read_csv(stream, keep_default_na=False, na_values={"value": [""], "spread": [""]})

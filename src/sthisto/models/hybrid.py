@@ -61,9 +61,9 @@ class Hybrid(CombinedModel):
     ======================== ============== =============
 
     With ``target="pearson_residuals"`` the last is 0.083 / 0.070: more of the residual score, and a little less of
-    the raw one than ridge on the patch alone. The default target loses neither. With two training sections (C2, C3 and
-    C4, each from the other two) five DANets and ridge reach 0.083 / 0.142, ridge on the patch 0.060 / 0.108 and on
-    three widths 0.077 / 0.129, one seed; on another patient it is 0.028 / 0.023 to ridge's 0.021 / 0.018.
+    the raw one than ridge on the patch alone. The default target loses neither. These five sections are also those
+    that README's table tests it on, so that its lead within a patient is somewhat too large there; on another patient
+    it leads nothing.
     """
 
     method = "hybrid"
