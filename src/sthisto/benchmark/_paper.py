@@ -44,8 +44,8 @@ def paper_values() -> pd.DataFrame:
 
     Returns
     -------
-    One row a printed value: table, dataset, method, variant, column (a section, a gene, a set of genes or "Avg"), value,
-    spread (as the caption of the table says; NaN where it prints none).
+    One row a printed value: table, dataset, method, variant, column (a section, a gene, a set of genes or "Avg"),
+    value, spread (as the caption of the table says; NaN where it prints none).
     """
     text = files("sthisto.benchmark").joinpath("paper_tables.csv")
     with text.open(encoding="utf-8") as stream:
