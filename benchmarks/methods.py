@@ -184,7 +184,9 @@ def _print(table: pd.DataFrame, truths: Sequence[Truth], predictions: Sequence[d
     )
     columns = ["residual all", "raw all", "residual top", "raw top"]
     for method, runs in table.groupby("method", sort=False):
-        by_seed = runs.groupby("seed")[columns].mean()
+        sections = runs["split"].map(lambda split: len(SPLITS[split][1]))
+        weighted = runs[columns].mul(sections, axis=0).groupby(runs["seed"]).sum()
+        by_seed = weighted.div(sections.groupby(runs["seed"]).sum(), axis=0)  # all test sections weigh the same
         cells = [
             f"{by_seed[c].mean():.3f}" + (f" ± {by_seed[c].std():.3f}" if len(by_seed) > 1 else "") for c in columns
         ]
