@@ -51,6 +51,13 @@ def test_error_is_one_line_and_exit_code_1(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_a_folder_that_is_no_store_is_said_with_what_to_do(tmp_path, capsys):
+    assert main(["fit", str(tmp_path), "--model", str(tmp_path / "m")]) == 1
+    error = capsys.readouterr().err
+    assert "is no SpatialData store" in error
+    assert "spatialdata_io.visium" in error
+
+
 def test_unknown_option_of_a_method_is_an_error(store, tmp_path, capsys):
     arguments = ["fit", str(store), "--model", str(tmp_path / "m"), "--method", "colour", "--option", "depth=3"]
     assert main(arguments) == 1

@@ -53,7 +53,7 @@ def pair_image(
     if len(candidates) > 1:
         msg = (
             f"`image_key` is ambiguous for region {region!r}: {listed(candidates)} share its coordinate system. "
-            f"Pass image_key={{{region!r}: …}}."
+            f"Pass image_key={{{region!r}: …}}, in every call, or keep the one to work with: del sdata.images[…]."
         )
         raise ValueError(msg)
     (image_key,) = candidates

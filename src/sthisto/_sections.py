@@ -240,6 +240,13 @@ def known_um_per_px(sdata: SpatialData, image_key: str) -> float | None:
     return None
 
 
+def remember_um_per_px(sdata: SpatialData, image_key: str, um_per_px: float) -> None:
+    """Keep the µm per px of an image's full resolution as the unit of the first of its coordinate systems."""
+    system = next(iter(get_transformation(sdata[image_key], get_all=True)))
+    um_per_unit = um_per_px / scale(affine(sdata[image_key], system))
+    sdata.attrs[KEY] = {**sdata.attrs.get(KEY, {}), UM_PER_UNIT: _um_per_unit(sdata) | {system: um_per_unit}}
+
+
 def _with_unique_names(sections: Sequence[tuple[int, Section]]) -> list[Section]:
     """Put the number of the SpatialData before names that repeat."""
     count = Counter(section.name for _, section in sections)

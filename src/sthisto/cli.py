@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_ZARR_FILES = ("zarr.json", ".zgroup")
+"""What the root of a store holds, in zarr's formats 3 and 2."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for an error of the input, 2 for one of the command line."""
     options = _parser().parse_args(arguments)
@@ -199,6 +203,12 @@ def _read(path: Path) -> Any:
     if not path.exists():
         msg = f"There is no SpatialData store at {path}."
         raise FileNotFoundError(msg)
+    if not any((path / name).exists() for name in _ZARR_FILES):
+        msg = (
+            f"{path} is no SpatialData store. Read your data and write them first, for example "
+            f"spatialdata_io.visium({str(path)!r}).write('sections.zarr')."
+        )
+        raise ValueError(msg)
     return sd.read_zarr(path)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tissue import GENES, PATCHES, encoder, make_section
 
-from sthisto.models import METHODS, Colour, Knn, Mean, Ridge
+from sthisto.models import METHODS, Colour, Knn, Mean, PatchSpec, Ridge
 
 
 def fitted(cls, *sections, options=None):
@@ -36,6 +36,13 @@ def test_expression_of_other_genes_is_refused():
     section = make_section()
     with pytest.raises(ValueError, match=r"is \(49, 5\); expected \(49, 12\)"):
         fitted(Mean, replace(section, expression=section.expression[:, :5]))
+
+
+def test_a_model_shows_what_it_is():
+    assert repr(Mean(GENES, patch=PatchSpec(size=32))) == "<Mean: 12 genes, patches of 32 px, not fitted>"
+    model = fitted(Mean, make_section(name="left"))
+    model.patch = PatchSpec(size=112, um_per_px=0.69)
+    assert repr(model) == "<Mean: 12 genes, patches of 112 px (77.28 µm), fitted on 'left'>"
 
 
 def test_options_of_other_methods_are_refused_by_name():

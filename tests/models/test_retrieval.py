@@ -193,7 +193,7 @@ def test_query_whose_lists_are_short_is_searched_exactly(small, monkeypatch):
 def test_missing_faiss_names_its_install_line(small, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     bank, queries = small
-    with pytest.raises(ImportError, match=r"pip install 'sthisto\[faiss\]'"):
+    with pytest.raises(ImportError, match=r"pip install faiss-cpu"):
         Bank(bank.embedding, bank.expression, index="faiss").search(queries, 3)
 
 

@@ -48,12 +48,14 @@ def with_expression(section, change):
     return replace(section, expression=expression)
 
 
-def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves():
+def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(caplog):
+    caplog.set_level("INFO", logger="sthisto")
     x = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
     training = replace(ONCE, max_epochs=50, patience=2, learning_rate=0.1)
     module, history = fit_line(training, validation=(x, -x.sum(1, keepdim=True)))  # gets worse with every epoch
     best = history["val_loss"].idxmin()
     assert len(history) == best + 3
+    assert f"{len(history)} epochs, the weights of epoch {best} (counted from 0) kept" in caplog.text
     with torch.no_grad():
         kept = (module(x) + x.sum(1, keepdim=True)).square().mean()
     assert float(kept) == pytest.approx(history["val_loss"][best], rel=1e-5)

@@ -100,6 +100,15 @@ def test_confidence_is_mapped_for_each_section_from_0_to_1(sdata):
     assert all(ax.collections[0].get_clim() == (0, 1) for ax in maps)
 
 
+def test_uncertainty_draws_into_given_axes_and_at_a_given_size(sdata):
+    assert tuple(sth.pl.uncertainty(sdata, figsize=(9, 4)).get_size_inches()) == (9, 4)
+    given, axes = plt.subplots(1, 4, figsize=(12, 3))
+    assert sth.pl.uncertainty(sdata, ax=axes) is given
+    assert [ax.get_title() for ax in axes[2:]] == ["left, confidence", "right, confidence"]
+    with pytest.raises(ValueError, match=r"`ax` has 3 axes for 1 x 4 panels"):
+        sth.pl.uncertainty(sdata, ax=axes[:3])
+
+
 def test_missing_confidence_names_the_call(sdata):
     del sdata["spots"].obs["sthisto_confidence"]
     with pytest.raises(KeyError, match=r"'sthisto_confidence'.*sth\.tl\.predict"):

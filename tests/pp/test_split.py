@@ -84,6 +84,15 @@ def test_training_spots_whose_patch_shares_pixels_with_a_test_patch_are_left_out
         assert (~tested & ~known).any()
 
 
+def test_spots_in_the_margin_are_counted_in_the_log(tissue, caplog):
+    caplog.set_level("INFO", logger="sthisto")
+    sth.pp.split(tissue, by="block", test=0.2, margin=50)
+    obs = tissue["counts"].obs
+    section = read_sections(tissue)[0]
+    left_out = int(obs["sthisto_split"].iloc[section.rows].isna().sum())
+    assert f"{left_out} of {len(section)} spots of {section.name!r} lie in the margin" in caplog.text
+
+
 def test_without_validation_none_is_marked(tissue):
     sth.pp.split(tissue, by="patient", patient_key="patient", validation=0)
     assert set(tissue["counts"].obs["sthisto_split"]) == {"train", "test"}

@@ -63,6 +63,19 @@ def test_unknown_resolution_is_an_error(slide):
         sth.pp.tissue_grid(slide)
 
 
+def test_resolution_that_was_stated_once_is_known_from_then_on(slide):
+    stated = read_sections(slide)[0].um_per_px
+    del slide.attrs["sthisto"]
+    sth.pp.tissue_grid(slide, um_per_px=stated)
+    assert read_sections(slide, table_key="tissue_grid_table")[0].um_per_px == pytest.approx(stated)
+
+
+def test_resolution_that_the_data_know_is_left_as_it_is(slide):
+    before = {**slide.attrs["sthisto"]}
+    sth.pp.tissue_grid(slide, um_per_px=2 * read_sections(slide)[0].um_per_px)
+    assert slide.attrs["sthisto"] == before
+
+
 def test_taken_name_is_refused(slide):
     with pytest.raises(ValueError, match="already"):
         sth.pp.tissue_grid(slide, key_added="S1_spots")

@@ -22,7 +22,7 @@ def import_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        msg = "`index`='faiss' needs FAISS. Install it with: pip install 'sthisto[faiss]'"
+        msg = "`index`='faiss' needs FAISS. Install it with: pip install faiss-cpu (sthisto's extra 'faiss')"
         raise ImportError(msg) from error
     return faiss
 

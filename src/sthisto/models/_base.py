@@ -108,6 +108,14 @@ class ExpressionModel(ABC):
         """Return whether the method is trained in epochs, from a seed, with validation spots that choose the epoch."""
         return hasattr(cls.Options, "max_epochs")
 
+    def __repr__(self) -> str:
+        """Return method, genes, patch and training sections in a line."""
+        width = f"{self.patch.size} px"
+        if self.patch.um_per_px:
+            width += f" ({self.patch.size * self.patch.um_per_px:.4g} µm)"
+        fitted = f"fitted on {listed(self.training_sections)}" if self.training_sections else "not fitted"
+        return f"<{type(self).__name__}: {len(self.genes)} genes, patches of {width}, {fitted}>"
+
     @property
     def encoder(self) -> Encoder:
         """The image encoder."""

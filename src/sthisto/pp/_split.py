@@ -66,8 +66,8 @@ def split(
     Returns
     -------
     None. Writes ``obs["sthisto_split"]``: "train", "val" or "test"; missing for spots left out (off tissue, outside the
-    image, in the margin, or of regions that `shapes_key` leaves out). Removes highly variable genes that
-    `pp.select_genes` chose before, when test spots took part.
+    image, in the margin, whose number is logged, or of regions that `shapes_key` leaves out). Removes highly variable
+    genes that `pp.select_genes` chose before, when test spots took part.
 
     Raises
     ------
@@ -162,6 +162,8 @@ def _roles(section: Section, held_out: np.ndarray, validation: float, seed: int,
     roles = np.where(held_out, TEST, TRAIN).astype(object)
     beside = near(section.centres, held_out, margin)
     roles[beside] = None
+    if beside.any():
+        logger.info("%d of %d spots of %r lie in the margin and stay out.", beside.sum(), len(beside), section.name)
     train = np.flatnonzero(~held_out & ~beside)
     roles[train[spatial_blocks(section.centres[train], validation, seed=seed)]] = VALIDATION
     return roles

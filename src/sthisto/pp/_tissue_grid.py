@@ -11,7 +11,7 @@ from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
 
 from sthisto._elements import read_pyramid
-from sthisto._sections import known_um_per_px
+from sthisto._sections import known_um_per_px, remember_um_per_px
 from sthisto._tissue import hexagonal_grid, tissue_share
 from sthisto._validate import check_positive, resolve_only
 
@@ -50,7 +50,8 @@ def tissue_grid(
     -------
     None. Writes ``sdata.shapes[key_added]``, circles in the coordinate systems of the image, and
     ``sdata.tables[f"{key_added}_table"]``, a table without genes that annotates them: predict with
-    ``sth.tl.predict(sdata, model, table_key="tissue_grid_table", new_table_key="predicted")``.
+    ``sth.tl.predict(sdata, model, table_key="tissue_grid_table", new_table_key="predicted")``. An `um_per_px` that the
+    data did not know is kept in ``sdata.attrs["sthisto"]``, where later calls find it.
 
     Raises
     ------
@@ -76,7 +77,8 @@ def tissue_grid(
             msg = f"There is an element {name!r} already. Delete it, or choose another key_added."
             raise ValueError(msg)
     systems = get_transformation(sdata.images[image_key], get_all=True)
-    um_per_px = um_per_px or known_um_per_px(sdata, image_key)
+    known = known_um_per_px(sdata, image_key)
+    um_per_px = um_per_px or known
     if um_per_px is None:
         msg = f"The µm per px of image {image_key!r} are unknown. Pass um_per_px=…"
         raise ValueError(msg)
@@ -96,3 +98,5 @@ def tissue_grid(
     annotated = TableModel.parse(table, region=key_added, region_key="region", instance_key="instance")
     sdata.shapes[key_added] = shapes
     sdata.tables[table_key] = annotated
+    if known is None:
+        remember_um_per_px(sdata, image_key, um_per_px)

