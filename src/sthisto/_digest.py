@@ -34,5 +34,7 @@ def fingerprints(patches: np.ndarray) -> np.ndarray:
     digests = b"".join(blake2b(row.data, digest_size=8).digest() for row in flat)
     result = np.frombuffer(digests, dtype=np.uint64).copy()
     pixels = flat.reshape(len(patches), -1, 3)
-    result[(pixels == pixels[:, :1]).all(axis=(1, 2))] = 0
+    ends_alike = np.flatnonzero((pixels[:, -1] == pixels[:, 0]).all(axis=1))
+    of_one_colour = (pixels[ends_alike] == pixels[ends_alike, :1]).all(axis=(1, 2))
+    result[ends_alike[of_one_colour]] = 0
     return result

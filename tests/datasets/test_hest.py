@@ -1,13 +1,16 @@
 import json
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from PIL import Image
 from tifffile import TiffWriter
 
 import sthisto as sth
+from sthisto._patches import PatchSpec
 from sthisto._sections import read_sections
 
 
@@ -70,8 +73,55 @@ def test_patches_are_cut_at_one_resolution(tmp_path):
     sth.tl.predict(sdata, model)
 
 
+def write_patches(root, name, pixels, adata, *, um_per_px, leave_out=()):
+    """Patches as HEST-1k has them: 224 px at 0.5 µm around each spot on tissue, in an order of their own."""
+    order = [i for i in np.random.default_rng(5).permutation(adata.n_obs) if i not in leave_out]
+    half = round(224 * 0.5 / um_per_px / 2)
+    cut = [
+        np.pad(pixels, ((half, half), (half, half), (0, 0)))[y : y + 2 * half, x : x + 2 * half]
+        for x, y in adata.obsm["spatial"][order]
+    ]
+    resized = np.stack([np.asarray(Image.fromarray(one).resize((224, 224), Image.Resampling.BICUBIC)) for one in cut])
+    (root / "patches").mkdir(exist_ok=True)
+    with h5py.File(root / "patches" / f"{name}.h5", "w") as file:
+        file["img"] = resized
+        file["barcode"] = adata.obs_names.to_numpy()[order].astype("S")[:, None]
+        file["coords"] = adata.obsm["spatial"][order] - half
+    return dict(zip(order, resized, strict=True))
+
+
+def test_an_image_is_laid_out_of_patches_where_there_is_no_slide(tmp_path):
+    adata, pixels = write_sample(tmp_path, "X1", genes=list("ABC"), um_per_px=3.5)  # 105 µm between spots
+    patches = write_patches(tmp_path, "X1", pixels, adata, um_per_px=3.5, leave_out=[0, 9])
+    (tmp_path / "wsis" / "X1.tif").unlink()
+    sdata = sth.datasets.hest(tmp_path)
+    (section,) = read_sections(sdata)
+    kept = [i for i in range(adata.n_obs) if i not in (0, 9)]
+    np.testing.assert_array_equal(sdata["counts"].X.toarray(), adata.X.toarray()[kept])
+    assert section.um_per_px == 0.5
+    assert section.diameter * 0.5 == pytest.approx(22 * 3.5)
+    between = np.diff(section.centres, axis=0) * 0.5
+    np.testing.assert_allclose(between, np.diff(adata.obsm["spatial"][kept], axis=0) * 3.5, atol=0.5)
+    (source,) = section.patches(PatchSpec(size=224, um_per_px=0.5))
+    read = source.read()
+    for row, i in enumerate(kept):
+        inner = slice(14, -14)  # beyond, patches of neighbours overlap
+        np.testing.assert_array_equal(read[row][inner, inner], patches[i][inner, inner])
+
+
+def test_a_slide_goes_before_patches_and_foreign_patches_are_an_error(tmp_path):
+    adata, pixels = write_sample(tmp_path, "X1", genes=list("AB"))
+    write_patches(tmp_path, "X1", pixels, adata, um_per_px=0.7)
+    assert sth.datasets.hest(tmp_path)["X1_image"].shape == (3, 224, 288)
+    (tmp_path / "wsis" / "X1.tif").unlink()
+    with h5py.File(tmp_path / "patches" / "X1.h5", "a") as file:
+        file["barcode"][:] = b"other"
+    with pytest.raises(ValueError, match=r"No patch of .*X1\.h5 belongs to a spot of sample 'X1': it names 'other'"):
+        sth.datasets.hest(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"MahmoodLab/hest.*wsis/<id>\.tif"):
+    with pytest.raises(FileNotFoundError, match=r"MahmoodLab/hest.*wsis/<id>\.tif or patches/<id>\.h5"):
         sth.datasets.hest(tmp_path)
     write_sample(tmp_path, "X1", genes=["A"])
     with pytest.raises(KeyError, match=r"'X2'.*Available: 'X1'"):

@@ -256,3 +256,46 @@ def test_ceiling_over_sections_is_the_root_of_the_mean_reliability(tissue):
     by_gene = scores.groupby("gene")["reliability"].mean()
     known = table.var["sthisto_ceiling"].dropna()
     np.testing.assert_allclose(known, np.sqrt(by_gene[known.index]))
+
+
+def test_mean_residual_score_has_an_interval_from_spatial_blocks(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue, seed=3)
+    summary = table.uns["sthisto"]["summary"].set_index("section")
+    low, high = summary["pcc_residual_low"], summary["pcc_residual_high"]
+    for name in "CD":
+        rows = rows_of(tissue, name)
+        counts = table.X[rows].toarray()
+        residuals = sth.metrics.pearson_residuals(counts[:, :8], totals=counts.sum(axis=1))
+        centres = np.array([spot.coords[0] for spot in tissue[f"{name}_spots"].geometry])
+        blocks = np.unique(np.floor((centres - centres.min(0)) / (np.ptp(centres, axis=0).max() / 5.001)), axis=0)
+        assert len(blocks) == 25
+        of_each = sth.metrics.spatial_blocks(centres, np.ptp(centres, axis=0).max() / 5.001)
+        predicted = {"colour": table.layers["sthisto_pred"][rows][:, :8]}
+        expected = sth.metrics.bootstrap_pearson(residuals, predicted, of_each, seed=3)["colour"]
+        assert expected.value == pytest.approx(summary.loc[name, "pcc_residual"], rel=1e-6)
+        assert (low[name], high[name]) == pytest.approx((expected.low, expected.high), rel=1e-6)
+    half = (high - low) / 2
+    assert half["all"] == pytest.approx(np.hypot(half["C"], half["D"]) / 2)
+    assert (low["all"] + high["all"]) / 2 == pytest.approx(summary.loc["all", "pcc_residual"])
+
+
+def test_interval_is_left_out_when_unasked_for_and_where_there_is_no_score(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue, n_boot=0)
+    assert table.uns["sthisto"]["summary"]["pcc_residual_low"].isna().all()
+    table.layers["sthisto_pred"][rows_of(tissue, "C")] = 1.0
+    sth.tl.evaluate(tissue)
+    found = table.uns["sthisto"]["summary"].set_index("section")
+    assert np.isnan(found.loc["C", ["pcc_residual", "pcc_residual_high"]].astype(float)).all()
+    assert found.loc["D", "pcc_residual_low"] < found.loc["D", "pcc_residual"]
+
+
+def test_a_single_scored_spot_has_no_interval(tissue):
+    table = predict(tissue)
+    roles = table.obs["sthisto_split"].astype(object)
+    roles.iloc[rows_of(tissue, "C")[1:]] = None
+    roles.iloc[rows_of(tissue, "D")] = None
+    table.obs["sthisto_split"] = roles
+    sth.tl.evaluate(tissue)
+    assert table.uns["sthisto"]["summary"]["pcc_residual_low"].isna().all()

@@ -1,28 +1,34 @@
-"""Samples of HEST-1k: spatial transcriptomics with whole-slide H&E in one layout."""
+"""Samples of HEST-1k: spatial transcriptomics with H&E, as whole slides or as patches, in one layout."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthisto._logging import logger
 from sthisto._validate import check_key, listed
-from sthisto.datasets._samples import Sample, assemble
+from sthisto.datasets._samples import Sample, assemble, lazy_tiff
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_LAYOUT = "st/<id>.h5ad, wsis/<id>.tif and metadata/<id>.json"
+_LAYOUT = "st/<id>.h5ad, metadata/<id>.json, and wsis/<id>.tif or patches/<id>.h5"
+_PATCH_UM_PER_PX = 0.5
+_WHITE = 255
+_READ_AT_ONCE = 256
 
 
 def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) -> SpatialData:
-    """Read samples of HEST-1k from its folders ``st``, ``wsis`` and ``metadata``.
+    """Read samples of HEST-1k from its folders ``st``, ``metadata``, and ``wsis`` or ``patches``.
 
-    The whole slides are needed: from patches alone neither context nor other patch sizes can be cut.
+    The whole slide is taken where it is there. Else the image is laid out of the patches, 224 px at 0.5 µm around each
+    spot, and white where there is none: good for patches of up to 112 µm without context.
 
     Parameters
     ----------
@@ -33,11 +39,12 @@ def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) 
 
     Returns
     -------
-    For sample ``"TENX95"``, in the coordinate system ``"TENX95"``, whose unit is a px of the slide:
+    For sample ``"TENX95"``, in the coordinate system ``"TENX95"``, whose unit is a px of the image:
     ``images["TENX95_image"]``, decoded when it is used, and ``shapes["TENX95_spots"]``. ``tables["counts"]`` holds
     what is in the samples' ``X``, genes united; ``obs`` has "section" (the id), "patient" and what the samples have.
     Patients are named within their data set; samples of a data set that names no patient count as one patient, since
-    they may be. ``attrs`` holds the µm per px, "pixel_size_um_estimated" of the metadata.
+    they may be. ``attrs`` holds the µm per px: "pixel_size_um_estimated" of the metadata, or 0.5 of patches. Spots
+    without a patch, which HEST-1k found off the tissue, are left out where the image is laid out of patches.
 
     Raises
     ------
@@ -45,6 +52,8 @@ def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) 
         A file is missing; the message says what to put where.
     KeyError
         A sample, its coordinates or its pixel size is not there.
+    ValueError
+        No patch belongs to a spot of the sample.
 
     References
     ----------
@@ -73,16 +82,20 @@ def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) 
 def _read(root: Path, name: str) -> Sample:
     from anndata import read_h5ad
 
-    slide, metadata = root / "wsis" / f"{name}.tif", root / "metadata" / f"{name}.json"
-    if missing := [file for file in (slide, metadata) if not file.is_file()]:
-        msg = f"Sample {name!r} lacks {listed(str(file) for file in missing)}. Expected are {_LAYOUT}."
+    slide, patches = root / "wsis" / f"{name}.tif", root / "patches" / f"{name}.h5"
+    metadata = root / "metadata" / f"{name}.json"
+    missing = [] if metadata.is_file() else [str(metadata)]
+    if not (slide.is_file() or patches.is_file()):
+        missing.append(f"{slide} or {patches}")
+    if missing:
+        msg = f"Sample {name!r} lacks {listed(missing)}. Expected are {_LAYOUT}."
         raise FileNotFoundError(msg)
     about: dict[str, Any] = json.loads(metadata.read_text(encoding="utf-8"))
     check_key("pixel_size_um_estimated", about, name="pixel size", where=str(metadata))
     adata = read_h5ad(root / "st" / f"{name}.h5ad")
     check_key("spatial", adata.obsm, name="coordinates", where=f"obsm of sample {name!r}")
     um_per_px = float(about["pixel_size_um_estimated"])
-    return Sample(
+    sample = Sample(
         name=name,
         patient=_patient(about, name),
         counts=adata.X,
@@ -91,8 +104,60 @@ def _read(root: Path, name: str) -> Sample:
         xy=np.asarray(adata.obsm["spatial"], dtype=float)[:, :2],
         spot_diameter=_spot_diameter(adata.uns.get("spatial", {}), about, um_per_px),
         um_per_px=um_per_px,
-        image=slide,
+        image=None,
     )
+    return replace(sample, image=lazy_tiff(slide)) if slide.is_file() else _laid_out(sample, patches, um_per_px)
+
+
+def _laid_out(sample: Sample, path: Path, um_per_px: float) -> Sample:
+    """Return the spots that have a patch, with an image laid out of the patches, each where its spot is.
+
+    Patches are moved to whole pixels; where they overlap the later one is seen.
+    """
+    import dask.array as da
+    import h5py
+    from dask import delayed
+
+    with h5py.File(path) as file:
+        size = int(file["img"].shape[1])
+        barcodes = np.asarray(file["barcode"]).ravel().astype(str)
+    spots = sample.obs.index.get_indexer(barcodes)
+    if not (spots >= 0).any():
+        msg = f"No patch of {path} belongs to a spot of sample {sample.name!r}: it names {listed(barcodes[:3])}."
+        raise ValueError(msg)
+    order = np.argsort(spots[spots >= 0])
+    patches, spots = np.flatnonzero(spots >= 0)[order], np.sort(spots[spots >= 0])
+    logger.info("Sample %s: %d of %d spots have a patch.", sample.name, len(spots), len(sample.obs))
+    enlarged = um_per_px / _PATCH_UM_PER_PX
+    corners = np.round(sample.xy[spots] * enlarged - size / 2).astype(int)
+    corners -= corners.min(axis=0)
+    width, height = (int(side) for side in corners.max(axis=0) + size)
+    pixels = da.from_delayed(delayed(_paste)(path, patches, corners, (height, width)), (height, width, 3), np.uint8)
+    return replace(
+        sample,
+        counts=sample.counts[spots],
+        obs=sample.obs.iloc[spots],
+        xy=corners + size / 2,
+        spot_diameter=sample.spot_diameter * enlarged,
+        um_per_px=_PATCH_UM_PER_PX,
+        image=pixels.rechunk((min(height, 2048), min(width, 2048), 3)),
+    )
+
+
+def _paste(path: Path, patches: np.ndarray, corners: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return (height, width, 3) with each of `patches`, by its number in the file, at its corner's x and y."""
+    import h5py
+
+    image = np.full((*shape, 3), _WHITE, dtype=np.uint8)
+    corner_of = dict(zip(patches.tolist(), corners.tolist(), strict=True))
+    with h5py.File(path) as file:
+        stored = file["img"]
+        for start in range(0, len(stored), _READ_AT_ONCE):
+            for number, pixels in enumerate(stored[start : start + _READ_AT_ONCE], start):
+                if number in corner_of:
+                    x, y = corner_of[number]
+                    image[y : y + len(pixels), x : x + len(pixels)] = pixels[..., :3]
+    return image
 
 
 def _patient(about: Mapping[str, Any], name: str) -> str:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from sthisto._logging import logger
 from sthisto._resolution import um_per_px_of_visium
 from sthisto._validate import check_key
-from sthisto.datasets._samples import Sample, assemble
+from sthisto.datasets._samples import Sample, assemble, lazy_tiff
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -105,7 +105,7 @@ def _read(root: Path, data: Path, name: str) -> Sample:
         xy=xy,
         spot_diameter=_SPOT_UM / um_per_px,
         um_per_px=um_per_px,
-        image=_image(root, name),
+        image=lazy_tiff(_image(root, name)),
     )
 
 

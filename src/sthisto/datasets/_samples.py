@@ -33,6 +33,8 @@ class Sample:
         In px of the image.
     um_per_px
         None where it is unknown.
+    image
+        Dask array of the full resolution, (height, width, channels) or (channels, height, width).
     """
 
     name: str
@@ -43,7 +45,7 @@ class Sample:
     xy: np.ndarray
     spot_diameter: float
     um_per_px: float | None
-    image: Path
+    image: Any
 
 
 def assemble(samples: Sequence[Sample]) -> SpatialData:
@@ -63,7 +65,7 @@ def assemble(samples: Sequence[Sample]) -> SpatialData:
         obsm={"spatial": np.concatenate([sample.xy for sample in samples])},
         uns={"spatial": {one.name: {"scalefactors": {"spot_diameter_fullres": one.spot_diameter}} for one in samples}},
     )
-    images = {sample.name: lazy_tiff(sample.image) for sample in samples}
+    images = {sample.name: sample.image for sample in samples}
     sdata = from_anndata(adata, image=images, library_key="section", table_key="counts")
     known = {sample.name: float(sample.um_per_px) for sample in samples if sample.um_per_px is not None}
     sdata.attrs[KEY] = {UM_PER_UNIT: sdata.attrs[KEY][UM_PER_UNIT] | known}

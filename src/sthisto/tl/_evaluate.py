@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,14 @@ from sthisto._tables import apply, gene_positions, layer_names, modelled_genes, 
 from sthisto._validate import check_key
 from sthisto.metrics import (
     DepthSpline,
+    bootstrap_pearson,
     depth_pearson,
     noise_ceiling,
     partial_pearson,
     pearson,
-    residual_pearson,
+    pearson_residuals,
     rmse,
+    spatial_blocks,
 )
 from sthisto.tl._record import read_normalization, read_record
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 N_HIGHEST = 50
 _CORRELATIONS = ("pcc", "pcc_residual", "pcc_partial_depth")
+_BLOCKS_ACROSS = 5
+_INTERVAL = ("pcc_residual_low", "pcc_residual_high")
 _CALL = "sth.tl.predict(sdata, model)"
 
 
@@ -38,6 +43,7 @@ def evaluate(
     *,
     counts_layer: str | None = None,
     n_splits: int = 10,
+    n_boot: int = 1000,
     seed: int = 0,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
@@ -59,8 +65,11 @@ def evaluate(
         that held values taken as they are. These then stay what ``pcc`` is against.
     n_splits
         Random splits of the counts for the noise ceiling.
+    n_boot
+        Resamples of spatial blocks, a fifth of the section wide, for the intervals of the mean scores; 0 leaves the
+        intervals out.
     seed
-        Of those splits.
+        Of those splits and resamples.
     image_key, shapes_key, table_key, coordinate_system
         As for `tl.fit`.
     key_added
@@ -72,7 +81,9 @@ def evaluate(
     ``"{key_added}_pcc"`` (Pearson on the scale of the model), ``"{key_added}_pcc_residual"`` (Pearson against the
     measured Pearson residuals; the primary score), ``"{key_added}_ceiling"`` (what noise allows the residual score;
     NaN where its interval includes zero). Into ``uns["{key_added}"]``: "scores", one row a section and gene, and
-    "summary", one row a section and set of genes; `get.scores` reads them. Spots without counts are not scored.
+    "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
+    for further tissue like this and not for new patients; `get.scores` reads them. Spots without counts are not
+    scored.
 
     Raises
     ------
@@ -102,11 +113,13 @@ def evaluate(
         table_key=table_key,
         coordinate_system=coordinate_system,
     )
-    scores = []
+    scores, intervals = [], []
     for section in sections:
         rows = _scored_rows(section, key_added)
         if len(rows):
-            scores.append(_score(section, rows, key_added, counts_layer, n_splits=n_splits, seed=seed))
+            measured = _measured(section, rows, key_added, counts_layer)
+            scores.append(_score(measured, n_splits=n_splits, seed=seed))
+            intervals += _intervals(measured, scores[-1], n_boot=n_boot, seed=seed) if n_boot else []
     if not scores:
         msg = (
             f"No spot can be scored: none is both predicted under {key_added!r} and marked 'test' in "
@@ -114,11 +127,11 @@ def evaluate(
         )
         raise ValueError(msg)
     table = pd.concat(scores, ignore_index=True)
-    by_gene = _by_gene(table)
+    by_gene, summary = _by_gene(table), _with_intervals(summarise(table), intervals)
     updates = []
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key_added, call=_CALL)
-        updates += uns_updates([section], key_added, {**record, "scores": table, "summary": summarise(table)})
+        updates += uns_updates([section], key_added, {**record, "scores": table, "summary": summary})
         for metric in slots.SCORES:
             updates += var_updates(
                 [section],
@@ -164,9 +177,23 @@ def _scored_rows(section: Section, key: str) -> np.ndarray:
     return np.flatnonzero(scored & predicted)
 
 
-def _score(
-    section: Section, rows: np.ndarray, key: str, counts_layer: str | None, *, n_splits: int, seed: int
-) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What was measured and predicted on the scored spots with counts of a section; arrays are (n_spots, n_genes)."""
+
+    name: str
+    split: str
+    genes: list[str]
+    truth: np.ndarray
+    counts: np.ndarray
+    residuals: np.ndarray
+    prediction: np.ndarray
+    totals: np.ndarray
+    centres: np.ndarray
+    depth_knots: Sequence[float]
+
+
+def _measured(section: Section, rows: np.ndarray, key: str, counts_layer: str | None) -> _Measured:
     record = read_record(section.table, key, call=_CALL)
     normalization = read_normalization(record)
     genes = modelled_genes(section.table, key, record["gene_symbols"] or None)
@@ -175,29 +202,72 @@ def _score(
     counts = _counts(section, rows, normalization, counts_layer)
     totals = np.asarray(counts.sum(axis=1)).ravel()
     measured = np.flatnonzero(totals > 0)
-    counts, totals, prediction = counts[measured], totals[measured], prediction[measured]
+    counts, totals = counts[measured], totals[measured]
     panel = counts[:, columns].toarray()
     as_is = normalization.target == "as_is"
-    truth = normalization(read_rows(section, normalization.layer, rows[measured]) if as_is else counts, columns)
-    ceiling = noise_ceiling(panel, totals=totals, n_splits=n_splits, seed=seed)
-    depth = np.repeat(np.log(totals)[:, None], len(genes), axis=1)
+    return _Measured(
+        name=section.name,
+        split=slots.TEST if slots.SPLIT in section.table.obs else "none",
+        genes=genes,
+        truth=normalization(read_rows(section, normalization.layer, rows[measured]) if as_is else counts, columns),
+        counts=panel,
+        residuals=pearson_residuals(panel, totals=totals),
+        prediction=prediction[measured],
+        totals=totals,
+        centres=section.centres[rows[measured]],
+        depth_knots=record.get("depth_knots", ()),
+    )
+
+
+def _score(one: _Measured, *, n_splits: int, seed: int) -> pd.DataFrame:
+    ceiling = noise_ceiling(one.counts, totals=one.totals, n_splits=n_splits, seed=seed)
     return pd.DataFrame(
         {
-            "section": section.name,
-            "gene": genes,
-            "n_spots": len(measured),
-            "split": slots.TEST if slots.SPLIT in section.table.obs else "none",
-            "mean_expression": truth.mean(axis=0).astype(float),
-            "pcc": pearson(truth, prediction),
-            "pcc_residual": residual_pearson(panel, prediction, totals=totals),
-            "pcc_partial_depth": _beyond_depth(truth, prediction, totals, record.get("depth_knots", ())),
-            "rmse": rmse(truth, prediction),
+            "section": one.name,
+            "gene": one.genes,
+            "n_spots": len(one.totals),
+            "split": one.split,
+            "mean_expression": one.truth.mean(axis=0).astype(float),
+            "pcc": pearson(one.truth, one.prediction),
+            "pcc_residual": pearson(one.residuals, one.prediction),
+            "pcc_partial_depth": _beyond_depth(one.truth, one.prediction, one.totals, one.depth_knots),
+            "rmse": rmse(one.truth, one.prediction),
             "ceiling": ceiling.ceiling,
             "reliability": ceiling.reliability,
-            "depth_pcc": depth_pearson(truth, totals),
-            "depth_pcc_residual": residual_pearson(panel, depth, totals=totals),
+            "depth_pcc": depth_pearson(one.truth, one.totals),
+            "depth_pcc_residual": depth_pearson(one.residuals, one.totals),
         }
     )
+
+
+def _intervals(one: _Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:
+    """Return the interval of the mean residual score over each set of genes; none without two blocks."""
+    across = np.ptp(one.centres, axis=0).max()
+    if across == 0 or np.ptp(one.prediction, axis=0).max() == 0:
+        return []
+    blocks = spatial_blocks(one.centres, across / _BLOCKS_ACROSS * (1 + 1e-9))
+    found = []
+    for genes, chosen in _gene_sets(scores).items():
+        columns = scores.index.get_indexer(chosen.index)
+        predicted = {"": one.prediction[:, columns]}
+        interval = bootstrap_pearson(one.residuals[:, columns], predicted, blocks, n_boot=n_boot, seed=seed)[""]
+        found.append(
+            {"section": one.name, "genes": genes, **dict(zip(_INTERVAL, (interval.low, interval.high), strict=True))}
+        )
+    return found
+
+
+def _with_intervals(summary: pd.DataFrame, intervals: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Add the intervals of the sections, and those of their means, to which sections contribute independently."""
+    known = pd.DataFrame(intervals, columns=["section", "genes", *_INTERVAL])
+    table = summary.merge(known, on=["section", "genes"], how="left", validate="one_to_one")
+    half = (table[_INTERVAL[1]] - table[_INTERVAL[0]]) / 2
+    overall = table["section"] == "all"
+    for i in table.index[overall]:
+        of_sections = half[~overall & (table["genes"] == table.loc[i, "genes"])]
+        half_of_mean = np.sqrt(np.square(of_sections.to_numpy()).sum()) / len(of_sections)
+        table.loc[i, list(_INTERVAL)] = table.loc[i, "pcc_residual"] + np.array([-1, 1]) * half_of_mean
+    return table
 
 
 def _beyond_depth(truth: np.ndarray, prediction: np.ndarray, totals: np.ndarray, knots: Sequence[float]) -> np.ndarray:
@@ -239,10 +309,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for name, part in scores.groupby("section", sort=False):
-        sets = {"all modelled": part}
-        if len(part) > N_HIGHEST:
-            sets[f"top {N_HIGHEST}"] = part.nlargest(N_HIGHEST, "mean_expression")
-        rows += [{"section": name, "genes": genes, **_means(chosen)} for genes, chosen in sets.items()]
+        rows += [{"section": name, "genes": genes, **_means(chosen)} for genes, chosen in _gene_sets(part).items()]
     by_section = pd.DataFrame(rows)
     squared = by_section.assign(ceiling=by_section["ceiling"] ** 2)
     overall = squared.groupby("genes", sort=False).mean(numeric_only=True).reset_index()
@@ -251,6 +318,14 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     overall["n_spots"] = by_section.groupby("genes", sort=False)["n_spots"].sum().to_numpy()
     overall.insert(0, "section", "all")
     return pd.concat([by_section, overall], ignore_index=True).astype({"n_genes": int, "n_spots": int})
+
+
+def _gene_sets(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of a section's scores by set of genes: all, and the most expressed there."""
+    sets = {"all modelled": part}
+    if len(part) > N_HIGHEST:
+        sets[f"top {N_HIGHEST}"] = part.nlargest(N_HIGHEST, "mean_expression")
+    return sets
 
 
 def _mean_correlation(part: pd.DataFrame, metric: str) -> float:

@@ -108,7 +108,7 @@ class Job:
         predicted = time.perf_counter()
         hidden.reveal()
         place.pop("um_per_px")
-        evaluate(hidden.sdata, counts_layer=self.counts_layer, **place)
+        evaluate(hidden.sdata, counts_layer=self.counts_layer, n_boot=0, **place)
         table = next(iter(hidden.sdata[0].tables.values()))
         scores: pd.DataFrame = table.uns[slots.KEY]["scores"].drop(columns="split")
         names = [section.name for section in read_sections(hidden.sdata, **place)]
