@@ -9,9 +9,11 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from tissue import GENES, PATCHES, encoder, make_section
 
+from sthisto._patches import PatchSource
 from sthisto.models import Colour, Mean, Ridge
 from sthisto.models._ridge import ALPHAS, fit_ridge
-from sthisto.models.colour import _colours
+from sthisto.models.colour import patch_colours
+from sthisto.models.probe import RidgeOptions
 
 
 @pytest.fixture
@@ -50,6 +52,20 @@ def test_strength_is_chosen_across_sections():
     assert across > 100 * within
 
 
+def test_within_groups_equals_ridge_on_what_is_left_of_each_group_s_mean(problem):
+    x, y, groups = problem
+    batch = np.random.default_rng(2).normal(scale=20, size=(4, 25))[groups]
+    x, y = x + batch[:, :20], y + batch[:, 20:]  # what sets groups apart
+    found = fit_ridge(x, y, groups=groups, within_groups=True)
+    inside = [part - np.stack([part[groups == g].mean(axis=0) for g in range(4)])[groups] for part in (x, y)]
+    reference = ReferenceRidge(alpha=found.alpha).fit(*inside)
+    np.testing.assert_allclose(found(x), reference.predict(x - x.mean(axis=0)) + y.mean(axis=0), rtol=1e-4)
+    across = fit_ridge(x, y, groups=groups)
+    slopes = ReferenceRidge(alpha=1.0).fit(problem[0], problem[1]).coef_.T[:3]
+    assert np.corrcoef(found.weight[:3].ravel(), slopes.ravel())[0, 1] > 0.9
+    assert np.corrcoef(across.weight[:3].ravel(), slopes.ravel())[0, 1] < 0.9
+
+
 def test_single_section_and_single_gene_are_fitted(problem):
     x, y, _ = problem
     found = fit_ridge(x, y[:, :1], groups=np.zeros(160, dtype=int))
@@ -73,13 +89,56 @@ def test_ridge_predicts_a_new_section():
     assert found.confidence is None
 
 
+def test_ridge_with_colours_is_ridge_on_both_where_they_vary_alike():
+    sections = [make_section("A"), make_section("B", seed=1)]
+    model = Ridge(GENES, patch=PATCHES, encoder=encoder(), options=RidgeOptions(n_components=20, colours=True))
+    model.fit(sections)
+    plain = Ridge(GENES, patch=PATCHES, encoder=encoder())
+    encoded = np.concatenate([plain.embed(section.inputs) for section in sections])
+    colours = np.concatenate([patch_colours(section.inputs).values for section in sections])
+    colours = colours / colours.std(axis=0) * np.sqrt(encoded.var(axis=0).sum() / 9)
+    assert colours.var(axis=0).sum() == pytest.approx(encoded.var(axis=0).sum(), rel=1e-4)
+    x, y = np.hstack([encoded, colours]), np.concatenate([section.expression for section in sections])
+    expected = fit_ridge(x, y, groups=np.repeat([0, 1], 49), n_components=20)
+    found = np.concatenate([model.predict(section.inputs).expression for section in sections])
+    np.testing.assert_allclose(found, expected(x), rtol=1e-3, atol=1e-3)
+
+
+def test_ridge_within_sections_does_not_learn_what_sets_sections_apart():
+    first, second = make_section("A"), make_section("B", seed=1)
+    batch = np.random.default_rng(0).normal(size=len(GENES)).astype(np.float32)
+    shifted = replace(second, expression=second.expression + 3 * batch)
+    brighter = np.minimum(second.inputs.patches[0].level.array, 225).astype(np.uint8) + 30
+    second.inputs.patches[0].level.array[:] = brighter  # a batch effect in the image and in the expression
+    new = make_section("C", seed=2)
+    scores = {}
+    for within in (False, True):
+        model = Ridge(GENES, patch=PATCHES, encoder=encoder(), options=RidgeOptions(within_sections=within))
+        model.fit([first, shifted])
+        found = model.predict(new.inputs).expression
+        pcc = [np.corrcoef(a, b)[0, 1] for a, b in zip(found.T[:8], new.expression.T[:8], strict=True)]
+        scores[within] = np.mean(pcc)
+    assert scores[True] > 0.7
+    assert scores[True] > scores[False] + 0.05
+
+
+def test_colours_of_several_widths_stand_side_by_side():
+    inputs = make_section().inputs
+    (source,) = inputs.patches
+    wide = PatchSource(source.level, inputs.positions, extent=2 * source.extent, size=source.size)
+    both = replace(inputs, patches=(source, wide))
+    found = patch_colours(both).values
+    np.testing.assert_array_equal(found[:, :9], patch_colours(inputs).values)
+    np.testing.assert_array_equal(found[:, 9:], patch_colours(replace(inputs, patches=(wide,))).values)
+
+
 def test_colours_are_means_and_spreads_and_scikit_images_stains():
     section = make_section()
     patches = section.inputs.patches[0].read()
     stains = rgb2hed(patches)
     rgb = patches / 255
     expected = [rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)) * -np.log(1e-6)]
-    found = _colours(section.inputs).values
+    found = patch_colours(section.inputs).values
     np.testing.assert_allclose(found[:, :6], np.hstack(expected[:2]), rtol=1e-4)
     # scikit-image clips negative amounts of a stain, so only spots without any are compared.
     unclipped = (stains > 0).all(axis=(1, 2))

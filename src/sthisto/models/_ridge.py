@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, KFold
+from torch import Tensor
 
 ALPHAS = tuple(10.0 ** np.arange(-2, 6.5, 0.5))
 _MOST_FOLDS = 5
@@ -32,6 +35,7 @@ def fit_ridge(
     *,
     groups: np.ndarray,
     n_components: int | None = None,
+    within_groups: bool = False,
     alphas: tuple[float, ...] = ALPHAS,
     seed: int = 0,
 ) -> LinearMap:
@@ -45,11 +49,17 @@ def fit_ridge(
         (n,) section of each spot; with a single one, folds are random fifths of its spots.
     n_components
         Principal components that are kept before the regression; None keeps the features.
+    within_groups
+        Centre features and targets by group first: learn from differences within groups alone, as regression with
+        fixed effects does. The map's offset is that of the mean over all spots.
     alphas
         Strengths to choose among.
     seed
         Of PCA's randomised solver and of random folds.
     """
+    x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
+    if within_groups:
+        x, y = _centred(x, groups), _centred(y, groups)
     n_groups = len(np.unique(groups))
     if n_groups > 1:
         folds = list(GroupKFold(min(n_groups, _MOST_FOLDS)).split(x, groups=groups))
@@ -69,8 +79,14 @@ def fit_ridge(
     ridge = Ridge(alpha=alpha).fit(_project(pca, x), y)
     coefficients = np.atleast_2d(ridge.coef_).T
     weight = coefficients if pca is None else pca.components_.T @ coefficients
-    centre = 0 if pca is None else pca.mean_
-    return LinearMap(weight, ridge.intercept_ - centre @ weight if pca is not None else ridge.intercept_, alpha)
+    return LinearMap(weight, y_mean - x_mean @ weight, alpha)
+
+
+def _centred(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return (n, n_columns) less the mean of each row's group."""
+    names, group = np.unique(groups, return_inverse=True)
+    means = np.stack([values[group == i].mean(axis=0) for i in range(len(names))])
+    return np.asarray(values - means[group])
 
 
 def _pca(x: np.ndarray, n_components: int | None, seed: int) -> PCA | None:
@@ -81,3 +97,17 @@ def _pca(x: np.ndarray, n_components: int | None, seed: int) -> PCA | None:
 
 def _project(pca: PCA | None, x: np.ndarray) -> np.ndarray:
     return x if pca is None else pca.transform(x)
+
+
+def map_state(linear: LinearMap) -> dict[str, Tensor]:
+    """Return a linear map as tensors."""
+    return {
+        "weight": torch.from_numpy(np.ascontiguousarray(linear.weight)),
+        "bias": torch.from_numpy(np.ascontiguousarray(linear.bias)),
+        "alpha": torch.tensor(linear.alpha, dtype=torch.float64),
+    }
+
+
+def map_from_state(state: Mapping[str, Tensor]) -> LinearMap:
+    """Return the linear map of `map_state`."""
+    return LinearMap(state["weight"].numpy(), state["bias"].numpy(), float(state["alpha"]))

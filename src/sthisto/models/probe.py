@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -16,7 +16,8 @@ from sthisto.models._data import Prediction, SectionInput, TrainingSection
 from sthisto.models._features import Features, extract
 from sthisto.models._retrieval import Aggregation
 from sthisto.models._retrieval_model import RetrievalModel
-from sthisto.models._ridge import LinearMap, fit_ridge
+from sthisto.models._ridge import fit_ridge, map_from_state, map_state
+from sthisto.models.colour import N_COLOURS, patch_colours
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,17 @@ class RidgeOptions:
     ----------
     n_components
         Principal components of the features that are kept.
+    colours
+        Take the colours of the patch as features too, the numbers of `Colour`. Together they vary as much as the
+        encoder's features do.
+    within_sections
+        Learn from differences within each training section alone, so that what sets sections apart, such as staining
+        and depth, is not taken for biology. Features and expression are centred by section for it.
     """
 
     n_components: int = 256
+    colours: bool = False
+    within_sections: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self.n_components, name="n_components")
@@ -45,18 +54,35 @@ class Ridge(ExpressionModel):
     Options = RidgeOptions
 
     def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
-        features = [extract(section.inputs, self.encoder).values[section.train] for section in sections]
-        self._map = fit_ridge(
-            np.concatenate(features),
+        features = np.concatenate([self._features(section.inputs)[section.train] for section in sections])
+        weight = self._feature_weights(features)
+        scaled = fit_ridge(
+            features * weight,
             stack(sections, "train"),
-            groups=np.repeat(np.arange(len(sections)), [len(rows) for rows in features]),
+            groups=np.repeat(np.arange(len(sections)), [len(section.train) for section in sections]),
             n_components=self.options.n_components,
+            within_groups=self.options.within_sections,
             seed=seed,
         )
+        self._map = replace(scaled, weight=scaled.weight * weight[:, None])
 
     def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
-        features = extract(section, self.encoder)
-        return Prediction(expression=self._map(features.values), seen=self.seen(features.fingerprint))
+        seen = self.seen(extract(section, self.encoder).fingerprint)
+        return Prediction(expression=self._map(self._features(section)), seen=seen)
+
+    def _features(self, section: SectionInput) -> np.ndarray:
+        """Return (n_spots, n_features) of the encoder, with the colours behind where they are asked for."""
+        features = extract(section, self.encoder).values
+        return np.hstack([features, patch_colours(section).values]) if self.options.colours else features
+
+    def _feature_weights(self, features: np.ndarray) -> np.ndarray:
+        """Return (n_features,) 1 for the encoder's and for the colours what makes both parts vary alike in total."""
+        weight = np.ones(features.shape[1], dtype=np.float32)
+        if self.options.colours:
+            n_colours = N_COLOURS * len(self.patch.context)
+            encoded, colours = features[:, :-n_colours], features[:, -n_colours:]
+            weight[-n_colours:] = np.sqrt(encoded.var(axis=0).sum() / n_colours) / np.maximum(colours.std(axis=0), 1e-8)
+        return weight
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the features of the frozen encoder, (n_spots, n_features)."""
@@ -115,17 +141,3 @@ class Knn(RetrievalModel):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the mean feature."""
         self._centre = state["centre"].numpy()
-
-
-def map_state(linear: LinearMap) -> dict[str, Tensor]:
-    """Return a linear map as tensors."""
-    return {
-        "weight": torch.from_numpy(np.ascontiguousarray(linear.weight)),
-        "bias": torch.from_numpy(np.ascontiguousarray(linear.bias)),
-        "alpha": torch.tensor(linear.alpha, dtype=torch.float64),
-    }
-
-
-def map_from_state(state: Mapping[str, Tensor]) -> LinearMap:
-    """Return the linear map of `map_state`."""
-    return LinearMap(state["weight"].numpy(), state["bias"].numpy(), float(state["alpha"]))
