@@ -2,6 +2,7 @@
 
     python benchmarks/methods.py --genes genes_785.txt
     python benchmarks/methods.py --genes genes_785.txt --splits C2 C3 C4 --methods colour ridge danet --seeds 1
+    python benchmarks/methods.py --genes genes_785.txt --inside --seeds 1
 
 Sections are read from the folder that STHISTO_HER2ST names, which must hold A1, A2, C2, C3 and C4. Splits: "C2", "C3"
 and "C4" are predicted from the other two of the patient (a); "A" is patient A from patient C and "C" the other way
@@ -12,6 +13,9 @@ PCC is on log1p counts per 10,000, residual PCC against analytic Pearson residua
 sections, ± the standard deviation over seeds. Seconds are those of one fit and one prediction of the test sections
 with the frozen encoder's features in the cache. Differences are in residual PCC over all genes, with 95 % intervals
 from resampled blocks of 5 x 5 spots, the mean over seeds of value and limits.
+
+``--inside`` looks at no test section: it cross-validates over the sections of each split's training set, and prints
+what the recommended setting was chosen by.
 """
 
 from __future__ import annotations
@@ -48,14 +52,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "danet": {},
     "danet + context": {"method": "danet", **WIDE},
     "five danets": {"method": "danet", "n_models": 5},
+    "hybrid": {"n_models": 2},
+    "hybrid of log1p": {"method": "hybrid", "n_models": 2, "residuals": False},
+    "hybrid of residuals": {"method": "hybrid", "n_models": 2, "target": "pearson_residuals"},
+    "hybrid of log1p, no colours": {"method": "hybrid", "n_models": 2, "residuals": False, "colours": False},
     "bleep": {},
     "stnet": {},
     "histogene": {},
     "recommended": {},
-    "recommended on residuals": {"method": "recommended", "target": "pearson_residuals"},
 }
-VARIANTS = ("danet + context", "five danets", "recommended on residuals")
-"""What the recommended setting is made of or was chosen against; run when they are named."""
+CANDIDATES = ("hybrid", "hybrid of log1p", "hybrid of residuals", "hybrid of log1p, no colours")
+"""What the recommended setting was chosen among, with two DANets each, which is enough to choose by."""
+VARIANTS = ("danet + context", "five danets", *CANDIDATES)
+"""What the recommended setting is made of or was chosen among; run when they are named."""
 NOT_SEEDED = ("colour", "ridge", "ridge + context", "knn")
 REFERENCES = ("ridge", "colour")
 BLOCK = 5
@@ -85,14 +94,17 @@ def main() -> None:
     sdata = sth.datasets.her2st(sections=needed)
     panel = [gene for gene in Path(arguments.genes).read_text().split() if gene in set(sdata["counts"].var_names)]
     truths = {name: _truth(sdata["counts"], name, panel) for name in needed}
+    if arguments.inside:
+        _print_inside(sdata, truths, panel, arguments)
+        return
     runs, differences = [], []
     for split in arguments.splits:
         predictions = {}
         for method in arguments.methods:
             for seed in range(1 if method in NOT_SEEDED else arguments.seeds):
-                run, predicted = _run(sdata, method, split, seed, panel, arguments.encoder)
+                run, predicted = _run(sdata, method, SPLITS[split], seed, panel, arguments.encoder)
                 predictions[method, seed] = predicted
-                runs.append(run | _scores([truths[name] for name in SPLITS[split][1]], predicted))
+                runs.append({"split": split} | run | _scores([truths[name] for name in SPLITS[split][1]], predicted))
                 print(runs[-1], flush=True)
         differences.append(({split}, predictions))
     table = pd.DataFrame(runs)
@@ -108,12 +120,35 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--genes", required=True, help="file with one gene a line")
-    parser.add_argument("--methods", nargs="+", default=[m for m in METHODS if m not in VARIANTS], choices=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="all but variants; with --inside, the candidates")
+    parser.add_argument("--inside", action="store_true", help="cross-validate inside the training sets")
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=list(SPLITS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--csv", default="methods.csv")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.methods is None:
+        inside = ["colour", "ridge", *CANDIDATES]
+        arguments.methods = inside if arguments.inside else [m for m in METHODS if m not in VARIANTS]
+    return arguments
+
+
+def _print_inside(sdata: Any, truths: dict[str, Truth], panel: list[str], arguments: argparse.Namespace) -> None:
+    """Print residual and raw PCC of each method, means over the sections of a training set, each left out in turn."""
+    print(f"| method | {' | '.join(', '.join(SPLITS[split][0]) for split in arguments.splits)} |")
+    print("|---" * (1 + len(arguments.splits)) + "|")
+    for method in arguments.methods:
+        cells = []
+        for split in arguments.splits:
+            scores = []
+            for left_out in SPLITS[split][0]:
+                rest = tuple(name for name in SPLITS[split][0] if name != left_out)
+                for seed in range(1 if method in NOT_SEEDED else arguments.seeds):
+                    _, predicted = _run(sdata, method, (rest, (left_out,)), seed, panel, arguments.encoder)
+                    scores.append(_scores([truths[left_out]], predicted))
+            means = pd.DataFrame(scores).mean()
+            cells.append(f"{means['residual all']:.3f} / {means['raw all']:.3f}")
+        print(f"| {method} | {' | '.join(cells)} |", flush=True)
 
 
 def _truth(table: Any, name: str, panel: Sequence[str]) -> Truth:
@@ -134,11 +169,11 @@ def _truth(table: Any, name: str, panel: Sequence[str]) -> Truth:
 
 
 def _run(
-    sdata: Any, method: str, split: str, seed: int, panel: list[str], encoder: str
+    sdata: Any, method: str, split: tuple[Sequence[str], Sequence[str]], seed: int, panel: list[str], encoder: str
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Fit and predict after a first time, of one epoch, that puts every feature into the cache: seconds are without."""
     options = {"method": method} | METHODS[method]
-    train, test = ([f"{name}_spots" for name in part] for part in SPLITS[split])
+    train, test = ([f"{name}_spots" for name in part] for part in split)
     brief = {"max_epochs": 1} if hasattr(sth.models.METHODS[str(options["method"])].Options, "max_epochs") else {}
     for changes in (brief, {}) if seed == 0 else ({},):
         start = time.perf_counter()
@@ -159,9 +194,9 @@ def _run(
     columns = table.var_names.get_indexer(panel)
     layer = table.layers["sthisto_pred"]
     sections = table.obs["section"].to_numpy()
-    expression = [np.asarray(layer[np.flatnonzero(sections == name)][:, columns]) for name in SPLITS[split][1]]
+    expression = [np.asarray(layer[np.flatnonzero(sections == name)][:, columns]) for name in split[1]]
     seconds = {"seconds_fit": fitted - start, "seconds_predict": predicted - fitted}
-    return {"method": method, "split": split, "seed": seed, **seconds}, expression
+    return {"method": method, "seed": seed, **seconds}, expression
 
 
 def _scores(truths: Sequence[Truth], predicted: Sequence[np.ndarray]) -> dict[str, float]:

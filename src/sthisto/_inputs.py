@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,15 +30,21 @@ def training_section(
     genes: Sequence[str],
     normalization: Normalization,
     gene_symbols: str | None,
+    residuals: bool = False,
 ) -> TrainingSection:
     """Return a section with the normalised expression of its training and validation spots, NaN elsewhere.
 
-    Spots without any count say nothing of expression: they are left out, said.
+    Spots without any count say nothing of expression: they are left out, said. With `residuals`, Pearson residuals
+    stand beside log1p expression.
     """
     known = is_known(role)
-    expression = read_expression(
-        section, np.flatnonzero(known), genes=genes, normalization=normalization, gene_symbols=gene_symbols
-    )
+
+    def read(scale: Normalization) -> np.ndarray:
+        return read_expression(
+            section, np.flatnonzero(known), genes=genes, normalization=scale, gene_symbols=gene_symbols
+        )
+
+    expression = read(normalization)
     used = known & np.isfinite(expression).all(axis=1)
     if (empty := known & ~used).any():
         logger.warning("%d spots of %r have no counts: they are not trained on.", empty.sum(), section.name)
@@ -46,6 +53,9 @@ def training_section(
         expression=expression,
         train=np.flatnonzero(used & (role == TRAIN)),
         validation=np.flatnonzero(used & (role == VALIDATION)),
+        residuals=read(replace(normalization, target="pearson_residuals"))
+        if residuals and normalization.target == "log1p"
+        else None,
     )
 
 

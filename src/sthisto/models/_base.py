@@ -50,8 +50,9 @@ class ExpressionModel(ABC):
     ----------
     method
         The name by which `tl.fit` finds the method.
-    uses_encoder, default_context
-        Whether it needs an image encoder, and the widths of tissue that it looks at where none are given.
+    uses_encoder, uses_residuals, default_context
+        Whether it needs an image encoder, whether it learns from Pearson residuals beside log1p expression, and the
+        widths of tissue that it looks at where none are given.
     history
         One row an epoch (epoch, train_loss, val_loss); empty for methods without epochs.
     depth_knots
@@ -66,6 +67,7 @@ class ExpressionModel(ABC):
     method: ClassVar[str]
     Options: ClassVar[type] = NoOptions
     uses_encoder: ClassVar[bool] = True
+    uses_residuals: ClassVar[bool] = False
     default_context: ClassVar[tuple[float, ...]] = (1.0,)
 
     def __init__(

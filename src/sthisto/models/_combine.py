@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,16 +20,27 @@ _SMALLEST_SPREAD = 1e-6
 _LEAST_SHARE = 0.25
 
 
+class Member(NamedTuple):
+    """One of several models."""
+
+    method: str
+    options: Mapping[str, Any]
+    weight: float
+    """Share in the prediction; those of all members sum to 1."""
+    of_residuals: bool = False
+    """Whether it learns Pearson residuals instead of the expression."""
+
+
 class CombinedModel(ExpressionModel):
     """Base of ensembles: several models fitted on the same sections, whose predictions are combined.
 
     Each prediction is centred and scaled, gene by gene, by the mean and the standard deviation of what that model
-    predicts for the training spots (for models that retrieve: from other sections where there are any). The mean of
-    these is brought back to the expression's scale with the training mean of the gene and the mean of the models'
-    standard deviations, so that it is as far from the mean as the models dare to be. A standard deviation below a
-    quarter of the largest among the models counts as that quarter: one that retrieves from other sections predicts a
-    constant for a gene of a tissue that a single section has, and dividing by it would blow up what it says of a new
-    one. A subclass names its members in `_plan`.
+    predicts for the training spots (for models that retrieve: from other sections where there are any). The weighted
+    mean of these is brought back to the expression's scale with the training mean of the gene and the mean of the
+    standard deviations of the models that learn the expression, so that it is as far from the mean as these dare to
+    be. A standard deviation below a quarter of the largest among the models of one scale counts as that quarter: one
+    that retrieves from other sections predicts a constant for a gene of a tissue that a single section has, and
+    dividing by it would blow up what it says of a new one. A subclass names its members in `_plan`.
     """
 
     _members: list[ExpressionModel]
@@ -39,24 +51,20 @@ class CombinedModel(ExpressionModel):
         return True
 
     @abstractmethod
-    def _plan(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
-        """Return method and options of each member."""
-
-    def _weights(self) -> np.ndarray:
-        """Return the share of each member in the prediction, (n_members,), summing to 1."""
-        return np.full(len(self._plan()), 1 / len(self._plan()))
+    def _plan(self) -> Sequence[Member]:
+        """Return the members; the first, which embeds, learns the expression."""
 
     def _build(self) -> None:
         from sthisto.models import METHODS
 
         self._members = []
-        for method, options in self._plan():
-            cls = METHODS[method]
+        for plan in self._plan():
+            cls = METHODS[plan.method]
             self._members.append(
                 cls(
                     self.genes,
                     patch=self.patch,
-                    options=cls.make_options(options),
+                    options=cls.make_options(plan.options),
                     encoder=self._encoder if cls.uses_encoder else None,
                     normalization=self.normalization,
                 )
@@ -65,8 +73,8 @@ class CombinedModel(ExpressionModel):
     def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
         self._build()
         histories = []
-        for number, member in enumerate(self._members):
-            member.fit(sections, seed=seed + number)
+        for number, (plan, member) in enumerate(zip(self._plan(), self._members, strict=True)):
+            member.fit([_on_residuals(one) for one in sections] if plan.of_residuals else sections, seed=seed + number)
             histories.append(member.history)
         self.history = _mean_history(histories)
         self._mean = stack(sections, "train").mean(axis=0)
@@ -80,22 +88,35 @@ class CombinedModel(ExpressionModel):
 
     def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         predictions = [member.predict(section, exclude=exclude) for member in self._members]
-        expression = [prediction.expression for prediction in predictions]
+        scaled = self._scaled(np.stack([prediction.expression for prediction in predictions]))
+        on_scale = [p for plan, p in zip(self._plan(), predictions, strict=True) if not plan.of_residuals]
         return Prediction(
-            expression=self._combine(np.stack(expression)),
-            sd=_spread([p.sd for p in predictions if p.sd is not None], np.std(expression, axis=0)),
+            expression=self._combine(scaled),
+            sd=_spread([p.sd for p in on_scale if p.sd is not None], self._typical_spread() * scaled.std(axis=0)),
             confidence=_mean([p.confidence for p in predictions if p.confidence is not None]),
             seen=self.seen(section_fingerprints(section)),
             excluded=next((p.excluded for p in predictions if p.excluded), ""),
         )
 
-    def _combine(self, expression: np.ndarray) -> np.ndarray:
-        """Combine (n_members, n_spots, n_genes) to (n_spots, n_genes)."""
-        least = np.maximum(_LEAST_SHARE * self._spread.max(axis=0), _SMALLEST_SPREAD)
-        scaled = (expression - self._centre[:, None]) / np.maximum(self._spread, least)[:, None]
-        weights = self._weights()
-        spread = np.tensordot(weights, self._spread, axes=1)
-        return np.asarray(self._mean + spread * np.tensordot(weights, scaled, axes=1), dtype=np.float32)
+    def _scaled(self, expression: np.ndarray) -> np.ndarray:
+        """Centre and scale what each member says, (n_members, n_spots, n_genes)."""
+        spread = self._spread.copy()
+        residuals = np.array([plan.of_residuals for plan in self._plan()])
+        for scale in (residuals, ~residuals):
+            if scale.any():
+                least = np.maximum(_LEAST_SHARE * spread[scale].max(axis=0), _SMALLEST_SPREAD)
+                spread[scale] = np.maximum(spread[scale], least)
+        return np.asarray((expression - self._centre[:, None]) / spread[:, None])
+
+    def _combine(self, scaled: np.ndarray) -> np.ndarray:
+        """Combine what `_scaled` returned to expression, (n_spots, n_genes) float32."""
+        weights = np.array([plan.weight for plan in self._plan()])
+        return np.asarray(self._mean + self._typical_spread() * np.tensordot(weights, scaled, axes=1), dtype=np.float32)
+
+    def _typical_spread(self) -> np.ndarray:
+        """Return (n_genes,) the mean standard deviation of the members that learn the expression."""
+        weights = np.array([0.0 if plan.of_residuals else plan.weight for plan in self._plan()])
+        return np.tensordot(weights / weights.sum(), self._spread, axes=1)
 
     @property
     def has_embedding(self) -> bool:
@@ -111,7 +132,7 @@ class CombinedModel(ExpressionModel):
     def _first(self) -> type[ExpressionModel]:
         from sthisto.models import METHODS
 
-        return METHODS[self._plan()[0][0]]
+        return METHODS[self._plan()[0].method]
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the image embedding of the first member, (n_spots, n_dimensions) float32."""
@@ -150,6 +171,13 @@ class CombinedModel(ExpressionModel):
     def _numbered(states: Iterator[dict[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         for number, state in enumerate(states):
             yield from ((f"{number}.{name}", value) for name, value in state.items())
+
+
+def _on_residuals(section: TrainingSection) -> TrainingSection:
+    if section.residuals is None:
+        msg = f"Section {section.name!r} has no Pearson residuals, which some of the models learn."
+        raise ValueError(msg)
+    return replace(section, expression=section.residuals)
 
 
 def _of_member(state: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:

@@ -49,12 +49,16 @@ class TrainingSection:
         `train` nor in `validation`, so that it cannot be learnt from.
     train, validation
         Rows that weights are fitted on, and rows that choose the epoch.
+    residuals
+        (n_spots, n_genes) float32 Pearson residuals of the counts, for methods that learn from them beside the
+        expression; NaN in the same rows. None where a method doesn't, or where there are no counts.
     """
 
     inputs: SectionInput
     expression: np.ndarray
     train: np.ndarray
     validation: np.ndarray
+    residuals: np.ndarray | None = None
 
     @property
     def name(self) -> str:

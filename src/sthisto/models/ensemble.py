@@ -8,7 +8,7 @@ from typing import Any
 
 from sthisto._validate import check_choice
 from sthisto.models._base import ExpressionModel
-from sthisto.models._combine import CombinedModel
+from sthisto.models._combine import CombinedModel, Member
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Ensemble(CombinedModel):
     method = "ensemble"
     Options = EnsembleOptions
 
-    def _plan(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
-        return [(self.options.member, self.options.options)] * self.options.n_models
+    def _plan(self) -> Sequence[Member]:
+        n_models = self.options.n_models
+        return [Member(self.options.member, self.options.options, 1 / n_models)] * n_models
 
 
 def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[ExpressionModel], Any]:

@@ -186,7 +186,13 @@ def fit(
     inputs = [section_input(section, spec) for section in sections]
     training = [
         training_section(
-            sections[i], inputs[i], roles[i], genes=modelled, normalization=normalization, gene_symbols=gene_symbols
+            sections[i],
+            inputs[i],
+            roles[i],
+            genes=modelled,
+            normalization=normalization,
+            gene_symbols=gene_symbols,
+            residuals=cls.uses_residuals,
         )
         for i in trained
     ]
