@@ -93,7 +93,7 @@ class CombinedModel(ExpressionModel):
         return Prediction(
             expression=self._combine(scaled),
             sd=_spread([p.sd for p in on_scale if p.sd is not None], self._typical_spread() * scaled.std(axis=0)),
-            confidence=_mean([p.confidence for p in predictions if p.confidence is not None]),
+            confidence=_mean([p.confidence for p in on_scale if p.confidence is not None]),
             seen=self.seen(section_fingerprints(section)),
             excluded=next((p.excluded for p in predictions if p.excluded), ""),
         )

