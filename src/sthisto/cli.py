@@ -150,7 +150,8 @@ def _demo(options: argparse.Namespace) -> None:
     table = run_demo(options.out, seed=options.seed)
     _print_table(table, as_json=options.json)
     if not options.json:
-        print(f"\nFigures, the SpatialData and the model are in {options.out}.")
+        print("\nNaN: a constant, as the mean is, has no correlation, and depth predicts no expression.")
+        print(f"Figures, the SpatialData and the model are in {options.out}.")
 
 
 def _fit(options: argparse.Namespace) -> None:
