@@ -492,3 +492,13 @@ def test_channels_are_taken_by_their_names(names, order):
 
 def test_a_region_named_twice_counts_once(two_regions):
     assert [section.name for section in read_sections(two_regions, shapes_key=["A", "A"])] == ["A"]
+
+
+def test_an_image_too_coarse_for_the_patches_is_said(sdata, caplog):
+    (section,) = read_sections(sdata, um_per_px=2.0)
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        section.patches(PatchSpec(size=32, um_per_px=1.0))
+        assert not caplog.records
+        section.patches(PatchSpec(size=32, um_per_px=0.5))
+    assert "are enlarged 4.0 times, because image 'image' is coarse: 2 µm per px" in caplog.text
+    assert "image_key" in caplog.text

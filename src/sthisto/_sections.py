@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+_MOST_ENLARGED = 2.5
+
+
 @dataclass(frozen=True)
 class Section:
     """One tissue section: its image, its spots in pixels of that image, and their rows in the table.
@@ -78,6 +81,16 @@ class Section:
                 "The µm per px of the patches are unknown, so those of section %r are cut in px of its own, of "
                 "%.3g µm each.",
                 self.name,
+                self.um_per_px,
+            )
+        enlarged = 1 / (full_px * min(spec.context))
+        if enlarged > _MOST_ENLARGED:
+            logger.warning(
+                "Patches of section %r are enlarged %.1f times, because image %r is coarse: %.2g µm per px. Pass the "
+                "full-resolution image with image_key=…",
+                self.name,
+                enlarged,
+                self.image_key,
                 self.um_per_px,
             )
         return tuple(self._patches(spec.size, full_px * width) for width in spec.context)
