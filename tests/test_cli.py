@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 import sthisto as sth
-from sthisto.cli import main
+from sthisto.cli import _image, main
 
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")
 
@@ -80,3 +82,16 @@ def test_demo_refuses_a_folder_that_is_in_use(tmp_path, capsys):
     (tmp_path / "something").touch()
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert "not empty" in capsys.readouterr().err
+
+
+def test_images_are_named_for_all_regions_or_for_each():
+    assert _image(None) is None
+    assert _image(["he"]) == "he"
+    assert _image(["A=A_full", "B=B_full"]) == {"A": "A_full", "B": "B_full"}
+    with pytest.raises(ValueError, match="REGION=IMAGE for each region, found he B=B_full"):
+        _image(["he", "B=B_full"])
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "sthisto", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sth.__version__

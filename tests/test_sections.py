@@ -221,8 +221,14 @@ def test_a_missing_image_is_refused_with_those_that_exist(sdata):
 
 
 def test_no_image_in_the_coordinate_system_is_an_error(two_regions):
-    with pytest.raises(KeyError, match=r"No image shares.*'A', which lies in 'A_slide'. Images: 'B_image'"):
+    with pytest.raises(KeyError, match=r"'B_image' shares no coordinate system with region 'A', which lies in"):
         read_sections(two_regions, image_key="B_image")
+
+
+def test_no_image_at_all_in_the_coordinate_system_lists_the_images(two_regions):
+    del two_regions.images["A_image"]
+    with pytest.raises(KeyError, match=r"No image shares.*'A', which lies in 'A_slide'. Images: 'B_image'"):
+        read_sections(two_regions)
 
 
 def test_coordinate_systems_that_disagree_have_to_be_chosen_from(sdata):
@@ -499,6 +505,10 @@ def test_an_image_too_coarse_for_the_patches_is_said(sdata, caplog):
     with caplog.at_level(logging.WARNING, "sthisto"):
         section.patches(PatchSpec(size=32, um_per_px=1.0))
         assert not caplog.records
+    with caplog.at_level(logging.INFO, "sthisto"):
+        section.patches(PatchSpec(size=32, um_per_px=1.0))
+    assert "Section 'spots': 35 spots, image 'image', µm per px: 2." in caplog.text
+    with caplog.at_level(logging.WARNING, "sthisto"):
         section.patches(PatchSpec(size=32, um_per_px=0.5))
     assert "are enlarged 4.0 times, because image 'image' is coarse: 2 µm per px" in caplog.text
     assert "image_key" in caplog.text

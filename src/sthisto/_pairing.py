@@ -44,6 +44,12 @@ def pair_image(
         if image_key in (None, name)
     }
     candidates = [name for name, common in shared.items() if common]
+    if not candidates and image_key is not None:
+        msg = (
+            f"Image {image_key!r} shares no coordinate system with region {region!r}, which lies in "
+            f"{listed(sorted(systems))}. Pass the image of each region: image_key={{{region!r}: …}}."
+        )
+        raise KeyError(msg)
     if not candidates:
         msg = (
             f"No image shares a coordinate system with region {region!r}, which lies in {listed(sorted(systems))}. "

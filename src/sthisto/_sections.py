@@ -68,6 +68,8 @@ class Section:
 
         Each width is read from the coarsest level of the pyramid that is fine enough for it.
         """
+        um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
+        logger.info("Section %r: %d spots, image %r, µm per px: %s.", self.name, len(self), self.image_key, um)
         full_px = spec.um_per_px / self.um_per_px if spec.um_per_px and self.um_per_px else 1.0
         if spec.um_per_px and not self.um_per_px:
             logger.warning(

@@ -22,7 +22,9 @@ _ZARR_FILES = ("zarr.json", ".zgroup")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for an error of the input, 2 for one of the command line."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if options.verbose:
+        logging.getLogger("sthisto").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     try:
         options.run(options)
@@ -137,10 +139,14 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="SpatialData store (zarr)")
-    parser.add_argument("--image", help="image_key")
-    parser.add_argument("--shapes", action="append", help="shapes_key; may be repeated")
-    parser.add_argument("--table", help="table_key")
-    parser.add_argument("--coordinate-system", help="coordinate_system")
+    parser.add_argument(
+        "--image",
+        action="append",
+        help="name of the H&E image (image_key), where there are several; REGION=IMAGE for one region, may be repeated",
+    )
+    parser.add_argument("--shapes", action="append", help="region with the spots (shapes_key); may be repeated")
+    parser.add_argument("--table", help="table of the spots (table_key), where there are several")
+    parser.add_argument("--coordinate-system", help="that of image and spots, where they share several")
     parser.add_argument("--key-added", default="sthisto", help="what the results are named after")
 
 
@@ -157,7 +163,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     import sthisto as sth
 
-    _refuse(options.model, options.overwrite)
+    _refuse(options.model, options.overwrite, "Choose another --model, or pass --overwrite.")
     parallel = {name: getattr(options, name) for name in ("devices", "num_nodes", "strategy", "precision")}
     model = sth.tl.fit(
         _read(options.data),
@@ -180,13 +186,15 @@ def _fit(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     import sthisto as sth
 
-    _refuse(options.out, overwrite=False)
+    _refuse(options.out, False, "Choose another --out.")
     sdata = _read(options.data)
     model = sth.models.load(options.model)
     sth.tl.predict(sdata, model, new_table_key=options.new_table, um_per_px=options.um_per_px, **_keys(options))
     sdata.write(options.out)
     if options.json:
         print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
+    else:
+        print(f"{options.out} holds the prediction of {len(model.genes)} genes.")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -215,7 +223,7 @@ def _read(path: Path) -> Any:
 
 def _keys(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        "image_key": options.image,
+        "image_key": _image(options.image),
         "shapes_key": options.shapes,
         "table_key": options.table,
         "coordinate_system": options.coordinate_system,
@@ -223,9 +231,22 @@ def _keys(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _refuse(path: Path, overwrite: bool) -> None:
+def _image(names: Sequence[str] | None) -> str | dict[str, str] | None:
+    """Return one image for all regions, or those of each."""
+    if not names:
+        return None
+    by_region = [name.split("=", 1) for name in names if "=" in name]
+    if not by_region and len(names) == 1:
+        return names[0]
+    if len(by_region) < len(names):
+        msg = f"--image takes one name, or REGION=IMAGE for each region, found {' '.join(names)}."
+        raise ValueError(msg)
+    return dict(by_region)
+
+
+def _refuse(path: Path, overwrite: bool, remedy: str) -> None:
     if path.exists() and not overwrite:
-        msg = f"{path} exists."
+        msg = f"{path} exists. {remedy}"
         raise FileExistsError(msg)
 
 

@@ -6,6 +6,7 @@ from scipy.stats import pearsonr
 from tissue import GENES, PATCH, make_tissue, mark_split, rows_of
 
 import sthisto as sth
+from sthisto._sections import read_sections
 from sthisto.metrics import noise_ceiling
 from sthisto.tl._evaluate import summarise
 
@@ -267,10 +268,10 @@ def test_mean_residual_score_has_an_interval_from_spatial_blocks(tissue):
         rows = rows_of(tissue, name)
         counts = table.X[rows].toarray()
         residuals = sth.metrics.pearson_residuals(counts[:, :8], totals=counts.sum(axis=1))
-        centres = np.array([spot.coords[0] for spot in tissue[f"{name}_spots"].geometry])
-        blocks = np.unique(np.floor((centres - centres.min(0)) / (np.ptp(centres, axis=0).max() / 5.001)), axis=0)
-        assert len(blocks) == 25
-        of_each = sth.metrics.spatial_blocks(centres, np.ptp(centres, axis=0).max() / 5.001)
+        (section,) = read_sections(tissue, shapes_key=name)
+        np.testing.assert_array_equal(section.rows, rows)
+        of_each = sth.metrics.spatial_blocks(section.centres, np.ptp(section.centres, axis=0).max() / 4.999)
+        assert len(np.unique(of_each)) == 25
         predicted = {"colour": table.layers["sthisto_pred"][rows][:, :8]}
         expected = sth.metrics.bootstrap_pearson(residuals, predicted, of_each, seed=3)["colour"]
         assert expected.value == pytest.approx(summary.loc[name, "pcc_residual"], rel=1e-6)

@@ -42,8 +42,12 @@ def scores(
 
     Returns
     -------
-    Columns ``key`` and ``method``, then those that `sthisto.tl.evaluate` names: section, gene, n_spots, pcc,
-    pcc_residual, ceiling, depth_pcc, depth_pcc_residual and more.
+    Columns ``key``, ``method``, section, gene or genes ("all modelled", and "top 50", the most expressed there),
+    n_spots, and the scores: ``pcc`` and ``pcc_residual``, Pearson on the scale of the model and against Pearson
+    residuals, by section with an interval, ``pcc_residual_low`` and ``pcc_residual_high``; ``pcc_partial_depth``, what
+    is left of pcc given the depth; ``depth_pcc`` and ``depth_pcc_residual``, what depth alone scores; ``reliability``,
+    the correlation of two measurements of the same spots, and ``ceiling``, its root; ``share_of_ceiling``, pcc_residual
+    by ceiling; ``rmse`` on the scale of the model.
 
     Raises
     ------

@@ -90,7 +90,8 @@ def scores(
     _check_alike(table)
     summary = get.scores(sdata, key_added=keys, by="section", table_key=table_key)
     n_sections = table["section"].nunique()
-    methods = list(table["method"].unique())
+    known = table.loc[table[metric].notna(), "method"]  # a constant prediction has no correlation to draw
+    methods = list((known if len(known) else table["method"]).unique())
     width = 3.4 + max(2.6, 0.6 + 0.34 * n_sections * len(methods))
     axes = grid_of_axes(ax, 1, 2, figsize or (width, 2.9), dpi)[0]
     colors = dict(zip(methods, cycle(METHOD_COLORS, len(methods)), strict=True))

@@ -56,7 +56,8 @@ def uncertainty(
 
     A row for each key. First the error that was made against the spread that was predicted, in ten bins with as many
     pairs of spot and gene each: on the dashed line, the spread is as large as the error. Then the same spots by
-    confidence: the error should fall from left to right. Then a map of the confidence for each section.
+    confidence, which is how much a spot looks like those trained on, not a probability: the error should fall from left
+    to right, and where it does not, confidence says nothing on these data. Then a map of it for each section.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def uncertainty(
         _calibration(panels[0], sd, error, color)
         tidy(panels[0], x="Predicted spread", y="Error (RMSE)", title=title)
         _by_confidence(panels[1], sure, error, color)
-        tidy(panels[1], x="Confidence", y="Error (RMSE)", title=title)
+        tidy(panels[1], x="Confidence: likeness to training", y="Error (RMSE)", title=title)
         for panel, shared, values in zip(panels[2:], views, trust[key], strict=True):
             shared.draw_image(panel, image_alpha)
             spots_drawn = shared.draw_spots(panel, values, cmap="viridis", norm=Normalize(0, 1))

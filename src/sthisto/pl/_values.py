@@ -95,7 +95,7 @@ def measured(section: Section, scale: Normalization, genes: Sequence[str], symbo
         msg = (
             f"{scale.layer or 'X'} of table {section.table_key!r} holds no raw counts, so nothing was measured there. "
             "Pass table_key=… of a table with measured expression; gene_compare draws the prediction alone with "
-            "show_measured=False."
+            "show_measured=False, and obs holds the confidence of each spot."
         )
         raise ValueError(msg)
     matrix = read_rows(section, scale.layer)

@@ -42,7 +42,7 @@ def tissue_grid(
     um_per_px
         µm per px of the image's full resolution; None takes it from the data where it is known.
     least_tissue
-        Share of a spot that must be tissue, 0 to 1.
+        Share of a spot that must be tissue, 0 to 1. Fat looks much like background: lower it to keep more of that.
     key_added
         Name of the shapes that are written; the table's name is `key_added` with "_table" behind it.
 
@@ -80,7 +80,10 @@ def tissue_grid(
     known = known_um_per_px(sdata, image_key)
     um_per_px = um_per_px or known
     if um_per_px is None:
-        msg = f"The µm per px of image {image_key!r} are unknown. Pass um_per_px=…"
+        msg = (
+            f"The µm per px of image {image_key!r} are unknown. Pass um_per_px=…, from the scanner, or for Visium "
+            "55 / spot_diameter_fullres of scalefactors_json.json."
+        )
         raise ValueError(msg)
     pyramid, _ = read_pyramid(sdata.images[image_key], image_key, next(iter(systems)))
     diameter = diameter_um / um_per_px

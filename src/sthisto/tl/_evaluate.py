@@ -259,7 +259,7 @@ def _intervals(one: _Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) 
 
 def _with_intervals(summary: pd.DataFrame, intervals: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Add the intervals of the sections, and those of their means, to which sections contribute independently."""
-    known = pd.DataFrame(intervals, columns=["section", "genes", *_INTERVAL])
+    known = pd.DataFrame(intervals, columns=["section", "genes", *_INTERVAL]).astype(dict.fromkeys(_INTERVAL, float))
     table = summary.merge(known, on=["section", "genes"], how="left", validate="one_to_one")
     half = (table[_INTERVAL[1]] - table[_INTERVAL[0]]) / 2
     overall = table["section"] == "all"
