@@ -61,6 +61,16 @@ def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(caplog):
     assert float(kept) == pytest.approx(history["val_loss"][best], rel=1e-5)
 
 
+def test_a_fit_that_was_cut_off_while_the_loss_fell_is_said(caplog):
+    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
+    validation = (x, x.sum(1, keepdim=True))  # what is learnt
+    fit_line(replace(ONCE, max_epochs=3, learning_rate=0.01), validation=validation)
+    assert "still falling after max_epochs=3" in caplog.text
+    caplog.clear()
+    fit_line(replace(ONCE, max_epochs=50, patience=2, learning_rate=0.1), validation=(x, -x.sum(1, keepdim=True)))
+    assert "still falling" not in caplog.text
+
+
 def test_validation_in_batches_weighs_every_spot_alike():
     x = torch.arange(21.0)[:, None].repeat(1, 3)
 

@@ -161,7 +161,8 @@ def train(
     finally:
         module.load_state_dict(best_state)
     logger.info("%s: %d epochs, the weights of epoch %d (counted from 0) kept.", description, len(rows), best_epoch)
-    if validation is not None and len(rows) == training.max_epochs > 1 and best_epoch == len(rows) - 1:
+    unfinished = validation is not None and len(rows) == training.max_epochs > 1 and best_epoch == len(rows) - 1
+    if unfinished and fabric.global_rank == 0:
         logger.warning(
             "%s: the validation loss was still falling after max_epochs=%d. Raise it.", description, len(rows)
         )
