@@ -89,7 +89,7 @@ class Section:
         if enlarged > _MOST_ENLARGED:
             logger.warning(
                 "Patches of section %r are enlarged %.1f times, because image %r is coarse: %.2g µm per px. Pass the "
-                "full-resolution image with image_key=…",
+                "full-resolution image with image_key=…, if there is one, or fit on wider patches (patch_um=…).",
                 self.name,
                 enlarged,
                 self.image_key,
