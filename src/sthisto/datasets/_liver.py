@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _NUMBER: Final = {"A1": 1, "B1": 2, "C1": 3, "D1": 4}
 _SPOT_UM = 55.0
+_FIRST_SAMPLE: Final = 7697868
+_GEO: Final = "https://www.ncbi.nlm.nih.gov/geo/download/"
 _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row", "pxl_col"]
 _LAYOUT = (
     "data/filtered_expression_matrices/1/{matrix.mtx, barcodes.tsv, features.tsv} (each may end in .gz), "
@@ -139,6 +141,10 @@ def _positions(path: Path) -> pd.DataFrame:
 def _image(root: Path, name: str) -> Path:
     found = sorted(p for p in root.rglob(f"*GEX_C73_{name}_Merged.*") if p.suffix.lower() in {".tif", ".tiff"})
     if len(found) != 1:
-        msg = f"Section {name} needs one image {name}_Merged.tif below {root}, found {len(found)}. Expected: {_LAYOUT}."
+        sample = f"GSM{_FIRST_SAMPLE + _NUMBER[name] - 1}"
+        msg = (
+            f"Section {name} needs one image {name}_Merged.tif below {root}, found {len(found)}. Expected: {_LAYOUT}. "
+            f"Unpack it from {_GEO}?acc={sample}&format=file&file={sample}_GEX_C73_{name}_Merged.tiff.gz (2.6 GB)."
+        )
         raise FileNotFoundError(msg)
     return found[0]
