@@ -8,7 +8,7 @@ from tissue import GENES, PATCH, make_tissue, mark_split, rows_of
 import sthisto as sth
 from sthisto._sections import read_sections
 from sthisto.metrics import noise_ceiling
-from sthisto.tl._evaluate import summarise
+from sthisto.tl._summary import summarise
 
 ROLES = {"A": "train", "B": "train", "C": "test", "D": "test"}
 SCORES = ["pcc", "pcc_residual", "ceiling"]

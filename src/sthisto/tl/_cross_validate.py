@@ -14,9 +14,9 @@ from sthisto._sections import as_cohort, read_sections
 from sthisto._tables import apply, uns_updates
 from sthisto._validate import check_choice, check_positive
 from sthisto.models import METHODS
-from sthisto.tl._evaluate import summarise
 from sthisto.tl._fold_job import PLACE, Job, Run, load_shared_encoder
 from sthisto.tl._fold_spots import make_folds, seen_width
+from sthisto.tl._summary import summarise
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

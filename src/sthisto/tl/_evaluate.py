@@ -27,14 +27,12 @@ from sthisto.metrics import (
     spatial_blocks,
 )
 from sthisto.tl._record import read_normalization, read_record
+from sthisto.tl._summary import INTERVAL, gene_sets, summarise, with_intervals
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-N_HIGHEST = 50
-_CORRELATIONS = ("pcc", "pcc_residual", "pcc_partial_depth")
 _BLOCKS_ACROSS = 5
-_INTERVAL = ("pcc_residual_low", "pcc_residual_high")
 _CALL = "sth.tl.predict(sdata, model)"
 
 
@@ -127,7 +125,7 @@ def evaluate(
         )
         raise ValueError(msg)
     table = pd.concat(scores, ignore_index=True)
-    by_gene, summary = _by_gene(table), _with_intervals(summarise(table), intervals)
+    by_gene, summary = _by_gene(table), with_intervals(summarise(table), intervals)
     updates = []
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key_added, call=_CALL)
@@ -247,27 +245,14 @@ def _intervals(one: _Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) 
         return []
     blocks = spatial_blocks(one.centres, across / _BLOCKS_ACROSS * (1 + 1e-9))
     found = []
-    for genes, chosen in _gene_sets(scores).items():
+    for genes, chosen in gene_sets(scores).items():
         columns = scores.index.get_indexer(chosen.index)
         predicted = {"": one.prediction[:, columns]}
         interval = bootstrap_pearson(one.residuals[:, columns], predicted, blocks, n_boot=n_boot, seed=seed)[""]
         found.append(
-            {"section": one.name, "genes": genes, **dict(zip(_INTERVAL, (interval.low, interval.high), strict=True))}
+            {"section": one.name, "genes": genes, **dict(zip(INTERVAL, (interval.low, interval.high), strict=True))}
         )
     return found
-
-
-def _with_intervals(summary: pd.DataFrame, intervals: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Add the intervals of the sections, and those of their means, to which sections contribute independently."""
-    known = pd.DataFrame(intervals, columns=["section", "genes", *_INTERVAL]).astype(dict.fromkeys(_INTERVAL, float))
-    table = summary.merge(known, on=["section", "genes"], how="left", validate="one_to_one")
-    half = (table[_INTERVAL[1]] - table[_INTERVAL[0]]) / 2
-    overall = table["section"] == "all"
-    for i in table.index[overall]:
-        of_sections = half[~overall & (table["genes"] == table.loc[i, "genes"])]
-        half_of_mean = np.sqrt(np.square(of_sections.to_numpy()).sum()) / len(of_sections)
-        table.loc[i, list(_INTERVAL)] = table.loc[i, "pcc_residual"] + np.array([-1, 1]) * half_of_mean
-    return table
 
 
 def _beyond_depth(truth: np.ndarray, prediction: np.ndarray, totals: np.ndarray, knots: Sequence[float]) -> np.ndarray:
@@ -290,64 +275,3 @@ def _counts(section: Section, rows: np.ndarray, normalization: Normalization, co
         )
         raise ValueError(msg)
     return matrix
-
-
-def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean scores of each section, and their mean over sections as section "all" (its n_spots is the sum).
-
-    Parameters
-    ----------
-    scores
-        One row a section and gene, as `tl.evaluate` makes them.
-
-    Returns
-    -------
-    Columns section, genes ("all modelled", or "top 50": the most expressed in that section), n_genes, n_spots, pcc,
-    pcc_residual, pcc_partial_depth (given a spline of the log total count, whose knots are those of the training
-    spots), rmse, depth_pcc, depth_pcc_residual, ceiling (root of the mean reliability), share_of_ceiling (mean
-    pcc_residual of the same genes and spots by it, NaN where it is 0).
-    """
-    rows = []
-    for name, part in scores.groupby("section", sort=False):
-        rows += [{"section": name, "genes": genes, **_means(chosen)} for genes, chosen in _gene_sets(part).items()]
-    by_section = pd.DataFrame(rows)
-    squared = by_section.assign(ceiling=by_section["ceiling"] ** 2)
-    overall = squared.groupby("genes", sort=False).mean(numeric_only=True).reset_index()
-    overall["ceiling"] = np.sqrt(overall["ceiling"])
-    overall["share_of_ceiling"] = overall["pcc_residual"] / overall["ceiling"].where(overall["ceiling"] > 0)
-    overall["n_spots"] = by_section.groupby("genes", sort=False)["n_spots"].sum().to_numpy()
-    overall.insert(0, "section", "all")
-    return pd.concat([by_section, overall], ignore_index=True).astype({"n_genes": int, "n_spots": int})
-
-
-def _gene_sets(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rows of a section's scores by set of genes: all, and the most expressed there."""
-    sets = {"all modelled": part}
-    if len(part) > N_HIGHEST:
-        sets[f"top {N_HIGHEST}"] = part.nlargest(N_HIGHEST, "mean_expression")
-    return sets
-
-
-def _mean_correlation(part: pd.DataFrame, metric: str) -> float:
-    """Average a correlation over genes: 0 where the measurement varies and the prediction does not.
-
-    A method that predicts a constant for all genes has no correlation at all.
-    """
-    scores = part[metric]
-    if scores.isna().all():
-        return float("nan")
-    return float(scores.mask(scores.isna() & part["depth_pcc_residual"].notna(), 0.0).mean())
-
-
-def _means(part: pd.DataFrame) -> dict[str, float]:
-    metrics = ["rmse", "depth_pcc", "depth_pcc_residual"]
-    correlations = {metric: _mean_correlation(part, metric) for metric in _CORRELATIONS}
-    ceiling = float(np.sqrt(max(part["reliability"].mean(), 0.0)))
-    return {
-        "n_genes": len(part),
-        "n_spots": int(part["n_spots"].iloc[0]),
-        **correlations,
-        **{metric: float(part[metric].mean()) for metric in metrics},
-        "ceiling": ceiling,
-        "share_of_ceiling": correlations["pcc_residual"] / ceiling if ceiling > 0 else float("nan"),
-    }
