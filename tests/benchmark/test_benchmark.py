@@ -365,13 +365,11 @@ def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch,
 
 
 def test_command_asks_for_data_that_cannot_be_downloaded(tmp_path, capsys):
+    arguments = ["--methods", "mean", "--out", str(tmp_path / "x")]
+    assert main(["benchmark", "hest", *arguments]) == 1
+    assert "--data" in capsys.readouterr().err
     for dataset in ("liver", "hest"):
-        assert main(["benchmark", dataset, "--methods", "mean", "--out", str(tmp_path / "x")]) == 1
-        assert "--data" in capsys.readouterr().err
-        assert (
-            main(["benchmark", dataset, "--data", str(tmp_path), "--methods", "mean", "--out", str(tmp_path / "x")])
-            == 1
-        )
+        assert main(["benchmark", dataset, "--data", str(tmp_path), *arguments]) == 1
         assert "put there" in capsys.readouterr().err
 
 

@@ -1,13 +1,17 @@
 import gzip
+import io
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 import scipy.sparse as sp
 from scipy.io import mmwrite
 from tifffile import imwrite
 
 import sthisto as sth
+from sthisto import settings
 from sthisto._sections import read_sections
 
 GENES = ["HAL", "CYP3A4", "VWF", "HAL"]
@@ -52,6 +56,55 @@ def write_section(root, number, name, *, zipped=False, header=False, image="imag
     return counted.assign(counts=list(counts.T)), pixels
 
 
+def write_geo(root, number, name, folder=""):
+    """The same files under GEO's names, packed."""
+    written = write_section(root / "bleep", number, name)
+    sample = f"GSM{7697867 + number}"
+    own = root / folder
+    own.mkdir(parents=True, exist_ok=True)
+    names = {
+        f"filtered_expression_matrices/{number}/matrix.mtx": f"{sample}_C73{name}_matrix.mtx",
+        f"filtered_expression_matrices/{number}/barcodes.tsv": f"{sample}_C73{name}_barcodes.tsv",
+        f"filtered_expression_matrices/{number}/features.tsv": f"{sample}_C73{name}_features.tsv",
+        f"tissue_pos_matrices/tissue_positions_list_{number}.csv": f"{sample}_C73{name}_tissue_positions_list.csv",
+    }
+    for source, target in names.items():
+        (own / f"{target}.gz").write_bytes(gzip.compress((root / "bleep" / "data" / source).read_bytes()))
+    image = root / "bleep" / "image" / f"GEX_C73_{name}_Merged.tiff"
+    (own / f"{sample}_GEX_C73_{name}_Merged.tiff.gz").write_bytes(gzip.compress(image.read_bytes()))
+    shutil.rmtree(root / "bleep")
+    return written
+
+
+@pytest.fixture
+def geo(tmp_path, monkeypatch):
+    """GEO's server, with sections A1 and C1; the cache is empty."""
+    monkeypatch.setattr(settings, "cache_dir", tmp_path / "cache")
+    monkeypatch.setattr(settings, "progress", False)
+    server = Server(tmp_path / "remote")
+    server.written = {name: write_geo(server.root, i, name) for i, name in ((1, "A1"), (3, "C1"))}
+    monkeypatch.setattr(requests, "get", server.get)
+    return server
+
+
+class Server:
+    """Answers as GEO's file server does, from one folder for all samples."""
+
+    def __init__(self, root):
+        self.root, self.asked, self.cut = root, [], None
+
+    def get(self, url, **_):
+        self.asked.append(url)
+        response = requests.Response()
+        start, sample, suppl, name = url.rsplit("/", 3)
+        path = self.root / name
+        known = start == "https://ftp.ncbi.nlm.nih.gov/geo/samples/GSM7697nnn" and suppl == "suppl"
+        response.status_code = 200 if known and name.startswith(sample) and path.is_file() else 404
+        content = path.read_bytes() if response.ok else b""
+        response.raw = io.BytesIO(content[:-9] if self.cut and self.cut in name else content)
+        return response
+
+
 def test_spots_counts_and_pixels_belong_together(tmp_path):
     written = {name: write_section(tmp_path, i, name) for i, name in ((1, "A1"), (3, "C1"))}
     sdata = sth.datasets.liver(tmp_path)
@@ -70,6 +123,52 @@ def test_spots_counts_and_pixels_belong_together(tmp_path):
         np.testing.assert_array_equal(sdata[f"{name}_image"].to_numpy(), pixels.transpose(2, 0, 1))
     assert set(table.obs["patient"]) == {"C73"}
     assert (np.asarray(table.X.sum(axis=1)).ravel() == 0).sum() == 2
+
+
+@pytest.mark.parametrize("folder", ["", "GSE240429/GSM7697870_C73C1"])
+def test_files_under_the_names_of_geo_are_read(tmp_path, folder):
+    spots, pixels = write_geo(tmp_path, 3, "C1", folder=folder)
+    packed = next(tmp_path.rglob("*.tiff.gz"))
+    with pytest.raises(FileNotFoundError, match=rf"found 0\. Unpack {packed}"):
+        sth.datasets.liver(tmp_path)
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    sdata = sth.datasets.liver(tmp_path)
+    np.testing.assert_array_equal(sdata["C1_image"].to_numpy(), pixels.transpose(2, 0, 1))
+    expected = dict(zip("C1_" + spots["barcode"], spots["counts"].map(np.sum), strict=True))
+    totals = np.asarray(sdata["counts"].X.sum(axis=1)).ravel()
+    assert dict(zip(sdata["counts"].obs_names, totals, strict=True)) == expected
+
+
+def test_what_is_missing_is_downloaded_once(geo):
+    sdata = sth.datasets.liver(sections=["C1"])
+    assert set(sdata["counts"].obs["section"]) == {"C1"}
+    np.testing.assert_array_equal(sdata["C1_image"].to_numpy(), geo.written["C1"][1].transpose(2, 0, 1))
+    assert len(geo.asked) == 5
+    assert not list((settings.cache_dir / "liver").rglob("*.gz*"))
+    sth.datasets.liver(sections=["C1"])
+    assert len(geo.asked) == 5
+    sth.datasets.liver(sections=["A1"])
+    assert len(geo.asked) == 10
+
+
+@pytest.mark.parametrize("file", ["matrix.mtx", "Merged.tiff"])
+def test_a_download_that_broke_off_is_refused_and_the_next_try_goes_on(geo, file):
+    geo.cut = file
+    with pytest.raises(ValueError, match=rf"{file}\.gz arrived damaged"):
+        sth.datasets.liver(sections=["C1"])
+    there = list((settings.cache_dir / "liver").iterdir())
+    assert not any(file in path.name or "gz" in path.name or "tmp" in path.name for path in there)
+    n_asked, geo.cut = len(geo.asked), None
+    assert len(sth.datasets.liver(sections=["C1"])["counts"]) == 20
+    assert len(geo.asked) == n_asked + 5 - len(there)
+
+
+def test_without_a_server_the_error_says_what_to_put_where(geo):
+    with pytest.raises(OSError, match=r"(?s)GSM7697869_C73B1_matrix\.mtx\.gz could not be fetched.*cache/liver.*C73A1"):
+        sth.datasets.liver(sections=["B1"])
+    with pytest.raises(KeyError, match="'Z1'.*'A1', 'B1', 'C1', 'D1'"):
+        sth.datasets.liver(sections=["Z1"])
+    assert len(geo.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,7 +204,7 @@ def test_what_is_missing_is_named(tmp_path):
         sth.datasets.liver(tmp_path, sections=["A1"])
     image = next(tmp_path.rglob("*.tiff"))
     image.rename(tmp_path / "other.tiff")
-    with pytest.raises(FileNotFoundError, match=r"needs one image C1_Merged\.tif.*acc=GSM7697870"):
+    with pytest.raises(FileNotFoundError, match=r"one image \*GEX_C73_C1_Merged\.tif .*/GSM7697870/suppl"):
         sth.datasets.liver(tmp_path)
     (tmp_path / "other.tiff").rename(image)
     barcodes_file = next(tmp_path.rglob("barcodes.tsv"))

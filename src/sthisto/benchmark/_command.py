@@ -27,7 +27,7 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
         "sthisto benchmark her2st --data her2st --split section --train C3,C4 --test C2 --out c2",
     )
     parser.add_argument("dataset", choices=["her2st", "liver", "hest"], help="data set")
-    parser.add_argument("--data", type=Path, help="its folder; without it her2st is downloaded, others are asked for")
+    parser.add_argument("--data", type=Path, help="its folder; without it her2st and liver are downloaded")
     parser.add_argument(
         "--methods",
         help=f"by comma; or NAME:OPTION=VALUE; without it {_METHODS}, for danet_paper those of the paper's tables",
@@ -108,11 +108,13 @@ def _read(options: argparse.Namespace) -> SpatialData:
     """Read the data set: of her2st the named sections alone, where sections and not patients are named."""
     import sthisto as sth
 
-    if options.dataset != "her2st":
+    if options.dataset == "liver":
+        return sth.datasets.liver(options.data)
+    if options.dataset == "hest":
         if options.data is None:
-            msg = f"{options.dataset} needs --data, the folder that holds it."
+            msg = "hest needs --data, the folder that holds it."
             raise ValueError(msg)
-        return sth.datasets.liver(options.data) if options.dataset == "liver" else sth.datasets.hest(options.data)
+        return sth.datasets.hest(options.data)
     named = [*_names(options.train), *_names(options.test)]
     only = options.train and all(re.fullmatch(r"[A-H]\d", name) for name in named)
     return sth.datasets.her2st(options.data, sections=named if only else None)

@@ -1,9 +1,13 @@
-"""Fetch files of a public git repository, each checked against the object id that git itself gives it."""
+"""Fetch public files: those of a git repository, each checked against git's object id, and those packed by gzip."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import shutil
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,13 +60,26 @@ class Repository:
             The server can't be reached or refuses.
         """
         url = f"{_RAW}/{self.name}/{self._revision()}/{path}"
-        return _retrieve(url, self.folder / path, object_id)
+        return _retrieve(url, self.folder / path, _Checked(object_id))
 
     def _revision(self) -> str:
         return str(self._json(f"{_API}/{self.name}/commits/HEAD", "revision.json")["sha"])
 
     def _json(self, url: str, filename: str) -> dict[str, Any]:
-        return dict(json.loads(_retrieve(url, self.folder / filename, None).read_text(encoding="utf-8")))
+        return dict(json.loads(_retrieve(url, self.folder / filename, _Checked(None)).read_text(encoding="utf-8")))
+
+
+def fetch_unpacked(url: str, path: Path) -> None:
+    """Download a file that ends in ``.gz`` and keep what is in it; one that is there already is not fetched again.
+
+    Raises
+    ------
+    ValueError
+        What arrived is not whole, by gzip's own check.
+    OSError
+        The server can't be reached or refuses.
+    """
+    _retrieve(url, path, _unpack)
 
 
 class _Checked:
@@ -80,20 +97,36 @@ class _Checked:
             raise ValueError(msg)
 
 
+def _unpack(url: str, output_file: str, pooch: object) -> None:
+    """Download for pooch, which moves `output_file` to its place once it is whole."""
+    from pooch import HTTPDownloader
+
+    packed = Path(f"{output_file}.gz")
+    try:
+        HTTPDownloader(progressbar=settings.progress)(url, str(packed), pooch)
+        with gzip.open(packed) as source, Path(output_file).open("wb") as target:
+            shutil.copyfileobj(source, target, 2**20)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        msg = f"{url} arrived damaged ({error}). Try again."
+        raise ValueError(msg) from error
+    finally:
+        packed.unlink(missing_ok=True)
+
+
 def git_object_id(path: Path) -> str:
     """SHA-1 by which git names the content of a file."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def _retrieve(url: str, path: Path, object_id: str | None) -> Path:
+def _retrieve(url: str, path: Path, downloader: Callable[..., None]) -> Path:
     if path.exists():
         return path
     import pooch
     from requests import RequestException
 
     try:
-        pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=_Checked(object_id))
+        pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)
     except RequestException as error:
         _refuse(url, error)
     return path

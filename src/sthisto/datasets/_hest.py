@@ -27,8 +27,9 @@ _READ_AT_ONCE = 256
 def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) -> SpatialData:
     """Read samples of HEST-1k from its folders ``st``, ``metadata``, and ``wsis`` or ``patches``.
 
-    The whole slide is taken where it is there. Else the image is laid out of the patches, 224 px at 0.5 µm around each
-    spot, and white where there is none: good for patches of up to 112 µm without context.
+    The whole slide is taken where it is there; one that is packed as JPEG needs ``pip install imagecodecs``. Else the
+    image is laid out of the patches, 224 px at 0.5 µm around each spot, and white where there is none: good for patches
+    of up to 112 µm without context.
 
     Parameters
     ----------

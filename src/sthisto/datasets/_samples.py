@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+_CHUNK_PX = 2048
+
+
 @dataclass(frozen=True)
 class Sample:
     """One section.
@@ -73,15 +76,26 @@ def assemble(samples: Sequence[Sample]) -> SpatialData:
 
 
 def lazy_tiff(path: Path) -> Any:
-    """Return the full resolution of a TIFF as a dask array that is decoded when it is computed."""
+    """Return the full resolution of a TIFF as a dask array of which only what is asked for is read."""
     import dask.array as da
-    from dask import delayed
-    from tifffile import TiffFile, imread
+    from tifffile import TiffFile
 
     with TiffFile(path) as file:
         shape, dtype = file.series[0].shape, file.series[0].dtype
-    pixels = da.from_delayed(delayed(imread, pure=True)(path), shape, dtype)
-    return pixels.rechunk(tuple(min(side, 2048) for side in shape))
+    return da.map_blocks(_block, path, chunks=da.core.normalize_chunks(_CHUNK_PX, shape), dtype=dtype)
+
+
+def _block(path: Path, block_info: Any = None) -> np.ndarray:
+    """Read one block; the file is not kept open in between."""
+    import zarr
+    from tifffile import TiffFile, memmap
+
+    where = tuple(slice(*ends) for ends in block_info[None]["array-location"])
+    with TiffFile(path) as file:
+        if file.series[0].dataoffset is not None:  # plain pixels, which can be one strip: one chunk to zarr
+            return np.array(memmap(path, series=0, mode="r")[where])
+        with file.aszarr(series=0, level=0) as store:
+            return np.asarray(zarr.open_array(store, mode="r")[where])
 
 
 def _observations(sample: Sample) -> pd.DataFrame:
