@@ -166,7 +166,7 @@ def test_a_download_that_broke_off_is_refused_and_the_next_try_goes_on(geo, file
 def test_without_a_server_the_error_says_what_to_put_where(geo):
     with pytest.raises(OSError, match=r"(?s)GSM7697869_C73B1_matrix\.mtx\.gz could not be fetched.*cache/liver.*C73A1"):
         sth.datasets.liver(sections=["B1"])
-    with pytest.raises(KeyError, match="'Z1'.*'A1', 'B1', 'C1', 'D1'"):
+    with pytest.raises(KeyError, match=r"'Z1'.*'A1', 'B1', 'C1', 'D1'"):
         sth.datasets.liver(sections=["Z1"])
     assert len(geo.asked) == 1
 
