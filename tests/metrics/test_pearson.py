@@ -27,6 +27,7 @@ def test_pearson_does_not_depend_on_the_layout(pair, layout):
     truth, prediction = pair
     np.testing.assert_allclose(metrics.pearson(layout(truth), prediction), reference(*pair), rtol=1e-10)
     np.testing.assert_allclose(metrics.pearson(truth, layout(prediction)), reference(*pair), rtol=1e-10)
+    np.testing.assert_allclose(metrics.pearson(layout(truth), layout(prediction)), reference(*pair), rtol=1e-10)
 
 
 def test_pearson_sums_repeated_entries_of_a_sparse_matrix_and_leaves_it_as_it_was():
@@ -36,20 +37,26 @@ def test_pearson_sums_repeated_entries_of_a_sparse_matrix_and_leaves_it_as_it_wa
     assert truth.nnz == 3
 
 
-def test_pearson_over_many_blocks_equals_scipy(rng):
-    truth, prediction = rng.normal(size=(1000, 5000)), rng.normal(size=(1000, 5000))
+@pytest.mark.parametrize("layout", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_pearson_over_many_blocks_equals_scipy(rng, layout, dtype):
+    truth, prediction = rng.poisson(0.5, (1001, 5000)).astype(dtype), rng.normal(size=(1001, 5000))
     some = slice(None, None, 97)
     np.testing.assert_allclose(
-        metrics.pearson(truth, prediction)[some], reference(truth[:, some], prediction[:, some]), rtol=1e-9, atol=1e-14
+        metrics.pearson(layout(truth), prediction)[some],
+        reference(truth[:, some], prediction[:, some]),
+        rtol=1e-9,
+        atol=1e-14,
     )
 
 
-def test_pearson_keeps_digits_with_a_large_mean_and_a_tiny_variance(rng):
+@pytest.mark.parametrize("layout", [np.asarray, sp.csr_array])
+def test_pearson_keeps_digits_with_a_large_mean_and_a_tiny_variance(rng, layout):
     spread = rng.integers(0, 8, (2000, 5)).astype(float)
     prediction = spread + rng.normal(size=spread.shape)
     # sums of eighths around 2**40 are exact, so that the true correlation is that of the spread
     np.testing.assert_allclose(
-        metrics.pearson(2.0**40 + spread / 8, prediction), reference(spread, prediction), rtol=1e-9
+        metrics.pearson(layout(2.0**40 + spread / 8), prediction), reference(spread, prediction), rtol=1e-9
     )
 
 
@@ -59,11 +66,13 @@ def test_pearson_keeps_digits_when_the_first_spot_is_an_outlier(rng):
     np.testing.assert_allclose(metrics.pearson(truth, prediction), reference(truth, prediction), rtol=1e-9)
 
 
+@pytest.mark.parametrize("layout", [np.asarray, sp.csr_array])
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e8 / 3])
-def test_a_constant_gene_is_nan_without_a_warning(pair, value):
+def test_a_constant_gene_is_nan_without_a_warning(pair, value, layout):
     truth, prediction = pair
     prediction[:, 3] = truth[:, 5] = value
-    assert np.flatnonzero(np.isnan(metrics.pearson(truth, prediction))).tolist() == [3, 5]
+    assert np.flatnonzero(np.isnan(metrics.pearson(layout(truth), prediction))).tolist() == [3, 5]
+    assert np.flatnonzero(np.isnan(metrics.pearson(truth, layout(prediction)))).tolist() == [3, 5]
 
 
 def test_a_gene_that_is_constant_up_to_rounding_is_nan(rng):
@@ -82,11 +91,12 @@ def test_spots_that_are_not_predicted_are_left_out(pair):
     )
 
 
-def test_nan_is_left_out_gene_by_gene(pair, rng):
+@pytest.mark.parametrize("layout", [np.asarray, sp.csr_array])
+def test_nan_is_left_out_gene_by_gene(pair, rng, layout):
     truth, prediction = pair
     prediction[rng.random(truth.shape) < 0.2] = np.nan
     truth[rng.random(truth.shape) < 0.1] = np.nan
-    score = metrics.pearson(truth, prediction)
+    score = metrics.pearson(layout(truth), prediction)
     for gene in range(truth.shape[1]):
         kept = ~np.isnan(truth[:, gene] + prediction[:, gene])
         assert score[gene] == pytest.approx(stats.pearsonr(truth[kept, gene], prediction[kept, gene]).statistic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from sthisto.metrics._arrays import check_pair, paired_blocks, row_blocks
 
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 ROUNDING = 1e-26
 """A gene varies when its sum of squares exceeds this share of the squares of its mean: (1e-13)², float64's rounding."""
 
+_CANCELLED = 1e-6
+"""Centred squares that are a smaller share of the squares than this have lost more digits than they should."""
+
 
 def pearson(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     """Correlate each gene's prediction with its measurement over the spots.
 
-    Both matrices are read once, in blocks, and summed in float64 after subtracting the first spot's values: a gene with
-    a large mean and a small variance keeps its digits, and a constant gene has a variance of exactly zero.
+    Both matrices are read once, in blocks, and summed in float64 after subtracting the first spot's values of a dense
+    one: a gene with a large mean and a small variance keeps its digits, and a constant gene has a variance of exactly
+    zero. Where that fails, and where values are NaN, the gene is read a second time.
 
     Parameters
     ----------
@@ -52,16 +57,22 @@ def pearson(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     """
     truth, prediction = check_pair(truth, prediction)
     n, first, sums = _sums(truth, prediction)
-    score = _from_sums(n, first, sums)
-    incomplete = np.flatnonzero(~np.isfinite(sums).all(axis=0))
-    if incomplete.size:
-        for genes, t, p in paired_blocks(truth[:, incomplete], prediction[:, incomplete]):
-            score[incomplete[genes]] = paired_pearson(t, p)
+    if n < 2:
+        return np.full(truth.shape[1], np.nan)
+    score, again = _from_sums(n, first, sums)
+    if again.size:
+        for genes, t, p in paired_blocks(truth[:, again], prediction[:, again]):
+            score[again[genes]] = paired_pearson(t, p)
     return score
 
 
 def _sums(truth: Any, prediction: Any) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the number of spots that are not NaN throughout, the first values (2, n_genes) and sums (5, n_genes)."""
+    """Return how many spots are not NaN throughout, what was subtracted (2, n_genes) and sums (5, n_genes)."""
+    if sp.issparse(truth):
+        return _sparse_sums(truth, prediction)
+    if sp.issparse(prediction):
+        n, first, sums = _sparse_sums(prediction, truth)
+        return n, first[::-1], sums[[1, 0, 3, 2, 4]]
     from sthisto.metrics._moments import add_moments
 
     n, first, sums = 0, np.zeros((2, truth.shape[1])), np.zeros((5, truth.shape[1]))
@@ -77,6 +88,24 @@ def _sums(truth: Any, prediction: Any) -> tuple[int, NDArray[np.float64], NDArra
     return n, first, sums
 
 
+def _sparse_sums(x: Any, y: Any) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """As `_sums`, of a CSR matrix, of which nothing is subtracted, and one of any kind."""
+    from sthisto.metrics._moments import add_sparse_moments
+
+    n, start, y_first = 0, 0, np.zeros(x.shape[1])
+    of_x, of_y = np.zeros((x.shape[1], 3)), np.zeros((2, x.shape[1]))
+    for (block,) in row_blocks(y):
+        kept = np.flatnonzero(_not_missing(block))
+        part = block if len(kept) == len(block) else block[kept]
+        if n == 0 and len(part):
+            y_first = part[0].astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            add_sparse_moments(x.indptr, x.indices, x.data, start + kept, part, y_first, of_x, of_y)
+        n, start = n + len(part), start + len(block)
+    sums = np.stack([of_x[:, 0], of_y[0], of_x[:, 1], of_y[1], of_x[:, 2]])
+    return n, np.stack([np.zeros_like(y_first), y_first]), sums
+
+
 def _not_missing(block: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Spots with at least one value; only those that begin with NaN are looked through."""
     kept = np.ones(len(block), dtype=bool)
@@ -85,14 +114,17 @@ def _not_missing(block: NDArray[np.floating]) -> NDArray[np.bool_]:
     return kept
 
 
-def _from_sums(n: int, first: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    if n < 2:
-        return np.full(sums.shape[1], np.nan)
+def _from_sums(
+    n: int, first: NDArray[np.float64], sums: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return the scores and the genes they fail for: NaN in the sums, or a variance lost in the square of the mean."""
     with np.errstate(invalid="ignore", over="ignore"):
         means = sums[:2] / n
         squares = sums[2:4] - n * means**2
         product = sums[4] - n * means[0] * means[1]
-        return correlation(product, squares, floors=ROUNDING * n * (first + means) ** 2)
+        score = correlation(product, squares, floors=ROUNDING * n * (first + means) ** 2)
+        keeps_digits = squares >= _CANCELLED * sums[2:4]
+    return score, np.flatnonzero(~np.vstack([np.isfinite(sums), keeps_digits]).all(axis=0))
 
 
 def correlation(product: NDArray[np.float64], squares: Any, *, floors: Any) -> NDArray[np.float64]:
@@ -108,7 +140,16 @@ def paired_pearson(t: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np
     present = ~np.isnan(t)
     n = np.maximum(present.sum(axis=0), 1)
     with np.errstate(invalid="ignore", over="ignore"):
-        means = [np.where(present, x, 0.0).sum(axis=0) / n for x in (t, p)]
-        t, p = (np.where(present, x - m, 0.0) for x, m in zip((t, p), means, strict=True))
+        (t, t_mean), (p, p_mean) = (_centred(x, present, n) for x in (t, p))
         squares = (t * t).sum(axis=0), (p * p).sum(axis=0)
-        return correlation((t * p).sum(axis=0), squares, floors=[ROUNDING * n * m**2 for m in means])
+        floors = [ROUNDING * n * mean**2 for mean in (t_mean, p_mean)]
+        return correlation((t * p).sum(axis=0), squares, floors=floors)
+
+
+def _centred(
+    x: NDArray[np.float64], present: NDArray[np.bool_], n: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the columns less their means, 0 where nothing is, and the means; twice, since large means are rounded."""
+    mean = np.where(present, x, 0.0).sum(axis=0) / n
+    x = np.where(present, x - mean, 0.0)
+    return np.where(present, x - x.sum(axis=0) / n, 0.0), mean
