@@ -144,7 +144,7 @@ def _print_inside(sdata: Any, truths: dict[str, Truth], panel: list[str], argume
             for left_out in SPLITS[split][0]:
                 rest = tuple(name for name in SPLITS[split][0] if name != left_out)
                 for seed in range(1 if method in NOT_SEEDED else arguments.seeds):
-                    _, predicted = _run(sdata, method, (rest, (left_out,)), seed, panel, arguments.encoder)
+                    predicted = _fit_and_predict(sdata, method, (rest, (left_out,)), seed, panel, arguments.encoder)[0]
                     scores.append(_scores([truths[left_out]], predicted))
             means = pd.DataFrame(scores).mean()
             cells.append(f"{means['residual all']:.3f} / {means['raw all']:.3f}")
@@ -172,31 +172,45 @@ def _run(
     sdata: Any, method: str, split: tuple[Sequence[str], Sequence[str]], seed: int, panel: list[str], encoder: str
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Fit and predict after a first time, of one epoch, that puts every feature into the cache: seconds are without."""
-    options = {"method": method} | METHODS[method]
+    if seed == 0:
+        options = sth.models.METHODS[METHODS[method].get("method", method)].Options
+        brief = {"max_epochs": 1} if hasattr(options, "max_epochs") else {}
+        _fit_and_predict(sdata, method, split, seed, panel, encoder, **brief)
+    predicted, *seconds = _fit_and_predict(sdata, method, split, seed, panel, encoder)
+    return {"method": method, "seed": seed, "seconds_fit": seconds[0], "seconds_predict": seconds[1]}, predicted
+
+
+def _fit_and_predict(
+    sdata: Any,
+    method: str,
+    split: tuple[Sequence[str], Sequence[str]],
+    seed: int,
+    panel: list[str],
+    encoder: str,
+    **changes: Any,
+) -> tuple[list[np.ndarray], float, float]:
+    """Return the prediction of each test section, the panel's genes, and the seconds of fitting and of predicting."""
     train, test = ([f"{name}_spots" for name in part] for part in split)
-    brief = {"max_epochs": 1} if hasattr(sth.models.METHODS[str(options["method"])].Options, "max_epochs") else {}
-    for changes in (brief, {}) if seed == 0 else ({},):
-        start = time.perf_counter()
-        model = sth.tl.fit(
-            sdata,
-            image_encoder=encoder,
-            genes=panel,
-            patch_size=112,
-            patch_um=77.28,
-            seed=seed,
-            shapes_key=train,
-            **(options | changes),
-        )
-        fitted = time.perf_counter()
-        sth.tl.predict(sdata, model, shapes_key=test)
-        predicted = time.perf_counter()
+    start = time.perf_counter()
+    model = sth.tl.fit(
+        sdata,
+        image_encoder=encoder,
+        genes=panel,
+        patch_size=112,
+        patch_um=77.28,
+        seed=seed,
+        shapes_key=train,
+        **({"method": method} | METHODS[method] | changes),
+    )
+    fitted = time.perf_counter()
+    sth.tl.predict(sdata, model, shapes_key=test)
+    done = time.perf_counter()
     table = sdata["counts"]
     columns = table.var_names.get_indexer(panel)
     layer = table.layers["sthisto_pred"]
     sections = table.obs["section"].to_numpy()
     expression = [np.asarray(layer[np.flatnonzero(sections == name)][:, columns]) for name in split[1]]
-    seconds = {"seconds_fit": fitted - start, "seconds_predict": predicted - fitted}
-    return {"method": method, "seed": seed, **seconds}, expression
+    return expression, fitted - start, done - fitted
 
 
 def _scores(truths: Sequence[Truth], predicted: Sequence[np.ndarray]) -> dict[str, float]:
