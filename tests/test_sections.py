@@ -434,6 +434,15 @@ def test_um_come_from_the_coordinate_system_whose_unit_is_known(sdata):
         read_sections(sdata, um_per_px=0)
 
 
+def test_stated_um_that_contradict_the_data_are_said(sdata, caplog):
+    sdata.attrs[KEY] = {UM_PER_UNIT: {read_sections(sdata)[0].coordinate_system: 0.5}}
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        read_sections(sdata, um_per_px=0.52)
+        assert not caplog.text
+        assert read_sections(sdata, um_per_px=0.25)[0].um_per_px == 0.25
+    assert "um_per_px=0.25 is stated for region 'spots', whose array or coordinate system says 0.5" in caplog.text
+
+
 @pytest.mark.parametrize("um_per_px", [0.25, 0.73])
 def test_um_of_visium_come_from_the_distance_of_its_spots(um_per_px):
     row, column = np.mgrid[0:8, 0:16]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 _MOST_ENLARGED = 2.5
+_MOST_APART = 1.1
+"""Factor between µm per px that are stated and those that the data know, beyond which one of them is wrong."""
 
 
 @dataclass(frozen=True)
@@ -221,10 +223,7 @@ def _read_section(
     centres = apply_affine(to_pixels, spots.xy[position])
     inside = inside_image(centres, image, region=region, image_key=image_key)
     rows, centres, diameters = rows[inside], centres[inside], spots.diameters[position[inside]]
-    if um_per_px is None:
-        um_per_px = known_um_per_px(sdata, image_key) or um_per_px_of_visium(table.obs.iloc[rows], centres, region)
-    else:
-        check_positive(um_per_px, name="um_per_px")
+    known = known_um_per_px(sdata, image_key) or um_per_px_of_visium(table.obs.iloc[rows], centres, region)
     return Section(
         name=region,
         region=region,
@@ -236,8 +235,20 @@ def _read_section(
         rows=rows,
         centres=centres,
         diameter=float(np.median(diameters)) * scale(to_pixels) if len(rows) else float("nan"),
-        um_per_px=um_per_px,
+        um_per_px=known if um_per_px is None else _stated(um_per_px, known, region),
     )
+
+
+def _stated(um_per_px: float, known: float | None, region: str) -> float:
+    check_positive(um_per_px, name="um_per_px")
+    if known is not None and not 1 / _MOST_APART < um_per_px / known < _MOST_APART:
+        logger.warning(
+            "um_per_px=%g is stated for region %r, whose array or coordinate system says %.3g. The stated one is used.",
+            um_per_px,
+            region,
+            known,
+        )
+    return float(um_per_px)
 
 
 def _um_per_unit(sdata: SpatialData) -> dict[str, float]:

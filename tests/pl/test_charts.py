@@ -109,6 +109,15 @@ def test_uncertainty_draws_into_given_axes_and_at_a_given_size(sdata):
         sth.pl.uncertainty(sdata, ax=axes[:3])
 
 
+def test_confidence_is_mapped_alone_where_nothing_was_measured(sdata):
+    sdata["spots"].uns["sthisto"]["holds_measurement"] = False
+    figure = sth.pl.uncertainty(sdata, key_added=["sthisto", "bleep"], sections="left")
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert len(titles) == 2
+    assert all(title.endswith(", left, confidence") for title in titles)
+    assert sth.pl.uncertainty(sdata, sections="left").axes[0].get_title() == "left, confidence"
+
+
 def test_missing_confidence_names_the_call(sdata):
     del sdata["spots"].obs["sthisto_confidence"]
     with pytest.raises(KeyError, match=r"'sthisto_confidence'.*sth\.tl\.predict"):

@@ -16,6 +16,7 @@ from sthisto.pl._strips import given_axes
 from sthisto.pl._style import METHOD_COLORS, cycle, new_figure, tidy
 from sthisto.pl._values import (
     choose_sections,
+    is_measured,
     measured,
     predicted,
     predicted_sections,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _BINS = 10
 _CHART, _MAP = 1.9, 1.9
+_N_CHARTS = 2
 
 
 def uncertainty(
@@ -57,7 +59,8 @@ def uncertainty(
     A row for each key. First the error that was made against the spread that was predicted, in ten bins with as many
     pairs of spot and gene each: on the dashed line, the spread is as large as the error. Then the same spots by
     confidence, which is how much a spot looks like those trained on, not a probability: the error should fall from left
-    to right, and where it does not, confidence says nothing on these data. Then a map of it for each section.
+    to right, and where it does not, confidence says nothing on these data. Then a map of it for each section. Where
+    nothing was measured, as on a slide without spots, the maps stand alone.
 
     Parameters
     ----------
@@ -78,7 +81,8 @@ def uncertainty(
     dpi
         Resolution of the figure.
     ax
-        Axes to draw into instead of a new figure: for each key two charts and a map for each section.
+        Axes to draw into instead of a new figure: for each key two charts, where something was measured, and a map for
+        each section.
 
     Returns
     -------
@@ -112,30 +116,36 @@ def uncertainty(
     chosen = predicted_sections(candidates, keys, named=sections is not None)
     tables = [section.table for section in chosen]
     symbols = gene_symbols or symbols_of(tables[0], keys[0])
-    genes = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
     scale, labels = read_scale(tables, keys), method_labels(tables, keys)
-    truth = [measured(section, scale, genes, symbols) for section in chosen]
     trust = {key: [_confidence(section, key) for section in chosen] for key in keys}
     views = [view(section) for section in chosen]
-    figure, rows = _axes(views, len(keys), figsize, dpi, ax)
-    for key, panels, color in zip(keys, rows, cycle(METHOD_COLORS, len(keys)), strict=True):
-        guess = [predicted(section, key, genes, symbols) for section in chosen]
-        spreads = [spread(section, key, genes, symbols) for section in chosen]
-        scored = [scored_spots(section, [key]) for section in chosen]
-        honest = any(one for _, one in scored)
-        spots = [rows & (one or not honest) for rows, one in scored]
-        error = np.concatenate([(g - t)[rows] for g, t, rows in zip(guess, truth, spots, strict=True)])
-        sd = np.concatenate([values[rows] for values, rows in zip(spreads, spots, strict=True)])
-        sure = np.concatenate([values[rows] for values, rows in zip(trust[key], spots, strict=True)])
-        title = labels[key] if honest else f"{labels[key]} (trained on)"
-        _calibration(panels[0], sd, error, color)
-        tidy(panels[0], x="Predicted spread", y="Error (RMSE)", title=title)
-        _by_confidence(panels[1], sure, error, color)
-        tidy(panels[1], x="Confidence: likeness to training", y="Error (RMSE)", title=title)
-        for panel, shared, values in zip(panels[2:], views, trust[key], strict=True):
+    n_charts = _N_CHARTS if any(is_measured(section, scale) for section in chosen) else 0
+    figure, rows = _axes(views, len(keys), n_charts, figsize, dpi, ax)
+    if n_charts:
+        genes = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
+        truth = [measured(section, scale, genes, symbols) for section in chosen]
+        for key, charts, color in zip(keys, rows, cycle(METHOD_COLORS, len(keys)), strict=True):
+            guess = [predicted(section, key, genes, symbols) for section in chosen]
+            errors = [g - t for g, t in zip(guess, truth, strict=True)]
+            spreads = [spread(section, key, genes, symbols) for section in chosen]
+            scored = [scored_spots(section, [key]) for section in chosen]
+            honest = any(one for _, one in scored)
+            spots = [rows & (one or not honest) for rows, one in scored]
+            error, sd, sure = (
+                np.concatenate([values[rows] for values, rows in zip(parts, spots, strict=True)])
+                for parts in (errors, spreads, trust[key])
+            )
+            title = labels[key] if honest else f"{labels[key]} (trained on)"
+            _calibration(charts[0], sd, error, color)
+            tidy(charts[0], x="Predicted spread", y="Error (RMSE)", title=title)
+            _by_confidence(charts[1], sure, error, color)
+            tidy(charts[1], x="Confidence: likeness to training", y="Error (RMSE)", title=title)
+    for key, panels in zip(keys, rows, strict=True):
+        method = "" if n_charts or len(keys) == 1 else f"{labels[key]}, "
+        for panel, shared, values in zip(panels[n_charts:], views, trust[key], strict=True):
             shared.draw_image(panel, image_alpha)
             spots_drawn = shared.draw_spots(panel, values, cmap="viridis", norm=Normalize(0, 1))
-            set_title(panel, f"{shared.section.name}, confidence")
+            set_title(panel, f"{method}{shared.section.name}, confidence")
             scale_bar(panel, shared)
         color_bar(panels[-1], spots_drawn, "Confidence")
     return figure
@@ -183,17 +193,19 @@ def _binned(by: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
 def _axes(
     views: Sequence[View],
     n_rows: int,
+    n_charts: int,
     figsize: tuple[float, float] | None,
     dpi: float | None,
     ax: Sequence[Axes] | None,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return two charts and a map for each section, in `n_rows` rows."""
+    """Return the charts and a map for each section, in `n_rows` rows."""
     if ax is not None:
-        given = given_axes(ax, n_rows, 2 + len(views))
+        given = given_axes(ax, n_rows, n_charts + len(views))
         return figure_of(given[0][0]), given
     left, between, gap, top, bottom, bar = 0.5, 0.6, 0.1, 0.3, 0.45, 0.55
     height = max(_CHART, _MAP * max(shared.aspect for shared in views))
-    first_map = left + 2 * _CHART + between + 0.25
+    lefts = [left + i * (_CHART + between) for i in range(n_charts)]
+    first_map = lefts[-1] + _CHART + 0.25 if lefts else gap
     natural = np.array([first_map + len(views) * (_MAP + gap) + bar, n_rows * (top + height + bottom)])
     size = natural if figsize is None else np.asarray(figsize)
     x, y = size / natural
@@ -201,7 +213,6 @@ def _axes(
     rows = []
     for i in range(n_rows):
         start = y * (i * (top + height + bottom) + top)
-        lefts = [left, left + _CHART + between]
         charts = [place(figure, x * at, start, x * _CHART, y * _CHART) for at in lefts]
         at_maps = [first_map + j * (_MAP + gap) for j in range(len(views))]
         rows.append(charts + [place(figure, x * at, start, x * _MAP, y * height) for at in at_maps])
