@@ -1,6 +1,17 @@
 """Spatial gene expression from H&E images, in the scverse.
 
-Nothing heavy is imported before it is used: the submodules below are loaded on first access.
+Start with ``help(sthisto.tl.fit)``, or ``sthisto demo`` on the command line. Each submodule's help lists its functions:
+
+- `tl`: fit a method, predict, evaluate, cross-validate, cluster; take SpatialData, write into its table.
+- `pp`: normalise, choose genes, split, lay a grid over tissue without spots.
+- `pl`: pictures of what `tl` wrote.
+- `get`: plain tables of what `tl` wrote.
+- `datasets`, `io`: public and synthetic sections; other layouts brought to SpatialData.
+- `metrics`, `models`, `nn`: the scores, the methods and their parts; arrays in, arrays out.
+- `benchmark`: methods on public sections, and the DANet paper's tables.
+- `settings`: device, cache, progress bars.
+
+Nothing heavy is imported before it is used: submodules are loaded on first access.
 """
 
 from __future__ import annotations

@@ -235,17 +235,18 @@ def _read_section(
         rows=rows,
         centres=centres,
         diameter=float(np.median(diameters)) * scale(to_pixels) if len(rows) else float("nan"),
-        um_per_px=known if um_per_px is None else _stated(um_per_px, known, region),
+        um_per_px=known if um_per_px is None else stated_um_per_px(um_per_px, known, region),
     )
 
 
-def _stated(um_per_px: float, known: float | None, region: str) -> float:
+def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> float:
+    """Return the stated value, with a warning where the data say another."""
     check_positive(um_per_px, name="um_per_px")
     if known is not None and not 1 / _MOST_APART < um_per_px / known < _MOST_APART:
         logger.warning(
-            "um_per_px=%g is stated for region %r, whose array or coordinate system says %.3g. The stated one is used.",
+            "um_per_px=%g is stated for %r, whose array or coordinate system says %.3g. The stated one is used.",
             um_per_px,
-            region,
+            element,
             known,
         )
     return float(um_per_px)

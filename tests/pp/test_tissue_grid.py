@@ -57,17 +57,33 @@ def test_grid_has_the_physical_size_asked_for(slide):
     assert np.median(nearest) * section.um_per_px == pytest.approx(150, rel=1e-3)
 
 
-def test_unknown_resolution_is_an_error(slide):
+@pytest.fixture
+def unknown(slide):
+    """The slide without its unit, whose spots are not on an array."""
     del slide.attrs["sthisto"]
+    del slide["expression"].obs["array_row"]
+    return slide
+
+
+def test_unknown_resolution_is_an_error(unknown):
     with pytest.raises(ValueError, match="um_per_px"):
-        sth.pp.tissue_grid(slide)
+        sth.pp.tissue_grid(unknown)
 
 
-def test_resolution_that_was_stated_once_is_known_from_then_on(slide):
-    stated = read_sections(slide)[0].um_per_px
+def test_resolution_comes_from_the_array_of_visium_spots_on_the_same_image(slide, caplog):
+    expected = read_sections(slide)[0].um_per_px
     del slide.attrs["sthisto"]
-    sth.pp.tissue_grid(slide, um_per_px=stated)
-    assert read_sections(slide, table_key="tissue_grid_table")[0].um_per_px == pytest.approx(stated)
+    sth.pp.tissue_grid(slide, pitch_um=150)
+    assert read_sections(slide, table_key="tissue_grid_table")[0].um_per_px == pytest.approx(expected, rel=1e-3)
+    assert not caplog.text
+    del slide.attrs["sthisto"]
+    sth.pp.tissue_grid(slide, pitch_um=150, um_per_px=2 * expected, key_added="other")
+    assert f"um_per_px={2 * expected:g} is stated for 'S1_image'" in caplog.text
+
+
+def test_resolution_that_was_stated_once_is_known_from_then_on(unknown):
+    sth.pp.tissue_grid(unknown, um_per_px=0.8)
+    assert read_sections(unknown, table_key="tissue_grid_table")[0].um_per_px == pytest.approx(0.8)
 
 
 def test_resolution_that_the_data_know_is_left_as_it_is(slide):

@@ -10,13 +10,18 @@ from anndata import AnnData
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
 
-from sthisto._elements import read_pyramid
-from sthisto._sections import known_um_per_px, remember_um_per_px
+from sthisto._elements import affine, apply_affine, read_pyramid, read_spots
+from sthisto._pairing import match_rows
+from sthisto._resolution import um_per_px_of_visium
+from sthisto._sections import known_um_per_px, remember_um_per_px, stated_um_per_px
 from sthisto._tissue import hexagonal_grid, tissue_share
 from sthisto._validate import check_positive, resolve_only
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+_ALIKE = 1.1
+"""Ratio up to which the µm per px by several arrays count as one."""
 
 
 def tissue_grid(
@@ -40,7 +45,8 @@ def tissue_grid(
     pitch_um, diameter_um
         Distance between neighbouring spots, and their width, in µm; the defaults are Visium's.
     um_per_px
-        µm per px of the image's full resolution; None takes it from the data where it is known.
+        µm per px of the image's full resolution; None takes it from the data where it is known: from the coordinate
+        system, or from the array of Visium spots or Visium HD bins that lie in one with the image.
     least_tissue
         Share of a spot that must be tissue, 0 to 1. Fat looks much like background: lower it to keep more of that.
     key_added
@@ -77,12 +83,13 @@ def tissue_grid(
             msg = f"There is an element {name!r} already. Delete it, or choose another key_added."
             raise ValueError(msg)
     systems = get_transformation(sdata.images[image_key], get_all=True)
-    known = known_um_per_px(sdata, image_key)
-    um_per_px = um_per_px or known
+    of_system = known_um_per_px(sdata, image_key)
+    known = of_system or _um_per_px_of_arrays(sdata, image_key)
+    um_per_px = known if um_per_px is None else stated_um_per_px(um_per_px, known, image_key)
     if um_per_px is None:
         msg = (
-            f"The µm per px of image {image_key!r} are unknown. Pass um_per_px=…, from the scanner, or for Visium "
-            "55 / spot_diameter_fullres of scalefactors_json.json."
+            f"The µm per px of image {image_key!r} are unknown. Pass um_per_px=…, from the scanner, or for Visium the "
+            "100 µm between neighbouring spots over their distance in px."
         )
         raise ValueError(msg)
     pyramid, _ = read_pyramid(sdata.images[image_key], image_key, next(iter(systems)))
@@ -101,5 +108,22 @@ def tissue_grid(
     annotated = TableModel.parse(table, region=key_added, region_key="region", instance_key="instance")
     sdata.shapes[key_added] = shapes
     sdata.tables[table_key] = annotated
-    if known is None:
+    if of_system is None:
         remember_um_per_px(sdata, image_key, um_per_px)
+
+
+def _um_per_px_of_arrays(sdata: SpatialData, image_key: str) -> float | None:
+    """Return µm per px by the arrays in the image's coordinate systems; None without any, or where they differ."""
+    systems = get_transformation(sdata.images[image_key], get_all=True)
+    found = []
+    for table in sdata.tables.values():
+        regions = table.uns.get(TableModel.ATTRS_KEY, {}).get(TableModel.REGION_KEY, [])
+        for region in [regions] if isinstance(regions, str) else regions:
+            own = get_transformation(sdata[region], get_all=True) if region in sdata else {}
+            if system := next((name for name in systems if name in own), None):
+                spots = read_spots(sdata[region], region, system)
+                rows, position = match_rows(table, region, spots.instances)
+                centres = apply_affine(np.linalg.inv(affine(sdata[image_key], system)), spots.xy[position])
+                found.append(um_per_px_of_visium(table.obs.iloc[rows], centres, region))
+    known = [um for um in found if um is not None]
+    return known[0] if known and max(known) / min(known) < _ALIKE else None
