@@ -16,6 +16,9 @@ from sthisto._tables import gene_positions, read_rows
 from sthisto._validate import listed
 from sthisto.models import SectionInput, TrainingSection
 
+_WIDEST_UM = 400
+"""Wider patches than this, of eight spots of Visium, are hardly meant."""
+
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
     """Return what a model sees of a section's images."""
@@ -180,6 +183,14 @@ def patch_spec(
             "Sections differ in resolution (%.3g to %.3g µm per px): all are resampled to %.3g.",
             finest,
             coarsest,
+            finest,
+        )
+    if patch_size * finest > _WIDEST_UM:
+        logger.warning(
+            "A patch of %d px covers %.0f µm of tissue, because the images are coarse: %.2g µm per px. Pass the "
+            "full-resolution images with image_key=…, if there are any, or the width of tissue with patch_um=….",
+            patch_size,
+            patch_size * finest,
             finest,
         )
     return PatchSpec(patch_size, finest, tuple(context))

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from tissue import encoder, make_tissue
 
 import sthisto as sth
+from sthisto._constants import KEY, UM_PER_UNIT
 from sthisto._sections import read_sections
 from sthisto.benchmark import COLUMNS, LEAKS, Protocol, _command, paper_values, run
 from sthisto.benchmark import _figures as figures
@@ -27,6 +28,7 @@ def make(names=tuple(PATIENTS), seed=0):
     obs = sdata["counts"].obs
     obs["section"] = obs["region"].astype(str)
     obs["annotation"] = np.where(obs["region"] == "A1", np.where(obs["instance"] % 2, "tumour", "fat"), None)
+    sdata.attrs[KEY] = {UM_PER_UNIT: dict.fromkeys(sdata.coordinate_systems, 4.0)}
     return sdata
 
 
@@ -362,6 +364,12 @@ def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch,
     assert (out / "scores.png").stat().st_size > 0
     assert main([*arguments, "--train", "A1", "--test", "A2", "--out", str(out)]) == 1
     assert "stand on both sides" in capsys.readouterr().err
+
+
+def test_patches_have_one_width_of_tissue_but_in_the_paper():
+    assert Protocol("her2st", ("mean",)).patches() == {"patch_size": 112, "patch_um": 77.0}
+    assert Protocol("her2st", ("mean",), "danet_paper").patches() == {"patch_size": 112}
+    assert Protocol("her2st", ("mean",), patch={"patch_size": 16}).patches() == {"patch_size": 16}
 
 
 def test_command_asks_for_data_that_cannot_be_downloaded(tmp_path, capsys):

@@ -327,6 +327,13 @@ def test_sections_of_two_resolutions_are_brought_to_the_finer(tissue, caplog):
     assert "Sections differ in resolution" in caplog.text
 
 
+def test_patches_of_coarse_images_that_cover_much_tissue_are_said(tissue, caplog):
+    sth.tl.fit(tissue, method="mean", patch_size=100, um_per_px=4.0)
+    assert "covers" not in caplog.text
+    sth.tl.fit(tissue, method="mean", patch_size=100, um_per_px=5.0)
+    assert "A patch of 100 px covers 500 µm of tissue" in caplog.text
+
+
 def test_width_in_um_needs_the_um_of_all_sections(tissue):
     model = sth.tl.fit(tissue, method="mean", patch_um=32, patch_size=16, um_per_px=1.0)
     assert model.patch.um_per_px == 2.0

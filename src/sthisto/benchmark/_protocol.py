@@ -18,11 +18,12 @@ Dataset = Literal["her2st", "liver", "hest"]
 Split = Literal["patient", "section", "danet_paper"]
 
 PATCH: Final[dict[str, dict[str, Any]]] = {
-    "her2st": {"patch_size": 112},
+    "her2st": {"patch_size": 112, "patch_um": 77.0},
     "liver": {"patch_size": 224},
     "hest": {"patch_size": 224, "patch_um": 112.0},
 }
-"""The patches of each data set: 112 px on legacy arrays, 224 px on Visium, HEST-Bench's 224 px of 0.5 µm."""
+"""The patches of each data set: on legacy arrays 112 px, of the tissue that they show at 0.69 µm per px, since some
+images are coarser; 224 px on Visium; HEST-Bench's 224 px of 0.5 µm."""
 
 PAPER_TEST: Final = {"her2st": ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1"), "liver": ("C1",)}
 PAPER_OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -108,6 +109,8 @@ class Protocol:
         Number of seeds of each method.
     reference
         Method that the paired differences are taken from, if it is among the methods.
+    patch
+        `patch_size` and `patch_um` of `tl.fit`, instead of the data set's own.
     """
 
     dataset: Dataset
@@ -120,6 +123,11 @@ class Protocol:
     seeds: int = 3
     reference: str = "ridge"
     patch: Mapping[str, Any] = field(default_factory=dict)
+
+    def patches(self) -> dict[str, Any]:
+        """Return `patch_size`, and `patch_um` unless the width is in px, as it is in the paper."""
+        own = dict(self.patch or PATCH[self.dataset])
+        return {"patch_size": own["patch_size"]} if self.split == "danet_paper" else own
 
     def __post_init__(self) -> None:
         check_choice(self.dataset, PATCH, name="dataset")

@@ -18,7 +18,7 @@ from sthisto._sections import Section, read_sections
 from sthisto._tables import gene_positions, read_rows
 from sthisto._validate import check_key
 from sthisto.benchmark import _scores as scoring
-from sthisto.benchmark._protocol import MARKERS, PATCH, MethodSpec, Protocol
+from sthisto.benchmark._protocol import MARKERS, MethodSpec, Protocol
 from sthisto.tl._fold_job import Job, Run, load_shared_encoder
 from sthisto.tl._fold_spots import Fold
 
@@ -94,7 +94,7 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
     sections = {_of_obs(one, "section"): one for one in read_sections(sdata)}
     patient_of = {name: _of_obs(one, "patient") for name, one in sections.items()}
     specs = protocol.specs()
-    arguments: dict[str, Any] = {**PATCH[protocol.dataset], **protocol.patch, "image_encoder": protocol.encoder}
+    arguments: dict[str, Any] = protocol.patches() | {"image_encoder": protocol.encoder}
     if protocol.genes is not None:
         arguments["genes"] = list(protocol.genes)
     encoder = load_shared_encoder([spec.method for spec in specs], arguments)
