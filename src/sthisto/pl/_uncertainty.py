@@ -124,22 +124,11 @@ def uncertainty(
     if n_charts:
         genes = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
         truth = [measured(section, scale, genes, symbols) for section in chosen]
-        for key, charts, color in zip(keys, rows, cycle(METHOD_COLORS, len(keys)), strict=True):
-            guess = [predicted(section, key, genes, symbols) for section in chosen]
-            errors = [g - t for g, t in zip(guess, truth, strict=True)]
-            spreads = [spread(section, key, genes, symbols) for section in chosen]
-            scored = [scored_spots(section, [key]) for section in chosen]
-            honest = any(one for _, one in scored)
-            spots = [rows & (one or not honest) for rows, one in scored]
-            error, sd, sure = (
-                np.concatenate([values[rows] for values, rows in zip(parts, spots, strict=True)])
-                for parts in (errors, spreads, trust[key])
-            )
-            title = labels[key] if honest else f"{labels[key]} (trained on)"
-            _calibration(charts[0], sd, error, color)
-            tidy(charts[0], x="Predicted spread", y="Error (RMSE)", title=title)
-            _by_confidence(charts[1], sure, error, color)
-            tidy(charts[1], x="Confidence: likeness to training", y="Error (RMSE)", title=title)
+        for key, panels, color in zip(keys, rows, cycle(METHOD_COLORS, len(keys)), strict=True):
+            errors = [predicted(one, key, genes, symbols) - t for one, t in zip(chosen, truth, strict=True)]
+            spreads = [spread(one, key, genes, symbols) for one in chosen]
+            scored = [scored_spots(one, [key]) for one in chosen]
+            _draw_charts(panels[:n_charts], labels[key], color, scored, errors, spreads, trust[key])
     for key, panels in zip(keys, rows, strict=True):
         method = "" if n_charts or len(keys) == 1 else f"{labels[key]}, "
         for panel, shared, values in zip(panels[n_charts:], views, trust[key], strict=True):
@@ -160,6 +149,26 @@ def _confidence(section: Section, key: str) -> np.ndarray:
         )
         raise KeyError(msg)
     return section.table.obs[column].iloc[section.rows].to_numpy(dtype=np.float32)
+
+
+def _draw_charts(
+    charts: Sequence[Axes],
+    label: str,
+    color: str,
+    scored: Sequence[tuple[np.ndarray, bool]],
+    *by_section: Sequence[np.ndarray],
+) -> None:
+    """Draw the error by spread and by confidence, given errors, spreads and confidence of each section."""
+    honest = any(one for _, one in scored)
+    spots = [rows & (one or not honest) for rows, one in scored]
+    error, sd, sure = (
+        np.concatenate([values[rows] for values, rows in zip(parts, spots, strict=True)]) for parts in by_section
+    )
+    title = label if honest else f"{label} (trained on)"
+    _calibration(charts[0], sd, error, color)
+    tidy(charts[0], x="Predicted spread", y="Error (RMSE)", title=title)
+    _by_confidence(charts[1], sure, error, color)
+    tidy(charts[1], x="Confidence: likeness to training", y="Error (RMSE)", title=title)
 
 
 def _calibration(ax: Axes, sd: np.ndarray, error: np.ndarray, color: str) -> None:
