@@ -434,6 +434,24 @@ def test_um_come_from_the_coordinate_system_whose_unit_is_known(sdata):
         read_sections(sdata, um_per_px=0)
 
 
+def test_a_fluorescence_image_is_not_taken_for_he(sdata, caplog):
+    old = sdata["image"]
+    transformations = get_transformation(old, get_all=True)
+    shape = old.shape if hasattr(old, "shape") else old["scale0"]["image"].shape
+    names = ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"]
+    for n_channels in (4, 3):
+        pixels = np.zeros((n_channels, *shape[1:]), dtype=np.uint8)
+        sdata["image"] = Image2DModel.parse(
+            pixels, dims=("c", "y", "x"), c_coords=names[:n_channels], transformations=transformations
+        )
+        if n_channels == 4:
+            with pytest.raises(ValueError, match=r"'DAPI'.*fluorescence"):
+                read_sections(sdata)
+        else:
+            read_sections(sdata)
+            assert "taken for red, green, blue" in caplog.text
+
+
 def test_stated_um_that_contradict_the_data_are_said(sdata, caplog):
     sdata.attrs[KEY] = {UM_PER_UNIT: {read_sections(sdata)[0].coordinate_system: 0.5}}
     with caplog.at_level(logging.WARNING, "sthisto"):

@@ -14,6 +14,7 @@ from xarray import DataArray, DataTree
 
 from sthisto._logging import logger
 from sthisto._pyramid import Level, Pyramid
+from sthisto._validate import listed
 
 _ISOTROPY_TOLERANCE = 0.01
 _PROBE_SIZE = 256
@@ -111,6 +112,16 @@ def _rgb_channels(image: DataArray, image_key: str) -> list[int]:
         msg = f"Image {image_key!r} has the dimensions {image.dims}; expected ('c', 'y', 'x')."
         raise ValueError(msg)
     n_channels = image.sizes["c"]
+    labels = [str(name) for name in image.coords["c"].values] if "c" in image.coords else []
+    are_colours = all(label.lower()[:1] in "rgba" or label.isdigit() for label in labels)
+    if n_channels == 4 and not are_colours:
+        msg = (
+            f"Image {image_key!r} has the channels {listed(labels)}, as a fluorescence image has; an H&E image has r, "
+            "g and b. Pass image_key=…"
+        )
+        raise ValueError(msg)
+    if n_channels == 3 and not are_colours:
+        logger.warning("Image %r has the channels %s: they are taken for red, green, blue.", image_key, listed(labels))
     if n_channels == 4:
         logger.warning("Image %r has four channels: the one beside RGB is transparency and left out.", image_key)
     elif n_channels != 3:
@@ -122,7 +133,7 @@ def _rgb_channels(image: DataArray, image_key: str) -> list[int]:
             "Convert it first, for example with image.astype('uint8') after scaling to 0..255."
         )
         raise ValueError(msg)
-    names = [str(name).lower()[:1] for name in image.coords["c"].values] if "c" in image.coords else []
+    names = [label.lower()[:1] for label in labels]
     named = {"r", "g", "b"} <= set(names) and len(set(names)) == len(names)
     return [names.index(name) for name in "rgb"] if named else [0, 1, 2]
 

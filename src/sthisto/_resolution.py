@@ -41,7 +41,10 @@ def um_per_px_of_visium(obs: pd.DataFrame, centres: np.ndarray, region: str) -> 
 
 
 def _um_per_px(um: np.ndarray, px: np.ndarray) -> float | None:
-    """Fit an affine map from µm to px; None unless it is a similarity that the positions follow."""
+    """Fit an affine map from µm to px; None unless it is a similarity that the positions follow.
+
+    Rounded to three digits: a table of fewer rows must not see the same spots resampled to other pixels.
+    """
     if len(um) < 4:
         return None
     design = np.column_stack([um, np.ones(len(um))])
@@ -51,4 +54,4 @@ def _um_per_px(um: np.ndarray, px: np.ndarray) -> float | None:
     largest, smallest = np.linalg.svd(linear[:2], compute_uv=False)
     if smallest == 0 or largest / smallest > 1 + _ISOTROPY_TOLERANCE:
         return None
-    return float(1 / np.sqrt(largest * smallest))
+    return float(f"{1 / np.sqrt(largest * smallest):.3g}")

@@ -90,12 +90,12 @@ class Section:
         enlarged = 1 / (full_px * min(spec.context))
         if enlarged > _MOST_ENLARGED:
             logger.warning(
-                "Patches of section %r are enlarged %.1f times, because image %r is coarse: %.2g µm per px. Pass the "
+                "Patches of section %r are enlarged %.1f times, because image %r is coarse: %s µm per px. Pass the "
                 "full-resolution image with image_key=…, if there is one, or fit on wider patches (patch_um=…).",
                 self.name,
                 enlarged,
                 self.image_key,
-                self.um_per_px,
+                um,
             )
         return tuple(self._patches(spec.size, full_px * width) for width in spec.context)
 

@@ -300,3 +300,15 @@ def test_a_single_scored_spot_has_no_interval(tissue):
     table.obs["sthisto_split"] = roles
     sth.tl.evaluate(tissue)
     assert table.uns["sthisto"]["summary"]["pcc_residual_low"].isna().all()
+
+
+def test_ceiling_of_all_sections_is_that_of_the_mean_reliability():
+    """Noise around zero cancels between sections, before the root."""
+    scores = pd.DataFrame({"section": ["a", "b"], "gene": "g", "n_spots": 5, "mean_expression": 1.0})
+    for name in ("pcc", "pcc_residual", "pcc_partial_depth", "rmse", "depth_pcc", "depth_pcc_residual"):
+        scores[name] = 0.1
+    table = summarise(scores.assign(reliability=[0.2, -0.2])).set_index("section")
+    assert table["ceiling"].tolist() == pytest.approx([np.sqrt(0.2), 0, 0])
+    table = summarise(scores.assign(reliability=[0.2, -0.1])).set_index("section")
+    assert table.loc["all", "ceiling"] == pytest.approx(np.sqrt(0.05))
+    assert table.loc["all", "share_of_ceiling"] == pytest.approx(0.1 / np.sqrt(0.05))

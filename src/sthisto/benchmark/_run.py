@@ -16,7 +16,7 @@ from sthisto._inputs import section_input
 from sthisto._kept import keep, kept
 from sthisto._sections import Section, read_sections
 from sthisto._tables import gene_positions, read_rows
-from sthisto._validate import check_key
+from sthisto._validate import check_key, listed
 from sthisto.benchmark import _scores as scoring
 from sthisto.benchmark._protocol import MARKERS, MethodSpec, Protocol
 from sthisto.tl._fold_job import Job, Run, load_shared_encoder
@@ -131,13 +131,17 @@ def _outcome(
     test: Sequence[str],
     train: Sequence[str],
 ) -> Outcome:
-    predictions, seconds, genes = {}, {}, []
+    predictions, seconds, by_run = {}, {}, {}
     for spec in specs:
         for seed in seeds:
             found = _predicted(job, Run(fold, spec.method, seed, spec.options), out)
-            genes = [str(gene) for gene in found["genes"]]
+            by_run[tuple(str(gene) for gene in found["genes"])] = spec.label
             predictions[spec.label, seed] = [found[f"section {i}"] for i in range(len(test))]
             seconds[spec.label, seed] = (float(found["seconds"][0]), float(found["seconds"][1]))
+    if len(by_run) > 1:
+        msg = f"{listed(by_run.values())} model different genes, so that their scores say nothing of each other."
+        raise ValueError(msg)
+    (genes,) = (list(genes) for genes in by_run)
     known, hidden = job.sides(fold)
     hidden.reveal()
     measured = [_measure(one, genes) for one in read_sections(hidden.sdata)]

@@ -57,7 +57,7 @@ def spatial_graph(
     """
     centres = _check_coordinates(coordinates)
     check_positive(n_neighbors if radius is None else radius, name="n_neighbors" if radius is None else "radius")
-    graph = sp.lil_array((len(centres), len(centres)))
+    rows, columns, weights = ([np.empty(0, dtype)] for dtype in (np.intp, np.intp, float))
     for spots in _spots_of_sections(section, len(centres)):
         if len(spots) < 2:
             continue
@@ -65,8 +65,12 @@ def spatial_graph(
             links = kneighbors_graph(centres[spots], min(n_neighbors, len(spots) - 1))
         else:
             links = radius_neighbors_graph(centres[spots], radius)
-        graph[np.ix_(spots, spots)] = links.maximum(links.T)
-    return sp.csr_array(graph)
+        mutual = sp.coo_array(links.maximum(links.T))
+        rows.append(spots[mutual.row])
+        columns.append(spots[mutual.col])
+        weights.append(mutual.data)
+    places = np.concatenate(rows), np.concatenate(columns)
+    return sp.csr_array((np.concatenate(weights), places), shape=(len(centres), len(centres)))
 
 
 def spatial_blocks(coordinates: ArrayLike, size: float, *, section: ArrayLike | None = None) -> NDArray[np.intp]:

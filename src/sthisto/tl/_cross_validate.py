@@ -16,7 +16,7 @@ from sthisto._validate import check_choice, check_positive
 from sthisto.models import METHODS
 from sthisto.tl._fold_job import PLACE, Job, Run, load_shared_encoder
 from sthisto.tl._fold_spots import make_folds, seen_width
-from sthisto.tl._summary import summarise
+from sthisto.tl._summary import overall_means, section_means, with_ceilings
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -140,16 +140,9 @@ def cross_validate(
 def _summary(scores: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for values, part in scores.groupby(_SUMMARY, sort=False):
-        rows = summarise(part)
-        rows = rows[rows["section"] != "all"]
         seconds = {name: part[name].iloc[0] for name in ("seconds_fit", "seconds_predict")}
-        parts.append(rows.assign(**dict(zip(_SUMMARY, values, strict=True)), **seconds))
+        parts.append(section_means(part).assign(**dict(zip(_SUMMARY, values, strict=True)), **seconds))
     by_section = pd.concat(parts, ignore_index=True)
-    grouped = by_section.groupby(["method", "seed", "genes"], sort=False)
-    overall = grouped.mean(numeric_only=True).reset_index()
-    overall["n_spots"] = grouped["n_spots"].sum().to_numpy()
-    overall = overall.assign(section="all", fold="all")
-    table = pd.concat([by_section, overall], ignore_index=True)
-    return table[[*_SUMMARY, *(name for name in table if name not in _SUMMARY)]].astype(
-        {"n_genes": int, "n_spots": int}
-    )
+    overall = overall_means(by_section, ["method", "seed", "genes"]).assign(section="all", fold="all")
+    table = with_ceilings(pd.concat([by_section, overall], ignore_index=True))
+    return table[[*_SUMMARY, *(name for name in table if name not in _SUMMARY)]]

@@ -240,7 +240,7 @@ def _score(one: _Measured, *, n_splits: int, seed: int) -> pd.DataFrame:
 
 def _intervals(one: _Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:
     """Return the interval of the mean residual score over each set of genes; none without two blocks."""
-    across = np.ptp(one.centres, axis=0).max()
+    across = np.ptp(one.centres, axis=0).max() if len(one.centres) else 0
     if across == 0 or np.ptp(one.prediction, axis=0).max() == 0:
         return []
     blocks = spatial_blocks(one.centres, across / _BLOCKS_ACROSS * (1 + 1e-9))

@@ -80,8 +80,8 @@ def fit(
     input_size
         Width in px that patches are resized to for the encoder. None is the encoder's own, "patch" leaves them.
     genes
-        Genes to model; None takes those of `pp.select_genes`, or chooses the highly variable ones of the training
-        spots.
+        Genes to model; None takes those of `pp.select_genes`, or chooses the highly variable ones of the spots marked
+        "train", whatever the method and the seed.
     n_top_genes
         Highly variable genes of each section, where they are chosen here.
     layer
@@ -166,8 +166,9 @@ def fit(
     if genes is None:
         genes = _selected_genes(sections, gene_symbols)
         genes_rule = slots.GENES_VARIABLE if genes is None else _selection_rule(sections)
-    modelled = choose_genes(sections, roles, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
-    context = context or cls.default_context
+    as_split = read_roles(sections, validation=0, seed=seed)  # blocks cut for this method and seed choose no genes
+    modelled = choose_genes(sections, as_split, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
+    context = cls.default_context if context is None else tuple(float(width) for width in context)
     spec = patch_spec([sections[i] for i in trained], patch_size=patch_size, patch_um=patch_um, context=context)
     _warn_of_overlap(sections, roles, spec)
     encoder = None

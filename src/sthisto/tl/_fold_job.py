@@ -17,7 +17,7 @@ from sthisto import _constants as slots
 from sthisto._digest import digest_arrays, digest_names
 from sthisto._kept import as_arrays, as_table, keep, kept
 from sthisto._sections import Section, read_sections
-from sthisto._tables import read_rows
+from sthisto._tables import gene_names, read_rows
 from sthisto._withheld import Withheld, expression_layers
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
 from sthisto.tl._evaluate import evaluate
@@ -133,7 +133,8 @@ class Job:
                 parts += [values.data, values.indices, values.indptr]
             arrays |= {f"{i}-{j}": np.asarray(part) for j, part in enumerate(parts)}
         names = [name for section in self.sections for name in (section.name, section.image_key)]
-        genes = digest_names(str(name) for name in self.sections[0].table.var_names)
+        symbols = self.arguments.get("gene_symbols")
+        genes = digest_names(str(name) for section in self.sections for name in gene_names(section.table, symbols))
         shared = {name: value for name, value in self.arguments.items() if name not in _ENCODER}
         texts = [
             f"{name}={_text(value)}" for mapping in (shared, run.options) for name, value in sorted(mapping.items())

@@ -28,17 +28,33 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     spots), rmse, depth_pcc, depth_pcc_residual, ceiling (root of the mean reliability), share_of_ceiling (mean
     pcc_residual of the same genes and spots by it, NaN where it is 0).
     """
+    by_section = section_means(scores)
+    overall = overall_means(by_section, ["genes"]).assign(section="all")
+    return with_ceilings(pd.concat([by_section, overall], ignore_index=True))
+
+
+def section_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average over the genes of each section, with the reliability from which `with_ceilings` makes the ceiling."""
     rows = []
     for name, part in scores.groupby("section", sort=False):
         rows += [{"section": name, "genes": genes, **_means(chosen)} for genes, chosen in gene_sets(part).items()]
-    by_section = pd.DataFrame(rows)
-    squared = by_section.assign(ceiling=by_section["ceiling"] ** 2)
-    overall = squared.groupby("genes", sort=False).mean(numeric_only=True).reset_index()
-    overall["ceiling"] = np.sqrt(overall["ceiling"])
-    overall["share_of_ceiling"] = overall["pcc_residual"] / overall["ceiling"].where(overall["ceiling"] > 0)
-    overall["n_spots"] = by_section.groupby("genes", sort=False)["n_spots"].sum().to_numpy()
-    overall.insert(0, "section", "all")
-    return pd.concat([by_section, overall], ignore_index=True).astype({"n_genes": int, "n_spots": int})
+    return pd.DataFrame(rows)
+
+
+def overall_means(by_section: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Average over sections, which weigh alike; spots are added up."""
+    grouped = by_section.groupby(list(by), sort=False)
+    overall = grouped.mean(numeric_only=True)
+    overall["n_spots"] = grouped["n_spots"].sum()
+    return overall.reset_index()
+
+
+def with_ceilings(means: pd.DataFrame) -> pd.DataFrame:
+    """Turn mean reliabilities into ceilings, the root last, so that noise around zero cancels, and add the share."""
+    table = means.astype({"n_genes": int, "n_spots": int})
+    table["ceiling"] = np.sqrt(table.pop("reliability").clip(lower=0))
+    table["share_of_ceiling"] = table["pcc_residual"] / table["ceiling"].where(table["ceiling"] > 0)
+    return table
 
 
 def gene_sets(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -63,14 +79,12 @@ def _mean_correlation(part: pd.DataFrame, metric: str) -> float:
 def _means(part: pd.DataFrame) -> dict[str, float]:
     metrics = ["rmse", "depth_pcc", "depth_pcc_residual"]
     correlations = {metric: _mean_correlation(part, metric) for metric in _CORRELATIONS}
-    ceiling = float(np.sqrt(max(part["reliability"].mean(), 0.0)))
     return {
         "n_genes": len(part),
         "n_spots": int(part["n_spots"].iloc[0]),
         **correlations,
         **{metric: float(part[metric].mean()) for metric in metrics},
-        "ceiling": ceiling,
-        "share_of_ceiling": correlations["pcc_residual"] / ceiling if ceiling > 0 else float("nan"),
+        "reliability": float(part["reliability"].mean()),
     }
 
 
