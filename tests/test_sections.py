@@ -458,7 +458,7 @@ def test_stated_um_that_contradict_the_data_are_said(sdata, caplog):
         read_sections(sdata, um_per_px=0.52)
         assert not caplog.text
         assert read_sections(sdata, um_per_px=0.25)[0].um_per_px == 0.25
-    assert "um_per_px=0.25 is stated for 'spots', whose array or coordinate system says 0.5" in caplog.text
+    assert "0.25 µm per px are stated for 'spots', whose array or coordinate system says 0.5" in caplog.text
 
 
 @pytest.mark.parametrize("um_per_px", [0.25, 0.73])

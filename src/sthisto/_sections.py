@@ -223,7 +223,9 @@ def _read_section(
     centres = apply_affine(to_pixels, spots.xy[position])
     inside = inside_image(centres, image, region=region, image_key=image_key)
     rows, centres, diameters = rows[inside], centres[inside], spots.diameters[position[inside]]
-    known = known_um_per_px(sdata, image_key) or um_per_px_of_visium(table.obs.iloc[rows], centres, region)
+    known = um_per_px_of_visium(table.obs.iloc[rows], centres, region)
+    if of_system := known_um_per_px(sdata, image_key):
+        known = of_system if um_per_px is not None else stated_um_per_px(of_system, known, region)
     return Section(
         name=region,
         region=region,
@@ -244,7 +246,7 @@ def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> flo
     check_positive(um_per_px, name="um_per_px")
     if known is not None and not 1 / _MOST_APART < um_per_px / known < _MOST_APART:
         logger.warning(
-            "um_per_px=%g is stated for %r, whose array or coordinate system says %.3g. The stated one is used.",
+            "%g µm per px are stated for %r, whose array or coordinate system says %.3g. The stated ones are used.",
             um_per_px,
             element,
             known,

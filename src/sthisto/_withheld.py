@@ -89,7 +89,9 @@ class Withheld:
         obs[region_key] = obs[region_key].astype(str).astype("category")
         if role is not None:
             obs[slots.SPLIT] = role
-        var = source.var.drop(columns=slots.SELECTED_GENES, errors="ignore").copy()
+        rule = source.uns.get(slots.SELECTED_GENES, {}).get("rule", slots.GENES_GIVEN)
+        chosen = [] if rule == slots.GENES_GIVEN else [slots.SELECTED_GENES]  # on spots that are withheld here
+        var = source.var.drop(columns=chosen, errors="ignore").copy()
         blank = sp.csr_matrix((len(rows), source.n_vars), dtype=np.float32)
         table = AnnData(blank, obs=obs, var=var, uns={TableModel.ATTRS_KEY: attrs | {TableModel.REGION_KEY: regions}})
         self.sdata.append(

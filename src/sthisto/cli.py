@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     try:
         options.run(options)
-    except (KeyError, ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError) as error:
         if options.verbose:
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -150,6 +150,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key-added", default="sthisto", help="what the results are named after")
 
 
+def _names(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
 def _demo(options: argparse.Namespace) -> None:
     from sthisto._demo import run_demo
 
@@ -169,7 +173,7 @@ def _fit(options: argparse.Namespace) -> None:
         _read(options.data),
         method=options.method,
         image_encoder=options.image_encoder,
-        genes=None if options.genes is None else options.genes.read_text().split(),
+        genes=None if options.genes is None else _names(options.genes),
         layer=options.layer,
         patch_size=options.patch_size,
         patch_um=options.patch_um,

@@ -122,6 +122,14 @@ def test_one_of_several_libraries_can_be_chosen(two_libraries):
     assert (darkness_in_centre(section) < 80).all()
 
 
+def test_libraries_whose_elements_would_have_one_name_are_refused(two_libraries):
+    merged, _ = two_libraries
+    merged.obs["sample"] = merged.obs["sample"].astype(str).replace("B", "A_1")
+    merged.uns["spatial"]["A_1"] = merged.uns["spatial"].pop("B")
+    with pytest.raises(ValueError, match="both named 'A_1'"):
+        sth.io.from_anndata(merged, library_key="sample")
+
+
 def test_several_libraries_need_a_key(two_libraries):
     with pytest.raises(ValueError, match=r"Pass library_key=.*'sample'"):
         sth.io.from_anndata(two_libraries[0])

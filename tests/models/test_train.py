@@ -108,6 +108,12 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_change():
         fit_line(ONCE, loss=lambda module, batch, gather: module(batch[0]).sum() * float("nan"))
 
 
+def test_a_validation_loss_that_is_never_finite_stops_the_fit():
+    x = torch.full((4, 3), float("inf"))
+    with pytest.raises(FloatingPointError, match="validation loss was never finite"):
+        fit_line(ONCE, validation=(x, x.sum(1, keepdim=True)))
+
+
 def test_out_of_memory_in_training_stops_with_what_to_change():
     def runs_out(module, batch, gather):
         msg = "CUDA out of memory."

@@ -37,6 +37,12 @@ def test_methods_stand_side_by_side(sdata):
     np.testing.assert_array_equal(axes[0].lines[0].get_ydata(), axes[1].lines[0].get_ydata())
 
 
+def test_a_constant_prediction_has_no_share_of_the_spread(sdata):
+    sdata["spots"].layers["sthisto_pred"][:] = 1.0
+    _, lower = charts(sth.pl.mean_variance(sdata))
+    assert (lower.collections[0].get_offsets()[:, 1] == 0).all()
+
+
 def test_training_spots_are_named_where_nothing_else_is_left(sdata):
     ax = charts(sth.pl.mean_variance(sdata, sections="right"))[0]
     assert "(trained on)" in ax.get_legend_handles_labels()[1][0]

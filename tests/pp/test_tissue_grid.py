@@ -78,7 +78,7 @@ def test_resolution_comes_from_the_array_of_visium_spots_on_the_same_image(slide
     assert not caplog.text
     del slide.attrs["sthisto"]
     sth.pp.tissue_grid(slide, pitch_um=150, um_per_px=2 * expected, key_added="other")
-    assert f"um_per_px={2 * expected:g} is stated for 'S1_image'" in caplog.text
+    assert f"{2 * expected:g} µm per px are stated for 'S1_image'" in caplog.text
 
 
 def test_resolution_that_was_stated_once_is_known_from_then_on(unknown):
@@ -90,6 +90,13 @@ def test_resolution_that_the_data_know_is_left_as_it_is(slide):
     before = {**slide.attrs["sthisto"]}
     sth.pp.tissue_grid(slide, um_per_px=2 * read_sections(slide)[0].um_per_px)
     assert slide.attrs["sthisto"] == before
+
+
+def test_a_unit_that_contradicts_an_array_is_said(slide, caplog):
+    system = read_sections(slide)[0].coordinate_system
+    slide.attrs["sthisto"] = {"um_per_unit": {system: 2 * slide.attrs["sthisto"]["um_per_unit"][system]}}
+    read_sections(slide)
+    assert "for 'S1_spots', whose array or coordinate system says" in caplog.text
 
 
 def test_taken_name_is_refused(slide):

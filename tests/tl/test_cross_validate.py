@@ -232,6 +232,21 @@ def test_sections_of_a_cohort_keep_their_names():
     assert set(zip(scores["fold"], scores["section"], strict=True)) == {("P0", "0:A"), ("P1", "1:A")}
 
 
+def test_a_panel_is_kept_in_every_fold_and_names_are_part_of_the_kept_files(tissue, tmp_path):
+    table = tissue["counts"]
+    table.var["symbol"] = [f"symbol{i}" for i in range(table.n_vars)]
+    panel = ["symbol1", "symbol2", "symbol3"]
+    sth.pp.select_genes(tissue, panel, gene_symbols="symbol")
+    for _ in range(2):
+        sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, gene_symbols="symbol", **PATCH)
+        assert set(tables(tissue)[0]["gene"]) == set(panel)
+        assert table.uns["sthisto_cv"]["genes_rule"] == "given"
+    n_files = len(list(tmp_path.glob("*.npz")))
+    table.var["symbol"] = np.roll(table.var["symbol"], 1)
+    sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, gene_symbols="symbol", **PATCH)
+    assert len(list(tmp_path.glob("*.npz"))) == 2 * n_files
+
+
 def test_genes_are_chosen_on_the_training_spots_of_each_fold(tissue):
     table = tissue["counts"]
     counts = table.X.toarray()

@@ -312,3 +312,14 @@ def test_ceiling_of_all_sections_is_that_of_the_mean_reliability():
     table = summarise(scores.assign(reliability=[0.2, -0.1])).set_index("section")
     assert table.loc["all", "ceiling"] == pytest.approx(np.sqrt(0.05))
     assert table.loc["all", "share_of_ceiling"] == pytest.approx(0.1 / np.sqrt(0.05))
+
+
+def test_a_section_whose_test_spots_have_no_counts_does_not_end_the_evaluation(tissue):
+    table = predict(tissue)
+    counts = table.X.toarray()
+    counts[(table.obs["region"] == "D").to_numpy()] = 0
+    table.X = type(table.X)(counts)
+    sth.tl.evaluate(tissue)
+    summary = sth.get.scores(tissue, by="section").set_index("section")
+    assert np.isfinite(summary.loc["C", "pcc"])
+    assert np.isnan(summary.loc["D", "pcc"])

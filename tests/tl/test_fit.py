@@ -244,6 +244,21 @@ def test_global_random_state_is_left_as_it_was(tissue, method):
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
+def test_loading_an_encoder_leaves_the_random_state():
+    before = torch.get_rng_state()
+    sth.models.load_encoder("efficientnet_lite0")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_numpy_numbers_as_options_are_saved(tissue, tmp_path):
+    model = sth.tl.fit(
+        tissue, method="knn", image_encoder=Pool(), patch_size=np.int64(16), k=np.int64(5), context=np.array([1.0, 2.0])
+    )
+    model.save(tmp_path / "model")
+    loaded = sth.models.load(tmp_path / "model", image_encoder=Pool())
+    assert (loaded.options.k, loaded.patch.size, loaded.patch.context) == (5, 16, (1.0, 2.0))
+
+
 def test_seed_decides_the_model(tissue):
     first = sth.tl.fit(tissue, seed=3, **SMALL)
     torch.rand(5)

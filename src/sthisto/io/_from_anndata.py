@@ -111,6 +111,9 @@ def from_anndata(
     for library in _libraries(adata, spatial_key, library_key, library_id):
         name = _safe(library.name)
         spots = f"{name}_spots"
+        if spots in shapes:
+            msg = f"Library {library.name!r} and another one are both named {name!r} as elements. Rename one of them."
+            raise ValueError(msg)
         region[library.rows] = spots
         images[f"{name}_image"] = _image_of(library, image, name)
         shapes[spots] = _circles(library, xy, spot_diameter, name)

@@ -55,7 +55,7 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         }
         save_file(model.state() | seen, whole / MODEL, metadata=genes)
         save_file(model.bank_state(), whole / BANK, metadata=genes)
-        (whole / CONFIG).write_text(json.dumps(_config(model), indent=1))
+        (whole / CONFIG).write_text(json.dumps(_config(model), indent=1, default=_plain))
         if path.exists():
             path.rename(replaced)
         try:
@@ -106,6 +106,14 @@ def load(
     model.load_bank_state(_read(path / BANK, config["genes"]))
     model.is_fitted = True
     return model
+
+
+def _plain(value: Any) -> Any:
+    """Return the number that a numpy scalar holds, which JSON does not know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    msg = f"A model with an option of the type {type(value).__name__} cannot be saved: {value!r}."
+    raise TypeError(msg)
 
 
 def _config(model: ExpressionModel) -> dict[str, Any]:

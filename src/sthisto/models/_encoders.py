@@ -170,7 +170,8 @@ def load_encoder(
     if isinstance(image_encoder, nn.Module):
         size = input_size if isinstance(input_size, int) else None
         return Encoder(image_encoder, name=f"module:{type(image_encoder).__name__}", input_size=size)
-    module = _create(image_encoder, weights, seed)
+    with torch.random.fork_rng(devices=[]):  # building draws weights, which are then loaded
+        module = _create(image_encoder, weights, seed)
     config = timm.data.resolve_data_config({}, model=module)
     return Encoder(
         module,

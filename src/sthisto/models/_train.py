@@ -160,6 +160,9 @@ def train(
         raise
     finally:
         module.load_state_dict(best_state)
+    if validation is not None and not np.isfinite(best_loss):
+        msg = f"{description}: the validation loss was never finite. Look for extreme values in validation spots."
+        raise FloatingPointError(msg)
     logger.info("%s: %d epochs, the weights of epoch %d (counted from 0) kept.", description, len(rows), best_epoch)
     unfinished = validation is not None and len(rows) == training.max_epochs > 1 and best_epoch == len(rows) - 1
     if unfinished and fabric.global_rank == 0:

@@ -116,7 +116,7 @@ def mean_variance(
         measured = 100 * statistic(scored.truth)
         for panel, (title, values) in zip(row, scored.guesses.items(), strict=True):
             name = title if scored.honest else f"{title} (trained on)"
-            _draw(panel, measured, 100 * statistic(values), name, colors[title])
+            _draw(panel, measured, 100 * np.nan_to_num(statistic(values)), name, colors[title])
             tidy(panel, x="Genes, ranked by measurement", y=label)
     return figure_of(axes[0, 0])
 

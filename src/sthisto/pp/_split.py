@@ -139,7 +139,7 @@ def _patient(section: Section, patient_key: str) -> str:
 
 def _drawn_names(names: Sequence[str], test: float | Sequence[str], by: str, seed: int) -> set[str]:
     known = sorted(set(names))
-    if not isinstance(test, int | float):
+    if not isinstance(test, int | float | np.floating):
         wanted = [test] if isinstance(test, str) else list(test)
         for name in wanted:
             check_key(name, known, name="test", where=f"the {by}s")
@@ -152,7 +152,7 @@ def _drawn_names(names: Sequence[str], test: float | Sequence[str], by: str, see
 
 
 def _drawn_blocks(section: Section, test: float | Sequence[str], seed: int) -> np.ndarray:
-    if not isinstance(test, int | float) or not 0 < test < 1:
+    if not isinstance(test, int | float | np.floating) or not 0 < test < 1:
         msg = f"by='block' needs `test` as a share of spots between 0 and 1, found {test!r}."
         raise ValueError(msg)
     return spatial_blocks(section.centres, test, seed=seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sthisto import __version__
-from sthisto._constants import GENES_GIVEN, GENES_VARIABLE
+from sthisto._constants import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sections import as_cohort, read_sections
 from sthisto._tables import apply, uns_updates
 from sthisto._validate import check_choice, check_positive
@@ -19,6 +19,7 @@ from sthisto.tl._fold_spots import make_folds, seen_width
 from sthisto.tl._summary import overall_means, section_means, with_ceilings
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 KEY_ADDED = "sthisto_cv"
@@ -130,11 +131,18 @@ def cross_validate(
         "method": "cross_validate",
         "groups": groups,
         "folds": [fold.name for fold in folds],
-        "genes_rule": GENES_GIVEN if fit_arguments.get("genes") is not None else GENES_VARIABLE,
+        "genes_rule": _genes_rule(sections[0].table, fit_arguments),
         "scores": scores.drop(columns=["seconds_fit", "seconds_predict"]),
         "summary": _summary(scores),
     }
     apply(uns_updates(sections, key_added, record))
+
+
+def _genes_rule(table: AnnData, fit_arguments: Mapping[str, Any]) -> str:
+    """Return how the genes of each fold are chosen; a choice that saw withheld spots is made anew."""
+    rule = table.uns.get(SELECTED_GENES, {}).get("rule", GENES_GIVEN)
+    is_panel = fit_arguments.get("genes") is not None or (SELECTED_GENES in table.var and rule == GENES_GIVEN)
+    return GENES_GIVEN if is_panel else GENES_VARIABLE
 
 
 def _summary(scores: pd.DataFrame) -> pd.DataFrame:
