@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from sthisto import _constants as slots
 from sthisto._expression import Normalization, looks_like_counts
+from sthisto._logging import logger
 from sthisto._sections import Section, read_sections
 from sthisto._tables import apply, gene_positions, layer_names, modelled_genes, read_rows, uns_updates, var_updates
 from sthisto._validate import check_key
@@ -116,6 +117,9 @@ def evaluate(
         rows = _scored_rows(section, key_added)
         if len(rows):
             measured = _measured(section, rows, key_added, counts_layer)
+            if not len(measured.totals):
+                logger.warning("No spot to score in section %r has any count: it is left out.", section.name)
+                continue
             scores.append(_score(measured, n_splits=n_splits, seed=seed))
             intervals += _intervals(measured, scores[-1], n_boot=n_boot, seed=seed) if n_boot else []
     if not scores:
@@ -240,7 +244,7 @@ def _score(one: _Measured, *, n_splits: int, seed: int) -> pd.DataFrame:
 
 def _intervals(one: _Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:
     """Return the interval of the mean residual score over each set of genes; none without two blocks."""
-    across = np.ptp(one.centres, axis=0).max() if len(one.centres) else 0
+    across = np.ptp(one.centres, axis=0).max()
     if across == 0 or np.ptp(one.prediction, axis=0).max() == 0:
         return []
     blocks = spatial_blocks(one.centres, across / _BLOCKS_ACROSS * (1 + 1e-9))
