@@ -7,8 +7,10 @@ import spatialdata as sd
 from builders import Region, as_transformation, draw_marks, grid, make_sdata, similarity
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
+from xarray import DataArray
 
 from sthisto._constants import KEY, UM_PER_UNIT
+from sthisto._elements import _brightness
 from sthisto._patches import PatchSpec
 from sthisto._sections import read_sections
 
@@ -432,6 +434,13 @@ def test_um_come_from_the_coordinate_system_whose_unit_is_known(sdata):
     assert read_sections(sdata, um_per_px={"spots": 0.2})[0].um_per_px == 0.2
     with pytest.raises(ValueError, match="um_per_px"):
         read_sections(sdata, um_per_px=0)
+
+
+def test_brightness_of_a_float_image_is_that_of_its_tissue_wherever_that_is():
+    pixels = np.zeros((3, 2000, 2000), dtype=np.float32)
+    pixels[:, 500:700, 500:700] = 200
+    assert _brightness(DataArray(pixels, dims=("c", "y", "x")), "image") == 1
+    assert _brightness(DataArray(pixels / 255, dims=("c", "y", "x")), "image") == 255
 
 
 def test_a_fluorescence_image_is_not_taken_for_he(sdata, caplog):

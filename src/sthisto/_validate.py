@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_RESERVED: Final = frozenset({"spatialdata_attrs", "_index", ".", ".."})
 
 
 def listed(values: Iterable[Any], limit: int = 12) -> str:
@@ -27,6 +31,13 @@ def check_positive(value: float, *, name: str) -> None:
     """Raise ValueError unless `value` is above zero."""
     if not value > 0:
         msg = f"`{name}` must be positive, found {value!r}."
+        raise ValueError(msg)
+
+
+def check_new_name(value: str, *, name: str) -> None:
+    """Raise ValueError for a name that SpatialData would not write to disk, or that it keeps for itself."""
+    if not _NAME.fullmatch(value) or value.startswith("__") or value in _RESERVED:
+        msg = f"`{name}` must be of letters, digits, '_', '-' and '.', and not SpatialData's own, found {value!r}."
         raise ValueError(msg)
 
 

@@ -409,3 +409,12 @@ def test_negative_whole_numbers_are_named():
     table.X[rows_of(tissue, "B")[3], 2] = -4
     with pytest.raises(ValueError, match=r"section 'B' holds whole numbers, 1 of them negative, down to -4"):
         sth.tl.fit(tissue, method="mean", patch_size=16)
+
+
+@pytest.mark.parametrize("key", ["", "my key", "a/b", "spatialdata_attrs"])
+def test_a_name_that_could_not_be_written_is_refused(tissue, key):
+    with pytest.raises(ValueError, match="`key_added`"):
+        sth.tl.fit(tissue, method="mean", key_added=key)
+    model = sth.tl.fit(tissue, method="mean")
+    with pytest.raises(ValueError, match="`key_added`"):
+        sth.tl.predict(tissue, model, key_added=key)

@@ -11,7 +11,7 @@ from sthisto import metrics
 from sthisto._expression import Normalization, looks_like_counts
 from sthisto._sections import Section, read_sections
 from sthisto._tables import apply, obs_updates, read_rows
-from sthisto._validate import check_choice
+from sthisto._validate import check_choice, check_new_name
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -68,6 +68,7 @@ def cluster(
     >>> sdata = sth.datasets.synthetic(n_sections=1, n_patients=1)
     >>> sth.tl.cluster(sdata, method="kmeans", n_clusters=4)
     """
+    check_new_name(key_added, name="key_added")
     check_choice(method, ("leiden", "kmeans"), name="method")
     sections = read_sections(
         sdata,

@@ -12,7 +12,7 @@ from sthisto import __version__
 from sthisto._constants import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sections import as_cohort, read_sections
 from sthisto._tables import apply, uns_updates
-from sthisto._validate import check_choice, check_positive
+from sthisto._validate import check_choice, check_new_name, check_positive
 from sthisto.models import METHODS
 from sthisto.tl._fold_job import PLACE, Job, Run, load_shared_encoder
 from sthisto.tl._fold_spots import make_folds, seen_width
@@ -104,6 +104,7 @@ def cross_validate(
     >>> sth.tl.cross_validate(sdata, ["colour", "mean"], groups="patient", seeds=1)
     >>> sth.get.scores(sdata, key_added="sthisto_cv", by="section")[["fold", "pcc_residual"]]  # doctest: +SKIP
     """
+    check_new_name(key_added, name="key_added")
     names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
     for name in names:
         check_choice(name, METHODS, name="methods")

@@ -12,6 +12,7 @@ from sthisto._expression import Normalization
 from sthisto._inputs import check_scale, read_expression, section_input
 from sthisto._sections import Section, read_sections
 from sthisto._tables import Update, apply, obsm_updates
+from sthisto._validate import check_new_name
 from sthisto.models import ExpressionModel, SectionInput
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def embed(
     >>> model = sth.tl.fit(sdata, method="ridge", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> sth.tl.embed(sdata, model)  # doctest: +SKIP
     """
+    check_new_name(key_added, name="key_added")
     if not model.has_embedding:
         msg = f"Method {model.method!r} has no embedding."
         raise TypeError(msg)

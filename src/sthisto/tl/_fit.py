@@ -18,7 +18,7 @@ from sthisto._patches import PatchSpec
 from sthisto._roles import read_roles
 from sthisto._sections import Section, read_sections
 from sthisto._tables import apply, gene_names, read_rows, var_updates
-from sthisto._validate import check_choice
+from sthisto._validate import check_choice, check_new_name
 from sthisto.metrics import DepthSpline
 from sthisto.models import METHODS, ExpressionModel, load_encoder, resolve_method
 from sthisto.models._bundle import check_target
@@ -145,6 +145,7 @@ def fit(
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
+    check_new_name(key_added, name="key_added")
     check_choice(method, METHODS, name="method")
     cls, chosen_options = resolve_method(method, options)
     if checkpoint is not None:

@@ -14,7 +14,7 @@ from sthisto._new_tables import check_no_table, new_tables
 from sthisto._sections import Section, as_cohort, read_sections
 from sthisto._smooth import check_share, smooth_expression, variance_kept
 from sthisto._tables import Update, apply, gene_names, layer_updates, obs_updates, var_updates
-from sthisto._validate import listed
+from sthisto._validate import check_new_name, listed
 from sthisto.models import ExpressionModel, Prediction
 from sthisto.models._base import Exclude
 from sthisto.models._spread import spread
@@ -92,6 +92,7 @@ def predict(
     >>> model = sth.tl.fit(sdata, method="colour")
     >>> sth.tl.predict(sdata, model)
     """
+    check_new_name(key_added, name="key_added")
     check_share(smooth)
     sections = read_sections(
         sdata,

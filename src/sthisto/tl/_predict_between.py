@@ -17,6 +17,7 @@ from sthisto._inputs import section_input
 from sthisto._new_tables import check_no_table
 from sthisto._sections import Section, as_cohort, read_sections
 from sthisto._tables import Update, apply
+from sthisto._validate import check_new_name
 from sthisto.models import FinePrediction, HisToGene, Prediction
 from sthisto.tl._predict import slot_updates
 from sthisto.tl._record import record_updates
@@ -84,6 +85,7 @@ def predict_between(
     >>> sth.tl.predict_between(sdata, model)  # doctest: +SKIP
     >>> sth.pl.gene_compare(sdata, "COL1A1", table_key="between", show_measured=False)  # doctest: +SKIP
     """
+    check_new_name(key_added, name="key_added")
     if not isinstance(model, HisToGene):
         msg = f"Method {model.method!r} does not predict between spots; method='histogene' does."
         raise TypeError(msg)
