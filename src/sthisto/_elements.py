@@ -120,10 +120,10 @@ def _rgb_channels(image: DataArray, image_key: str) -> list[int]:
             "g and b. Pass image_key=…"
         )
         raise ValueError(msg)
-    if n_channels == 3 and not are_colours:
-        logger.warning("Image %r has the channels %s: they are taken for red, green, blue.", image_key, listed(labels))
     if n_channels == 4:
         logger.warning("Image %r has four channels: the one beside RGB is transparency and left out.", image_key)
+    elif n_channels == 3 and not are_colours:
+        logger.warning("Image %r has the channels %s: they are taken for red, green, blue.", image_key, listed(labels))
     elif n_channels != 3:
         msg = f"Image {image_key!r} has {n_channels} channel(s); an H&E image in RGB has 3. Pass image_key=…"
         raise ValueError(msg)

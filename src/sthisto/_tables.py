@@ -11,13 +11,18 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from sthisto._constants import modelled_gene
+from sthisto._constants import GENES_GIVEN, SELECTED_GENES, modelled_gene
 from sthisto._validate import check_key, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sthisto._sections import Section
+
+
+def selection_rule(table: AnnData) -> str:
+    """Return the rule by which `pp.select_genes` chose; a column that somebody else wrote is a panel."""
+    return str(table.uns.get(SELECTED_GENES, {}).get("rule", GENES_GIVEN))
 
 
 def gene_names(table: AnnData, gene_symbols: str | None = None) -> pd.Index:

@@ -12,7 +12,7 @@ from spatialdata import SpatialData
 from spatialdata.models import TableModel
 
 from sthisto import _constants as slots
-from sthisto._tables import layer_names
+from sthisto._tables import layer_names, selection_rule
 
 if TYPE_CHECKING:
     from sthisto._sections import Section
@@ -89,8 +89,9 @@ class Withheld:
         obs[region_key] = obs[region_key].astype(str).astype("category")
         if role is not None:
             obs[slots.SPLIT] = role
-        rule = source.uns.get(slots.SELECTED_GENES, {}).get("rule", slots.GENES_GIVEN)
-        chosen = [] if rule == slots.GENES_GIVEN else [slots.SELECTED_GENES]  # on spots that are withheld here
+        chosen = (
+            [] if selection_rule(source) == slots.GENES_GIVEN else [slots.SELECTED_GENES]
+        )  # on spots that are withheld here
         var = source.var.drop(columns=chosen, errors="ignore").copy()
         blank = sp.csr_matrix((len(rows), source.n_vars), dtype=np.float32)
         table = AnnData(blank, obs=obs, var=var, uns={TableModel.ATTRS_KEY: attrs | {TableModel.REGION_KEY: regions}})

@@ -11,7 +11,7 @@ import pandas as pd
 from sthisto import __version__
 from sthisto._constants import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sections import as_cohort, read_sections
-from sthisto._tables import apply, uns_updates
+from sthisto._tables import apply, selection_rule, uns_updates
 from sthisto._validate import check_choice, check_new_name, check_positive
 from sthisto.models import METHODS
 from sthisto.tl._fold_job import PLACE, Job, Run, load_shared_encoder
@@ -141,8 +141,9 @@ def cross_validate(
 
 def _genes_rule(table: AnnData, fit_arguments: Mapping[str, Any]) -> str:
     """Return how the genes of each fold are chosen; a choice that saw withheld spots is made anew."""
-    rule = table.uns.get(SELECTED_GENES, {}).get("rule", GENES_GIVEN)
-    is_panel = fit_arguments.get("genes") is not None or (SELECTED_GENES in table.var and rule == GENES_GIVEN)
+    is_panel = fit_arguments.get("genes") is not None or (
+        SELECTED_GENES in table.var and selection_rule(table) == GENES_GIVEN
+    )
     return GENES_GIVEN if is_panel else GENES_VARIABLE
 
 

@@ -17,7 +17,7 @@ from sthisto._logging import logger
 from sthisto._patches import PatchSpec
 from sthisto._roles import read_roles
 from sthisto._sections import Section, read_sections
-from sthisto._tables import apply, gene_names, read_rows, var_updates
+from sthisto._tables import apply, gene_names, read_rows, selection_rule, var_updates
 from sthisto._validate import check_choice, check_new_name
 from sthisto.metrics import DepthSpline
 from sthisto.models import METHODS, ExpressionModel, load_encoder, resolve_method
@@ -166,7 +166,7 @@ def fit(
     genes_rule = slots.GENES_GIVEN
     if genes is None:
         genes = _selected_genes(sections, gene_symbols)
-        genes_rule = slots.GENES_VARIABLE if genes is None else _selection_rule(sections)
+        genes_rule = slots.GENES_VARIABLE if genes is None else selection_rule(sections[0].table)
     as_split = read_roles(sections, validation=0, seed=seed)  # blocks cut for this method and seed choose no genes
     modelled = choose_genes(sections, as_split, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
     context = cls.default_context if context is None else tuple(float(width) for width in context)
@@ -245,12 +245,6 @@ def _depth_knots(
     ]
     depth = np.concatenate(totals)
     return DepthSpline.fit(np.log(depth[depth > 0])).knots if len(np.unique(depth[depth > 0])) > 1 else ()
-
-
-def _selection_rule(sections: Sequence[Section]) -> str:
-    """Return the rule by which `pp.select_genes` chose; a column that somebody else wrote is a panel."""
-    record = sections[0].table.uns.get(slots.SELECTED_GENES, {})
-    return str(record.get("rule", slots.GENES_GIVEN))
 
 
 def _warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], spec: PatchSpec) -> None:
