@@ -12,7 +12,7 @@ import torch
 from _ratios import compare
 
 from sthisto.models import load_encoder
-from sthisto.models._inference import FrozenEncoder
+from sthisto.models.encoders.inference import FrozenEncoder
 
 N_PATCHES, SIZE = 64, 224
 PATCHES = np.random.default_rng(0).integers(0, 256, (N_PATCHES, SIZE, SIZE, 3), dtype=np.uint8)

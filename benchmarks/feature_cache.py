@@ -14,11 +14,11 @@ from statistics import median
 import numpy as np
 
 from sthisto import settings
-from sthisto._digest import fingerprints
-from sthisto._patches import PatchSource
-from sthisto._pyramid import Level
+from sthisto._images.fingerprints import fingerprints
+from sthisto._images.patches import PatchSource
+from sthisto._images.pyramid import Level
 from sthisto.models import SectionInput, load_encoder
-from sthisto.models._features import extract
+from sthisto.models.encoders.features import extract
 
 N_PATCHES, SIZE, SIDE, LEAST_RATIO = 512, 224, 4096, 50
 

@@ -15,7 +15,7 @@ from _ratios import compare
 from torch import nn
 
 from sthisto.models import DANet, PatchSpec, load_encoder
-from sthisto.models._train import Training
+from sthisto.models.training.loop import Training
 from sthisto.nn import contrastive_loss
 
 N_SPOTS, SIZE, N_GENES, N_STEPS = 180, 112, 785, 4

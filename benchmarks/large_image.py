@@ -26,8 +26,8 @@ def read_patches(path: str, size: int) -> dict[str, float]:
     """Read all patches, keep none."""
     import spatialdata as sd
 
-    from sthisto._patches import PatchSpec
-    from sthisto._sections import read_sections
+    from sthisto._images.patches import PatchSpec
+    from sthisto._sdata.sections import read_sections
 
     (section,) = read_sections(sd.read_zarr(path))
     (source,) = section.patches(PatchSpec(size))

@@ -16,8 +16,8 @@ import spatialdata as sd
 from _slides import write_slide
 from spatialdata.dataloader import ImageTilesDataset
 
-from sthisto._patches import PatchSpec
-from sthisto._sections import read_sections
+from sthisto._images.patches import PatchSpec
+from sthisto._sdata.sections import read_sections
 
 TILES_FASTER, MEMORY_SLOWER = 20.0, 1.3
 

@@ -15,7 +15,7 @@ import torch
 from _side_by_side import Case, main
 
 from sthisto.models import Bank
-from sthisto.models._topk import KEYS, QUERIES
+from sthisto.models.retrieval.exact import KEYS, QUERIES
 
 DIMENSIONS, K = 256, 100
 MOST_MEMORY = 1024

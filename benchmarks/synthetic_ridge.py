@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import sthisto as sth
-from sthisto._patches import PatchSpec
-from sthisto._sections import Section, read_sections
+from sthisto._images.patches import PatchSpec
+from sthisto._sdata.sections import Section, read_sections
 
 
 @cache

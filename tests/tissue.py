@@ -11,8 +11,8 @@ from builders import Region, make_sdata, similarity
 from spatialdata import SpatialData
 from torch import nn
 
-from sthisto._patches import PatchSource, PatchSpec
-from sthisto._pyramid import Level
+from sthisto._images.patches import PatchSource, PatchSpec
+from sthisto._images.pyramid import Level
 from sthisto.models import Encoder, SectionInput, TrainingSection
 
 SPACING, MARGIN, PATCH = 20, 14, 16

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sthisto import benchmark, datasets, get, io, metrics, models, nn, pl, pp, tl
-    from sthisto._settings import settings
+    from sthisto._utils.settings import settings
 
 __all__ = ["__version__", "benchmark", "datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "settings", "tl"]
 
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return import_module(f"sthisto.{name}")
     if name == "settings":
-        return import_module("sthisto._settings").settings
+        return import_module("sthisto._utils.settings").settings
     msg = f"module 'sthisto' has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from tissue import encoder, make_tissue
 
 import sthisto as sth
-from sthisto._constants import KEY, UM_PER_UNIT
-from sthisto._sections import read_sections
+from sthisto._sdata.sections import read_sections
+from sthisto._sdata.slots import KEY, UM_PER_UNIT
 from sthisto.benchmark import COLUMNS, LEAKS, Protocol, _command, paper_values, run
 from sthisto.benchmark import _figures as figures
 from sthisto.benchmark import _paper as paper

@@ -10,8 +10,8 @@ from PIL import Image
 from tifffile import TiffWriter
 
 import sthisto as sth
-from sthisto._patches import PatchSpec
-from sthisto._sections import read_sections
+from sthisto._images.patches import PatchSpec
+from sthisto._sdata.sections import read_sections
 
 
 def write_sample(root, name, *, genes, seed=0, um_per_px=0.7, **metadata):

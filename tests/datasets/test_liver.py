@@ -12,7 +12,7 @@ from tifffile import imwrite
 
 import sthisto as sth
 from sthisto import settings
-from sthisto._sections import read_sections
+from sthisto._sdata.sections import read_sections
 
 GENES = ["HAL", "CYP3A4", "VWF", "HAL"]
 PITCH = 20.0

@@ -6,7 +6,7 @@ import pytest
 from builders import make_sdata
 
 import sthisto as sth
-from sthisto._sections import resolve_table
+from sthisto._sdata.sections import resolve_table
 
 
 def table_of(sdata):

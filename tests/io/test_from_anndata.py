@@ -10,7 +10,7 @@ from spatialdata import SpatialData, read_zarr
 from visium import PITCH_PX, SPOT_DIAMETER_PX, Visium
 
 import sthisto as sth
-from sthisto._sections import read_sections
+from sthisto._sdata.sections import read_sections
 
 UM_PER_PX = 100 / PITCH_PX
 

@@ -15,7 +15,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableMo
 from spatialdata.transformations import Identity, Scale, set_transformation
 
 import sthisto as sth
-from sthisto._sections import read_sections
+from sthisto._sdata.sections import read_sections
 
 XENIUM_UM_PER_PX = 0.2125
 GENES = [f"GENE{i}" for i in range(8)]

@@ -9,7 +9,7 @@ import pytest
 from visium import PITCH_PX
 
 import sthisto as sth
-from sthisto._sections import read_sections
+from sthisto._sdata.sections import read_sections
 
 MISSING = "spatialdata-io is not installed: pip install 'sthisto[io]'"
 spatialdata_io = pytest.importorskip("spatialdata_io", reason=MISSING)

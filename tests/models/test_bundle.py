@@ -133,7 +133,7 @@ def test_interrupted_save_leaves_the_old_model_whole(tmp_path, monkeypatch, step
     if step == "rename":
         monkeypatch.setattr(Path, "rename", stop_once)
     else:
-        monkeypatch.setattr("sthisto.models._bundle.save_file", stop)
+        monkeypatch.setattr("sthisto.models.bundle.save_file", stop)
     with pytest.raises(KeyboardInterrupt):
         fit().save(tmp_path / "model", overwrite=True)
     assert_same_prediction(model, load(tmp_path / "model"))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sthisto.nn import GeneEncoder, Mamba, scan_backend
-from sthisto.nn._scan import selective_scan
+from sthisto.nn._kernels.scan import selective_scan
 
 BACKENDS = ["numba", "torch"]
 
@@ -102,7 +102,7 @@ def test_fused_gradients_are_those_of_the_blocked_scan_in_float64(sizes, length)
 
 
 def test_blocked_scan_passes_gradcheck_across_segments(monkeypatch):
-    monkeypatch.setattr("sthisto.nn._scan.BLOCK", 3)  # segments of 9 steps
+    monkeypatch.setattr("sthisto.nn._kernels.scan.BLOCK", 3)  # segments of 9 steps
     torch.manual_seed(0)
     u, delta = torch.randn(2, 20, 2, dtype=torch.float64), torch.rand(2, 20, 2, dtype=torch.float64)
     a, weight = -torch.rand(2, 3, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)

@@ -6,7 +6,7 @@ from builders import Region, make_sdata
 from tissue import make_tissue, rows_of
 
 import sthisto as sth
-from sthisto._sections import read_sections
+from sthisto._sdata.sections import read_sections
 
 PATIENTS = {"A": "P1", "B": "P1", "C": "P2", "D": "P3"}
 

@@ -5,9 +5,9 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 import sthisto as sth
-from sthisto._pyramid import Level, Pyramid
-from sthisto._sections import read_sections
-from sthisto._tissue import hexagonal_grid, tissue_share
+from sthisto._images.pyramid import Level, Pyramid
+from sthisto._images.tissue import hexagonal_grid, tissue_share
+from sthisto._sdata.sections import read_sections
 
 
 @pytest.fixture

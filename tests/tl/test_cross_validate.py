@@ -11,10 +11,11 @@ from tissue import encoder, make_tissue
 from torch import nn
 
 import sthisto as sth
-from sthisto._folds import block_folds, group_folds, near
+from sthisto._splits import fold_spots
+from sthisto._splits.folds import block_folds, group_folds, near
 from sthisto.models import METHODS, ExpressionModel, Prediction
-from sthisto.models._features import section_fingerprints
-from sthisto.tl import _fold_job, _fold_spots
+from sthisto.models.encoders.features import section_fingerprints
+from sthisto.tl import _fold_job
 
 PATCH = {"patch_size": 16}
 SECONDS = ["seconds_fit", "seconds_predict"]
@@ -347,8 +348,8 @@ def test_near_finds_the_spots_whose_patches_overlap():
 
 def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
     seen = []
-    near = _fold_spots.near
-    monkeypatch.setattr(_fold_spots, "near", lambda *args: seen.append(args[2]) or near(*args))
+    near = fold_spots.near
+    monkeypatch.setattr(fold_spots, "near", lambda *args: seen.append(args[2]) or near(*args))
     options = {"colour": {"context": (1.0, 3.0)}}
     sth.tl.cross_validate(tissue, ["colour", "mean"], groups="block", n_folds=2, seeds=1, options=options, **PATCH)
     assert set(seen) == {48.0}
@@ -356,7 +357,7 @@ def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
 
 def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
     sections = _fold_job.read_sections(tissue)
-    fold = _fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     paths = set()
     for middle in ("a", "b"):
         genes = pd.Index([f"g{i}" for i in range(100)] + [middle] + [f"h{i}" for i in range(100)])
@@ -367,7 +368,7 @@ def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
 
 def test_names_of_files_stay_short(tissue):
     sections = _fold_job.read_sections(tissue)
-    fold = _fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     long = dataclasses.replace(fold, name="+".join(["TENX95"] * 60))
     assert (
         len(_fold_job.Job([tissue], sections, None, {}, None).path(_fold_job.Run(long, "mean", 0, {}), Path()).name)

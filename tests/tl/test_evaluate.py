@@ -6,9 +6,9 @@ from scipy.stats import pearsonr
 from tissue import GENES, PATCH, make_tissue, mark_split, rows_of
 
 import sthisto as sth
-from sthisto._sections import read_sections
+from sthisto._scoring.summary import summarise
+from sthisto._sdata.sections import read_sections
 from sthisto.metrics import noise_ceiling
-from sthisto.tl._summary import summarise
 
 ROLES = {"A": "train", "B": "train", "C": "test", "D": "test"}
 SCORES = ["pcc", "pcc_residual", "ceiling"]

@@ -10,7 +10,7 @@ from builders import Region, make_sdata
 from tissue import GENES, PATCH, Pool, encoder, make_tissue, mark_split, rows_of
 
 import sthisto as sth
-from sthisto.models import _train
+from sthisto.models.training import loop
 
 QUICK = {"image_encoder": Pool(), "patch_size": PATCH}
 SMALL = QUICK | {"k": 5, "max_epochs": 3, "batch_size": 16, "embedding_dim": 8, "bottleneck": 4}
@@ -268,7 +268,7 @@ def test_seed_decides_the_model(tissue):
 
 def interrupt(monkeypatch, *, in_epoch):
     """Press Ctrl-C in an epoch."""
-    run, epochs = _train._epoch, []
+    run, epochs = loop._epoch, []
 
     def epoch(*args, **kwargs):
         epochs.append(1)
@@ -276,7 +276,7 @@ def interrupt(monkeypatch, *, in_epoch):
             raise KeyboardInterrupt
         return run(*args, **kwargs)
 
-    monkeypatch.setattr(_train, "_epoch", epoch)
+    monkeypatch.setattr(loop, "_epoch", epoch)
 
 
 def test_interrupted_fit_leaves_the_data_untouched(tissue, monkeypatch):

@@ -5,7 +5,7 @@ from spatialdata.transformations import get_transformation
 from tissue import SPACING, encoder, make_tissue, rows_of
 
 import sthisto as sth
-from sthisto._sections import read_sections
+from sthisto._sdata.sections import read_sections
 
 SMALL = {"width": 16, "n_blocks": 1, "n_heads": 2, "max_epochs": 2}
 

@@ -90,8 +90,8 @@ def _with_known_genes(protocol: Protocol, sdata: SpatialData) -> Protocol:
     """Leave out the genes of a panel that these sections do not list, said."""
     from dataclasses import replace
 
-    from sthisto._logging import logger
-    from sthisto._validate import listed
+    from sthisto._utils.logging import logger
+    from sthisto._utils.validate import listed
 
     known = set(next(iter(sdata.tables.values())).var_names)
     missing = [gene for gene in protocol.genes or () if gene not in known]

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from torch import nn
 
-from sthisto._folds import group_folds
-from sthisto._logging import logger
-from sthisto._validate import check_choice, check_positive, listed
+from sthisto._splits.folds import group_folds
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_choice, check_positive, listed
 from sthisto.models import METHODS
 
 Dataset = Literal["her2st", "liver", "hest"]

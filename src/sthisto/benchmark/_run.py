@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from sthisto import metrics
-from sthisto._inputs import section_input
-from sthisto._kept import keep, kept
-from sthisto._sections import Section, read_sections
-from sthisto._tables import gene_positions, read_rows
-from sthisto._validate import check_key, listed
+from sthisto._sdata.inputs import section_input
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.tables import gene_positions, read_rows
+from sthisto._splits.fold_spots import Fold
+from sthisto._utils.files import keep, kept
+from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark import _scores as scoring
 from sthisto.benchmark._protocol import MARKERS, MethodSpec, Protocol
 from sthisto.tl._fold_job import Job, Run, load_shared_encoder
-from sthisto.tl._fold_spots import Fold
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

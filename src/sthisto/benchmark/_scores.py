@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sthisto import metrics
-from sthisto._expression import Normalization
+from sthisto._sdata.expression import Normalization
 
 N_TOP = 50
 N_BEST = 5

@@ -3,6 +3,6 @@
 from sthisto.datasets._her2st import her2st
 from sthisto.datasets._hest import hest
 from sthisto.datasets._liver import liver
-from sthisto.datasets._synthetic import synthetic
+from sthisto.datasets.synthetic.sections import synthetic
 
 __all__ = ["her2st", "hest", "liver", "synthetic"]

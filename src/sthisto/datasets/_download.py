@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sthisto._settings import settings
+from sthisto._utils.settings import settings
 
 _API = "https://api.github.com/repos"
 _RAW = "https://raw.githubusercontent.com"

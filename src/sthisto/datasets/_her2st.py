@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
-from sthisto._constants import KEY, UM_PER_UNIT
-from sthisto._settings import settings
-from sthisto._validate import check_key
+from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._utils.settings import settings
+from sthisto._utils.validate import check_key
 from sthisto.datasets._download import Repository
 from sthisto.datasets._her2st_files import SectionFiles, find_sections
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sthisto._logging import logger
+from sthisto._utils.logging import logger
 
 if TYPE_CHECKING:
     from dask.array import Array

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthisto._logging import logger
-from sthisto._validate import check_key, listed
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_key, listed
 from sthisto.datasets._samples import Sample, assemble, lazy_tiff
 
 if TYPE_CHECKING:

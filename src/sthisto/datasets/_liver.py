@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import scipy.sparse as sp
 
-from sthisto._logging import logger
-from sthisto._resolution import um_per_px_of_visium
-from sthisto._settings import settings
-from sthisto._validate import check_key
+from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._utils.logging import logger
+from sthisto._utils.settings import settings
+from sthisto._utils.validate import check_key
 from sthisto.datasets._liver_files import LAYOUT, NUMBER, download, find_file, find_image, sections_in
 from sthisto.datasets._samples import Sample, assemble, lazy_tiff
 

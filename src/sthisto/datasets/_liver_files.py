@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from sthisto._logging import logger
+from sthisto._utils.logging import logger
 from sthisto.datasets._download import fetch_unpacked
 
 NUMBER: Final = {"A1": 1, "B1": 2, "C1": 3, "D1": 4}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from sthisto._constants import KEY, UM_PER_UNIT
+from sthisto._sdata.slots import KEY, UM_PER_UNIT
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sthisto.get._neighbours import neighbours
+from sthisto.get._neighbors import neighbours
 from sthisto.get._predictions import predictions
 from sthisto.get._scores import scores
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sthisto._constants import KEY, prediction
-from sthisto._sections import as_cohort, resolve_table
-from sthisto._tables import gene_positions, modelled_genes
-from sthisto.get._record import check_predicted, symbols_of
+from sthisto._sdata.record import check_predicted, symbols_of
+from sthisto._sdata.sections import as_cohort, resolve_table
+from sthisto._sdata.slots import KEY, prediction
+from sthisto._sdata.tables import gene_positions, modelled_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from sthisto._constants import KEY
-from sthisto._sections import as_cohort, resolve_table
-from sthisto._validate import check_choice
-from sthisto.get._record import as_keys, has_record, method_labels, read_part
+from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
+from sthisto._sdata.sections import as_cohort, resolve_table
+from sthisto._sdata.slots import KEY
+from sthisto._utils.validate import check_choice
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from sthisto._constants import KEY, UM_PER_UNIT
-from sthisto._resolution import um_per_px_of_visium
-from sthisto._validate import check_key, check_positive, listed
+from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._utils.validate import check_key, check_positive, listed
 from sthisto.io._image import image_element, read_pixels
 
 if TYPE_CHECKING:

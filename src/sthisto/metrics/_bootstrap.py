@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from sthisto._validate import check_key, check_positive
+from sthisto._utils.validate import check_key, check_positive
 from sthisto.metrics._arrays import check_pair, check_spotwise, gene_blocks
 from sthisto.metrics._pearson import correlation
 

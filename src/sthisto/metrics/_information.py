@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto._validate import check_positive
+from sthisto._utils.validate import check_positive
 from sthisto.metrics._columns import by_gene, ranks, variance
 
 if TYPE_CHECKING:

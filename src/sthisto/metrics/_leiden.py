@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.neighbors import kneighbors_graph
 
-from sthisto._validate import check_positive
+from sthisto._utils.validate import check_positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

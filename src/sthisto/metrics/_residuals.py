@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthisto._validate import check_positive
+from sthisto._utils.validate import check_positive
 from sthisto.metrics._arrays import check_matrix, check_spotwise, gene_blocks
 from sthisto.metrics._pearson import pearson
 

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, normalized_mutual_info_score
 
-from sthisto._validate import check_choice
+from sthisto._utils.validate import check_choice
 from sthisto.metrics._arrays import check_matrix, check_spotwise, predicted_part
 
 if TYPE_CHECKING:

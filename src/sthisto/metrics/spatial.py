@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.neighbors import kneighbors_graph, radius_neighbors_graph
 
-from sthisto._validate import check_positive
+from sthisto._utils.validate import check_positive
 from sthisto.metrics._arrays import check_matrix, check_pair, check_spotwise, gene_blocks, paired_blocks
 
 if TYPE_CHECKING:

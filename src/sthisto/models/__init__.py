@@ -6,22 +6,23 @@ from pathlib import Path
 
 from torch import nn
 
-from sthisto._patches import PatchSource, PatchSpec
-from sthisto.models import _bundle
-from sthisto.models._base import ExpressionModel
-from sthisto.models._data import Prediction, SectionInput, TrainingSection
-from sthisto.models._encoders import Encoder, load_encoder
-from sthisto.models._features import clear_cache
-from sthisto.models._retrieval import Bank
-from sthisto.models.bleep import BLEEP
-from sthisto.models.colour import Colour
-from sthisto.models.danet import DANet
-from sthisto.models.ensemble import Ensemble, resolve_method
-from sthisto.models.histogene import FinePrediction, HisToGene
-from sthisto.models.hybrid import Hybrid
-from sthisto.models.mean import Mean
-from sthisto.models.probe import Knn, Ridge
-from sthisto.models.stnet import STNet
+from sthisto._images.patches import PatchSource, PatchSpec
+from sthisto.models import bundle
+from sthisto.models.base import ExpressionModel
+from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders.encoder import Encoder, load_encoder
+from sthisto.models.encoders.features import clear_cache
+from sthisto.models.methods.bleep import BLEEP
+from sthisto.models.methods.color import Colour
+from sthisto.models.methods.danet import DANet
+from sthisto.models.methods.ensemble import Ensemble, resolve_method
+from sthisto.models.methods.histogene import FinePrediction, HisToGene
+from sthisto.models.methods.hybrid import Hybrid
+from sthisto.models.methods.knn import Knn
+from sthisto.models.methods.mean import Mean
+from sthisto.models.methods.ridge import Ridge
+from sthisto.models.methods.stnet import STNet
+from sthisto.models.retrieval.bank import Bank
 
 __all__ = [
     "BLEEP",
@@ -83,4 +84,4 @@ def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> E
     >>> import sthisto as sth
     >>> model = sth.models.load("liver.sthisto")  # doctest: +SKIP
     """
-    return _bundle.load(Path(path), METHODS, image_encoder)
+    return bundle.load(Path(path), METHODS, image_encoder)

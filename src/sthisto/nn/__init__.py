@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sthisto.nn._scan import scan_backend
+from sthisto.nn._kernels.scan import scan_backend
 from sthisto.nn.contrastive import contrastive_loss
+from sthisto.nn.heads import ResidualKAN, ResidualMLP
 from sthisto.nn.kan import KANLinear
 from sthisto.nn.mamba import GeneEncoder, Mamba
-from sthisto.nn.rkan import ResidualKAN, ResidualMLP
 from sthisto.nn.vit import Transformer, TransformerBlock
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sthisto._validate import check_positive
+from sthisto._utils.validate import check_positive
 
 __all__ = ["contrastive_loss"]
 

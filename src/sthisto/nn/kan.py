@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sthisto._validate import check_positive
+from sthisto._utils.validate import check_positive
 
 __all__ = ["KANLinear", "spline_bases"]
 
@@ -118,7 +118,7 @@ def spline_bases(x: torch.Tensor, grid: torch.Tensor, order: int) -> torch.Tenso
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     grid = grid.to(x.dtype)
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        from sthisto.nn._spline_native import NativeSplineBases
+        from sthisto.nn._kernels.spline import NativeSplineBases
 
         return NativeSplineBases.apply(x.contiguous(), grid.contiguous(), order)
     x = x.unsqueeze(-1)

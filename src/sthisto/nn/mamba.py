@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sthisto._validate import check_choice, check_positive
-from sthisto.nn._scan import BACKENDS, ScanBackend, scan_backend, selective_scan
+from sthisto._utils.validate import check_choice, check_positive
+from sthisto.nn._kernels.scan import BACKENDS, ScanBackend, scan_backend, selective_scan
 
 __all__ = ["GeneEncoder", "Mamba"]
 
@@ -109,7 +109,7 @@ class Mamba(nn.Module):
 
     def _fused(self, xz: torch.Tensor) -> torch.Tensor:
         """Compute the same in one compiled loop."""
-        from sthisto.nn._block_native import NativeBlock
+        from sthisto.nn._kernels.block import NativeBlock
 
         step_weight, state_weight = self._input_projections()
         convolution = self.conv1d.weight.squeeze(1), self.conv1d.bias

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sthisto._validate import check_positive
+from sthisto._utils.validate import check_positive
 
 __all__ = ["Transformer", "TransformerBlock"]
 

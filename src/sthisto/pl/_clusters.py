@@ -11,12 +11,12 @@ from matplotlib.lines import Line2D
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
-from sthisto._validate import listed
-from sthisto.pl._furniture import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
+from sthisto._utils.validate import listed
+from sthisto.pl._decorations import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
+from sthisto.pl._layout import Strips, given_axes
+from sthisto.pl._read import choose_sections
 from sthisto.pl._spots import View, view
-from sthisto.pl._strips import Strips, given_axes
 from sthisto.pl._style import CLASS_COLORS
-from sthisto.pl._values import choose_sections
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-    from sthisto._sections import Section
+    from sthisto._sdata.sections import Section
 
 _EXCLUDED_COLOR = "#d0d0d0"
 _LEGEND_CHARACTER = 0.062

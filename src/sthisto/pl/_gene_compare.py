@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sthisto._constants import KEY
-from sthisto.get._record import as_keys, symbols_of
+from sthisto._sdata.record import as_keys, symbols_of
+from sthisto._sdata.slots import KEY
 from sthisto.pl._panels import Look, draw_strips, read_strips
-from sthisto.pl._values import choose_sections, predicted_sections
+from sthisto.pl._read import choose_sections, predicted_sections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,13 +9,13 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from sthisto._constants import KEY
-from sthisto.get._record import as_keys
+from sthisto._sdata.record import as_keys
+from sthisto._sdata.slots import KEY
 from sthisto.metrics import gene_correlation_agreement
-from sthisto.pl._furniture import TICK_SIZE, color_bar, figure_of, place, set_title
-from sthisto.pl._strips import given_axes
+from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, set_title
+from sthisto.pl._layout import given_axes
+from sthisto.pl._read import Scored, choose_sections, predicted_sections, read_scored, within_sections
 from sthisto.pl._style import new_figure
-from sthisto.pl._values import Scored, choose_sections, predicted_sections, read_scored, within_sections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import MaxNLocator
 
-from sthisto._constants import KEY
-from sthisto._sections import as_cohort, resolve_table
-from sthisto.get._record import as_keys, has_record, method_labels, read_part
-from sthisto.pl._furniture import TICK_SIZE
+from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
+from sthisto._sdata.sections import as_cohort, resolve_table
+from sthisto._sdata.slots import KEY
+from sthisto.pl._decorations import TICK_SIZE
 from sthisto.pl._style import METHOD_COLORS, cycle, single_axes, tidy
 
 if TYPE_CHECKING:

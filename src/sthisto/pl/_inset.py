@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto.pl._furniture import TICK_SIZE, ink
+from sthisto.pl._decorations import TICK_SIZE, ink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto._constants import KEY
-from sthisto.get._record import as_keys
+from sthisto._sdata.record import as_keys
+from sthisto._sdata.slots import KEY
 from sthisto.metrics import mean_proportions, sd_proportions
-from sthisto.pl._furniture import TICK_SIZE, figure_of, ink
+from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
 from sthisto.pl._inset import draw_zoom
+from sthisto.pl._read import choose_sections, predicted_sections, read_scored, within_sections
 from sthisto.pl._style import METHOD_COLORS, cycle, grid_of_axes, tidy
-from sthisto.pl._values import choose_sections, predicted_sections, read_scored, within_sections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

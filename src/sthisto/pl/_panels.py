@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from matplotlib.colors import Normalize
 
-from sthisto.get._record import method_labels
-from sthisto.pl._furniture import (
+from sthisto._sdata.record import method_labels
+from sthisto.pl._decorations import (
     color_bar,
     figure_of,
     robust_norm,
@@ -20,9 +20,8 @@ from sthisto.pl._furniture import (
     symmetric_norm,
     wrap_title,
 )
-from sthisto.pl._spots import View, view
-from sthisto.pl._strips import Strips, given_axes
-from sthisto.pl._values import (
+from sthisto.pl._layout import Strips, given_axes
+from sthisto.pl._read import (
     correlations,
     is_measured,
     measured,
@@ -33,13 +32,14 @@ from sthisto.pl._values import (
     scored_spots,
     spread,
 )
+from sthisto.pl._spots import View, view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from sthisto._sections import Section
+    from sthisto._sdata.sections import Section
 
 _UNDER_DIFFERENCE = 0.4
 """How much of the image's opacity is left under a difference, whose middle is white."""

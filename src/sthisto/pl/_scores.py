@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from sthisto import get
-from sthisto._constants import KEY
-from sthisto._validate import check_choice, listed
-from sthisto.get._record import as_keys
-from sthisto.pl._furniture import TICK_SIZE, figure_of, ink
+from sthisto._sdata.record import as_keys
+from sthisto._sdata.slots import KEY
+from sthisto._utils.validate import check_choice, listed
+from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
 from sthisto.pl._style import GREY, METHOD_COLORS, cycle, grid_of_axes, tidy
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Colormap
 
-    from sthisto._sections import Section
+    from sthisto._sdata.sections import Section
 
 RASTER_FROM = 100_000
 """Number of spots from which datashader draws a panel as one picture: 100,000 discs no longer draw in a second."""

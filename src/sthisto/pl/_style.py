@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sthisto.pl._furniture import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
-from sthisto.pl._strips import given_axes
+from sthisto.pl._decorations import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
+from sthisto.pl._layout import given_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.colors import Normalize
 
-from sthisto._constants import KEY, confidence
-from sthisto.get._record import as_keys, method_labels, symbols_of
-from sthisto.pl._furniture import TICK_SIZE, color_bar, figure_of, place, scale_bar, set_title
-from sthisto.pl._spots import View, view
-from sthisto.pl._strips import given_axes
-from sthisto.pl._style import METHOD_COLORS, cycle, new_figure, tidy
-from sthisto.pl._values import (
+from sthisto._sdata.record import as_keys, method_labels, symbols_of
+from sthisto._sdata.slots import KEY, confidence
+from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, scale_bar, set_title
+from sthisto.pl._layout import given_axes
+from sthisto.pl._read import (
     choose_sections,
     is_measured,
     measured,
@@ -25,13 +23,15 @@ from sthisto.pl._values import (
     shared_genes,
     spread,
 )
+from sthisto.pl._spots import View, view
+from sthisto.pl._style import METHOD_COLORS, cycle, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-    from sthisto._sections import Section
+    from sthisto._sdata.sections import Section
 
 _BINS = 10
 _CHART, _MAP = 1.9, 1.9

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from sthisto._expression import Normalization, looks_like_counts
-from sthisto._sections import as_cohort, read_sections, resolve_table
-from sthisto._tables import Update, apply, read_matrix, read_rows
-from sthisto._validate import check_choice, check_positive
+from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.sections import as_cohort, read_sections, resolve_table
+from sthisto._sdata.tables import read_matrix, read_rows
+from sthisto._sdata.write import Update, apply
+from sthisto._utils.validate import check_choice, check_positive
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

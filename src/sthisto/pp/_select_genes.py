@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from sthisto._constants import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES, TRAIN
-from sthisto._expression import looks_like_counts
-from sthisto._roles import read_roles
-from sthisto._sections import Section, read_sections
-from sthisto._tables import apply, gene_names, gene_positions, read_rows, uns_updates, var_updates
-from sthisto._validate import check_positive
+from sthisto._sdata.expression import looks_like_counts
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES, TRAIN
+from sthisto._sdata.tables import gene_names, gene_positions, read_rows
+from sthisto._sdata.write import apply, uns_updates, var_updates
+from sthisto._splits.roles import read_roles
+from sthisto._utils.validate import check_positive
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

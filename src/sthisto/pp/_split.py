@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sthisto._constants import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
-from sthisto._folds import near
-from sthisto._logging import logger
-from sthisto._sections import Section, read_sections
-from sthisto._split import spatial_blocks
-from sthisto._tables import Update, apply, obs_updates, removals
-from sthisto._validate import check_choice, check_key, listed
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.slots import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
+from sthisto._sdata.write import Update, apply, obs_updates, removals
+from sthisto._splits.blocks import spatial_blocks
+from sthisto._splits.folds import near
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_choice, check_key, listed
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -10,12 +10,12 @@ from anndata import AnnData
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
 
-from sthisto._elements import affine, apply_affine, read_pyramid, read_spots
-from sthisto._pairing import match_rows
-from sthisto._resolution import um_per_px_of_visium
-from sthisto._sections import known_um_per_px, remember_um_per_px, stated_um_per_px
-from sthisto._tissue import hexagonal_grid, tissue_share
-from sthisto._validate import check_positive, resolve_only
+from sthisto._images.tissue import hexagonal_grid, tissue_share
+from sthisto._sdata.elements import affine, apply_affine, read_pyramid, read_spots
+from sthisto._sdata.pairing import match_rows
+from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._sdata.sections import known_um_per_px, remember_um_per_px, stated_um_per_px
+from sthisto._utils.validate import check_positive, resolve_only
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sthisto import metrics
-from sthisto._expression import Normalization, looks_like_counts
-from sthisto._sections import Section, read_sections
-from sthisto._tables import apply, obs_updates, read_rows
-from sthisto._validate import check_choice, check_new_name
+from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.tables import read_rows
+from sthisto._sdata.write import apply, obs_updates
+from sthisto._utils.validate import check_choice, check_new_name
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sthisto import __version__
-from sthisto._constants import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
-from sthisto._sections import as_cohort, read_sections
-from sthisto._tables import apply, selection_rule, uns_updates
-from sthisto._validate import check_choice, check_new_name, check_positive
+from sthisto._scoring.summary import overall_means, section_means, with_ceilings
+from sthisto._sdata.sections import as_cohort, read_sections
+from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
+from sthisto._sdata.tables import selection_rule
+from sthisto._sdata.write import apply, uns_updates
+from sthisto._splits.fold_spots import make_folds, seen_width
+from sthisto._utils.validate import check_choice, check_new_name, check_positive
 from sthisto.models import METHODS
 from sthisto.tl._fold_job import PLACE, Job, Run, load_shared_encoder
-from sthisto.tl._fold_spots import make_folds, seen_width
-from sthisto.tl._summary import overall_means, section_means, with_ceilings
 
 if TYPE_CHECKING:
     from anndata import AnnData

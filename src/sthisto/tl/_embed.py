@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto import _constants as slots
-from sthisto._expression import Normalization
-from sthisto._inputs import check_scale, read_expression, section_input
-from sthisto._sections import Section, read_sections
-from sthisto._tables import Update, apply, obsm_updates
-from sthisto._validate import check_new_name
+from sthisto._sdata import slots
+from sthisto._sdata.expression import Normalization
+from sthisto._sdata.inputs import check_scale, read_expression, section_input
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.write import Update, apply, obsm_updates
+from sthisto._utils.validate import check_new_name
 from sthisto.models import ExpressionModel, SectionInput
 
 if TYPE_CHECKING:

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from sthisto import _constants as slots
-from sthisto._expression import Normalization, looks_like_counts
-from sthisto._logging import logger
-from sthisto._sections import Section, read_sections
-from sthisto._tables import apply, gene_positions, layer_names, modelled_genes, read_rows, uns_updates, var_updates
-from sthisto._validate import check_key
+from sthisto._scoring.summary import INTERVAL, gene_sets, summarise, with_intervals
+from sthisto._sdata import slots
+from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.record import read_normalization, read_record
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.tables import gene_positions, layer_names, modelled_genes, read_rows
+from sthisto._sdata.write import apply, uns_updates, var_updates
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_key
 from sthisto.metrics import (
     DepthSpline,
     bootstrap_pearson,
@@ -27,8 +30,6 @@ from sthisto.metrics import (
     rmse,
     spatial_blocks,
 )
-from sthisto.tl._record import read_normalization, read_record
-from sthisto.tl._summary import INTERVAL, gene_sets, summarise, with_intervals
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -132,7 +133,7 @@ def evaluate(
     by_gene, summary = _by_gene(table), with_intervals(summarise(table), intervals)
     updates = []
     for section in {id(section.table): section for section in sections}.values():
-        record = read_record(section.table, key_added, call=_CALL)
+        record = read_record(section.table, key_added)
         updates += uns_updates([section], key_added, {**record, "scores": table, "summary": summary})
         for metric in slots.SCORES:
             updates += var_updates(
@@ -196,7 +197,7 @@ class _Measured:
 
 
 def _measured(section: Section, rows: np.ndarray, key: str, counts_layer: str | None) -> _Measured:
-    record = read_record(section.table, key, call=_CALL)
+    record = read_record(section.table, key)
     normalization = read_normalization(record)
     genes = modelled_genes(section.table, key, record["gene_symbols"] or None)
     columns = gene_positions(section.table, genes, record["gene_symbols"] or None)

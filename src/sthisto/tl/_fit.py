@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from sthisto import _constants as slots
-from sthisto._expression import Normalization, Target
-from sthisto._folds import near
-from sthisto._inputs import is_known, patch_spec, resolve_normalization, section_input, training_section
-from sthisto._logging import logger
-from sthisto._patches import PatchSpec
-from sthisto._roles import read_roles
-from sthisto._sections import Section, read_sections
-from sthisto._tables import apply, gene_names, read_rows, selection_rule, var_updates
-from sthisto._validate import check_choice, check_new_name
+from sthisto._images.patches import PatchSpec
+from sthisto._sdata import slots
+from sthisto._sdata.expression import Normalization, Target
+from sthisto._sdata.inputs import is_known, patch_spec, resolve_normalization, section_input, training_section
+from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.tables import gene_names, read_rows, selection_rule
+from sthisto._sdata.write import apply, var_updates
+from sthisto._splits.folds import near
+from sthisto._splits.roles import read_roles
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_choice, check_new_name
 from sthisto.metrics import DepthSpline
 from sthisto.models import METHODS, ExpressionModel, load_encoder, resolve_method
-from sthisto.models._bundle import check_target
-from sthisto.models._devices import is_first_process
-from sthisto.models._train import seeded
+from sthisto.models.bundle import check_target
+from sthisto.models.training.devices import is_first_process
+from sthisto.models.training.loop import seeded
 from sthisto.pp._select_genes import choose_genes
 from sthisto.tl._embed import embedding_updates
-from sthisto.tl._record import record_updates, removed_embeddings, removed_results
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -13,16 +13,16 @@ import pandas as pd
 from torch import nn
 
 from sthisto import __version__
-from sthisto import _constants as slots
-from sthisto._digest import digest_arrays, digest_names
-from sthisto._kept import as_arrays, as_table, keep, kept
-from sthisto._sections import Section, read_sections
-from sthisto._tables import gene_names, read_rows
-from sthisto._withheld import Withheld, expression_layers
+from sthisto._sdata import slots
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.tables import gene_names, read_rows
+from sthisto._splits.fold_spots import Fold
+from sthisto._splits.subset import Withheld, expression_layers
+from sthisto._utils.digest import digest_arrays, digest_names
+from sthisto._utils.files import as_arrays, as_table, keep, kept
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
-from sthisto.tl._fold_spots import Fold
 from sthisto.tl._predict import predict
 
 if TYPE_CHECKING:

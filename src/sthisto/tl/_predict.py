@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthisto import _constants as slots
-from sthisto._inputs import section_input
-from sthisto._new_tables import check_no_table, new_tables
-from sthisto._sections import Section, as_cohort, read_sections
-from sthisto._smooth import check_share, smooth_expression, variance_kept
-from sthisto._tables import Update, apply, gene_names, layer_updates, obs_updates, var_updates
-from sthisto._validate import check_new_name, listed
+from sthisto._sdata import slots
+from sthisto._sdata.inputs import section_input
+from sthisto._sdata.new_tables import check_no_table, new_tables
+from sthisto._sdata.record import record_updates, removed_results
+from sthisto._sdata.sections import Section, as_cohort, read_sections
+from sthisto._sdata.tables import gene_names
+from sthisto._sdata.write import Update, apply, layer_updates, obs_updates, var_updates
+from sthisto._utils.validate import check_new_name, listed
 from sthisto.models import ExpressionModel, Prediction
-from sthisto.models._base import Exclude
-from sthisto.models._spread import spread
-from sthisto.tl._record import record_updates, removed_results
+from sthisto.models.base import Exclude
+from sthisto.models.parallel import spread
+from sthisto.models.smoothing import check_share, smooth_expression, variance_kept
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -12,15 +12,15 @@ from anndata import AnnData
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
 
-from sthisto import _constants as slots
-from sthisto._inputs import section_input
-from sthisto._new_tables import check_no_table
-from sthisto._sections import Section, as_cohort, read_sections
-from sthisto._tables import Update, apply
-from sthisto._validate import check_new_name
+from sthisto._sdata import slots
+from sthisto._sdata.inputs import section_input
+from sthisto._sdata.new_tables import check_no_table
+from sthisto._sdata.record import record_updates
+from sthisto._sdata.sections import Section, as_cohort, read_sections
+from sthisto._sdata.write import Update, apply
+from sthisto._utils.validate import check_new_name
 from sthisto.models import FinePrediction, HisToGene, Prediction
 from sthisto.tl._predict import slot_updates
-from sthisto.tl._record import record_updates
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -1,0 +1,1 @@
+"""Pixels: pyramids, patches, prefetching and tissue. NumPy only."""

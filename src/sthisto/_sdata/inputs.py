@@ -1,0 +1,196 @@
+"""Sections of a SpatialData as the arrays that models take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sthisto._images.patches import PatchSpec
+from sthisto._sdata.expression import Normalization, Target, check_finite, looks_like_counts
+from sthisto._sdata.sections import Section
+from sthisto._sdata.slots import TRAIN, VALIDATION
+from sthisto._sdata.tables import gene_positions, read_rows
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import listed
+from sthisto.models import SectionInput, TrainingSection
+
+_WIDEST_UM = 400
+"""Wider patches than this, of eight spots of Visium, are hardly meant."""
+
+
+def section_input(section: Section, spec: PatchSpec) -> SectionInput:
+    """Return what a model sees of a section's images."""
+    return SectionInput(section.name, section.patches(spec), section.centres)
+
+
+def training_section(
+    section: Section,
+    inputs: SectionInput,
+    role: np.ndarray,
+    *,
+    genes: Sequence[str],
+    normalization: Normalization,
+    gene_symbols: str | None,
+    residuals: bool = False,
+) -> TrainingSection:
+    """Return a section with the normalised expression of its training and validation spots, NaN elsewhere.
+
+    Spots without any count say nothing of expression: they are left out, said. With `residuals`, Pearson residuals
+    stand beside log1p expression.
+    """
+    known = is_known(role)
+
+    def read(scale: Normalization) -> np.ndarray:
+        return read_expression(
+            section, np.flatnonzero(known), genes=genes, normalization=scale, gene_symbols=gene_symbols
+        )
+
+    expression = read(normalization)
+    used = known & np.isfinite(expression).all(axis=1)
+    if (empty := known & ~used).any():
+        logger.warning("%d spots of %r have no counts: they are not trained on.", empty.sum(), section.name)
+    return TrainingSection(
+        inputs=inputs,
+        expression=expression,
+        train=np.flatnonzero(used & (role == TRAIN)),
+        validation=np.flatnonzero(used & (role == VALIDATION)),
+        residuals=read(replace(normalization, target="pearson_residuals"))
+        if residuals and normalization.target == "log1p"
+        else None,
+    )
+
+
+def is_known(role: np.ndarray) -> np.ndarray:
+    """Return (n_spots,) bool: the fit may look at the expression of a spot with this role."""
+    return np.isin(role, (TRAIN, VALIDATION))
+
+
+def read_expression(
+    section: Section,
+    spots: np.ndarray,
+    *,
+    genes: Sequence[str],
+    normalization: Normalization,
+    gene_symbols: str | None,
+) -> np.ndarray:
+    """Return the normalised expression of some spots of a section, by their positions in it: (n_spots, n_genes).
+
+    Other spots are NaN and take no part in the normalisation. Spots without any count are NaN too.
+    """
+    columns = gene_positions(section.table, genes, gene_symbols)
+    matrix = read_rows(section, normalization.layer, spots)
+    check_finite(matrix)
+    filled = np.asarray(abs(matrix).sum(axis=1)).ravel() > 0
+    expression = np.full((len(section), len(genes)), np.nan, dtype=np.float32)
+    expression[spots[filled]] = normalization(matrix[np.flatnonzero(filled)], columns)
+    return expression
+
+
+def resolve_normalization(
+    sections: Sequence[Section], roles: Sequence[np.ndarray], *, layer: str | None, target: Target | None
+) -> Normalization:
+    """Return how the expression is brought to the scale of the model: counts are recognised, others taken as is.
+
+    Only spots that may be trained on are looked at.
+
+    Raises
+    ------
+    ValueError
+        A target was asked for that needs counts, there are none, or only some sections hold counts.
+    """
+    counts = [
+        looks_like_counts(read_rows(section, layer, np.flatnonzero(is_known(role))))
+        for section, role in zip(sections, roles, strict=True)
+    ]
+    _check_no_negative_counts(sections, roles, counts, layer)
+    if len(set(counts)) > 1:
+        some = [section.name for section, is_counts in zip(sections, counts, strict=True) if is_counts]
+        msg = f"Only some sections hold raw counts: {listed(some)}. All must be on one scale; pass layer=…"
+        raise ValueError(msg)
+    if counts[0]:
+        return Normalization(target or "log1p", layer)
+    if target not in (None, "as_is"):
+        msg = f"target={target!r} needs raw counts, and {'X' if layer is None else layer!r} holds none. Pass layer=…"
+        raise ValueError(msg)
+    logger.warning(
+        "%s holds no raw counts: its values are taken as they are, as if already normalised.",
+        "X" if layer is None else f"Layer {layer!r}",
+    )
+    return Normalization("as_is", layer)
+
+
+def _check_no_negative_counts(
+    sections: Sequence[Section], roles: Sequence[np.ndarray], counts: Sequence[bool], layer: str | None
+) -> None:
+    """Raise ValueError where whole numbers would be counts but for some negative ones."""
+    for section, role, is_counts in zip(sections, roles, counts, strict=True):
+        values = read_rows(section, layer, np.flatnonzero(is_known(role))).data
+        if not is_counts and (values < 0).any() and (values == np.rint(values)).all():
+            msg = (
+                f"{'X' if layer is None else f'Layer {layer!r}'} of section {section.name!r} holds whole numbers, "
+                f"{(values < 0).sum()} of them negative, down to {values.min():g}: these are no counts. Correct "
+                "them, or pass layer=…"
+            )
+            raise ValueError(msg)
+
+
+def check_scale(section: Section, normalization: Normalization) -> None:
+    """Raise ValueError when a section holds no counts where the model's normalisation needs them, or the reverse."""
+    is_counts = looks_like_counts(read_rows(section, normalization.layer))
+    place = f"{'X' if normalization.layer is None else f'Layer {normalization.layer!r}'} of section {section.name!r}"
+    if is_counts and normalization.target == "as_is":
+        msg = (
+            f"{place} holds raw counts, but the model was fitted on values taken as they are. Normalise them likewise."
+        )
+        raise ValueError(msg)
+    if not is_counts and normalization.target != "as_is":
+        msg = f"{place} holds no raw counts, which the model's normalisation ({normalization.target!r}) needs."
+        raise ValueError(msg)
+
+
+def patch_spec(
+    sections: Sequence[Section], *, patch_size: int, patch_um: float | None, context: Sequence[float]
+) -> PatchSpec:
+    """Return the patches to fit on, with their µm per px where the sections know them.
+
+    Without `patch_um`, a patch is `patch_size` px of the full resolution. Where sections differ in resolution, the
+    others are resampled to the finest.
+    """
+    known = {section.name: section.um_per_px for section in sections if section.um_per_px is not None}
+    unknown = [section.name for section in sections if section.um_per_px is None]
+    if patch_um is not None:
+        if unknown:
+            msg = (
+                f"patch_um={patch_um} needs the µm per px, which are unknown for {listed(unknown)}. Pass um_per_px=…, "
+                "or give the size in px with patch_size=…"
+            )
+            raise ValueError(msg)
+        return PatchSpec(patch_size, patch_um / patch_size, tuple(context))
+    if unknown and known:
+        msg = (
+            f"The µm per px are known for {listed(known)} and unknown for {listed(unknown)}, so that their patches "
+            "cannot be brought to one size. Pass um_per_px=…"
+        )
+        raise ValueError(msg)
+    if unknown:
+        logger.warning("The µm per px are unknown: a patch is %d px, whatever tissue that covers.", patch_size)
+        return PatchSpec(patch_size, None, tuple(context))
+    finest, coarsest = min(known.values()), max(known.values())
+    if coarsest > 1.05 * finest:
+        logger.warning(
+            "Sections differ in resolution (%.3g to %.3g µm per px): all are resampled to %.3g.",
+            finest,
+            coarsest,
+            finest,
+        )
+    if patch_size * finest > _WIDEST_UM:
+        logger.warning(
+            "A patch of %d px covers %.0f µm of tissue, because the images are coarse: %.2g µm per px. Pass the "
+            "full-resolution images with image_key=…, if there are any, or the width of tissue with patch_um=….",
+            patch_size,
+            patch_size * finest,
+            finest,
+        )
+    return PatchSpec(patch_size, finest, tuple(context))

@@ -1,0 +1,284 @@
+"""From SpatialData to sections: which elements belong together, and which rows of the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import spatialdata as sd
+from spatialdata.models import TableModel
+from spatialdata.transformations import get_transformation
+
+from sthisto._images.patches import PatchSource, PatchSpec
+from sthisto._images.pyramid import Pyramid
+from sthisto._sdata.elements import affine, apply_affine, read_pyramid, read_spots, scale
+from sthisto._sdata.pairing import inside_image, match_rows, pair_image
+from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_key, check_positive, listed, resolve_only
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+_MOST_ENLARGED = 2.5
+_MOST_APART = 1.1
+"""Factor between µm per px that are stated and those that the data know, beyond which one of them is wrong."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One tissue section: its image, its spots in pixels of that image, and their rows in the table.
+
+    Attributes
+    ----------
+    name
+        The region's name; where it repeats in a list of SpatialData, their number stands before it: "0:A", "1:A".
+    rows
+        (n_spots,) rows of `table` that belong to the section, lie on tissue and inside the image.
+    centres
+        (n_spots, 2) x and y of the spots in px of the full resolution; pixel i covers [i, i + 1).
+    diameter
+        Width of a spot in px of the full resolution, the median where spots differ; of polygons and labels, that of
+        the circle of the same area.
+    um_per_px
+        µm per px of the full resolution, None where unknown.
+    """
+
+    name: str
+    region: str
+    image_key: str
+    coordinate_system: str
+    table_key: str
+    table: AnnData
+    image: Pyramid
+    rows: np.ndarray
+    centres: np.ndarray
+    diameter: float
+    um_per_px: float | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def patches(self, spec: PatchSpec) -> tuple[PatchSource, ...]:
+        """Return the section's patches, one source for each width of `spec.context`.
+
+        Each width is read from the coarsest level of the pyramid that is fine enough for it.
+        """
+        um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
+        logger.info("Section %r: %d spots, image %r, µm per px: %s.", self.name, len(self), self.image_key, um)
+        full_px = spec.um_per_px / self.um_per_px if spec.um_per_px and self.um_per_px else 1.0
+        if spec.um_per_px and not self.um_per_px:
+            logger.warning(
+                "The µm per px of section %r are unknown, so its patches are cut in px, not resampled to the "
+                "%.3g µm per px that the model was fitted on. Pass um_per_px=… to state them.",
+                self.name,
+                spec.um_per_px,
+            )
+        elif self.um_per_px and not spec.um_per_px:
+            logger.warning(
+                "The µm per px of the patches are unknown, so those of section %r are cut in px of its own, of "
+                "%.3g µm each.",
+                self.name,
+                self.um_per_px,
+            )
+        enlarged = 1 / (full_px * min(spec.context))
+        if enlarged > _MOST_ENLARGED:
+            logger.warning(
+                "Patches of section %r are enlarged %.1f times, because image %r is coarse: %s µm per px. Pass the "
+                "full-resolution image with image_key=…, if there is one, or fit on wider patches (patch_um=…).",
+                self.name,
+                enlarged,
+                self.image_key,
+                um,
+            )
+        return tuple(self._patches(spec.size, full_px * width) for width in spec.context)
+
+    def _patches(self, size: int, full_px: float) -> PatchSource:
+        level = self.image.level_for(full_px)
+        extent = size * full_px / level.downsample
+        return PatchSource(level, level.locate(self.centres), extent=extent, size=size)
+
+
+def read_sections(
+    sdata: SpatialData | Sequence[SpatialData],
+    *,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
+) -> list[Section]:
+    """Find the sections of one SpatialData or of a cohort; nothing is read from the images but a small probe.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, whose table may annotate several regions, or a sequence of them.
+    image_key, shapes_key, table_key, coordinate_system
+        None is the only candidate. `image_key` may map regions to images. `shapes_key` names the region or regions
+        to use, shapes or labels; None is all that the table annotates.
+    um_per_px
+        µm per px of the full resolution, for all images or by region; None takes it from the data where it is known.
+
+    Raises
+    ------
+    KeyError
+        A key is missing, or nothing is a candidate for it.
+    ValueError
+        Something is ambiguous, an image is no RGB image, its pixels are not square, no spot of a region lies in its
+        image, or none is left in any region.
+    """
+    cohort = as_cohort(sdata)
+    tables = [resolve_table(one, table_key) for one in cohort]
+    chosen = _regions([one.tables[name] for one, name in zip(cohort, tables, strict=True)], shapes_key)
+    every_region = [region for regions in chosen for region in regions]
+    for name, mapping in (("image_key", image_key), ("um_per_px", um_per_px)):
+        if isinstance(mapping, Mapping):
+            for region in mapping:
+                check_key(region, every_region, name=name, where="the regions")
+    sections: list[tuple[int, Section]] = []
+    for i, one in enumerate(cohort):
+        for region in chosen[i]:
+            image, um = _of_region(image_key, region), _of_region(um_per_px, region)
+            section = _read_section(one, tables[i], region, image, coordinate_system, um)
+            if len(section):
+                sections.append((i, section))
+            else:
+                logger.warning("Region %r has no spot on tissue: it is left out.", region)
+    if not sections:
+        msg = f"No spot is left in any of the regions {listed(every_region)}: nothing to work on."
+        raise ValueError(msg)
+    return _with_unique_names(sections)
+
+
+def as_cohort(sdata: SpatialData | Sequence[SpatialData]) -> list[SpatialData]:
+    """Return a list, whether one SpatialData is given or several."""
+    cohort = [sdata] if isinstance(sdata, sd.SpatialData) else list(sdata)
+    if not cohort:
+        msg = "The list of SpatialData is empty."
+        raise ValueError(msg)
+    for one in cohort:
+        if not isinstance(one, sd.SpatialData):
+            msg = f"`sdata` must be a SpatialData or a sequence of them, found {type(one).__name__}."
+            raise TypeError(msg)
+    if len({id(one) for one in cohort}) < len(cohort):
+        msg = "The same SpatialData stands in the list more than once; its spots would count twice."
+        raise ValueError(msg)
+    return cohort
+
+
+def resolve_table(sdata: SpatialData, table_key: str | None) -> str:
+    """Return `table_key`, or the only table that annotates a region."""
+    annotating = [name for name, table in sdata.tables.items() if TableModel.ATTRS_KEY in table.uns]
+    name: str = resolve_only(table_key, annotating, name="table_key", where="the tables that annotate a region")
+    return name
+
+
+def _regions(tables: Sequence[AnnData], shapes_key: str | Sequence[str] | None) -> list[list[str]]:
+    """Return the wanted regions of each table."""
+    annotated = []
+    for table in tables:
+        regions = table.uns[TableModel.ATTRS_KEY][TableModel.REGION_KEY]
+        annotated.append([regions] if isinstance(regions, str) else list(regions))
+    if shapes_key is None:
+        return annotated
+    wanted = [shapes_key] if isinstance(shapes_key, str) else list(dict.fromkeys(shapes_key))
+    known = list(dict.fromkeys(region for regions in annotated for region in regions))
+    for region in wanted:
+        check_key(region, known, name="shapes_key", where="the regions that the table annotates")
+    return [[region for region in wanted if region in regions] for regions in annotated]
+
+
+def _of_region(value: Any, region: str) -> Any:
+    return value.get(region) if isinstance(value, Mapping) else value
+
+
+def _read_section(
+    sdata: SpatialData,
+    table_key: str,
+    region: str,
+    image_key: str | None,
+    coordinate_system: str | None,
+    um_per_px: float | None,
+) -> Section:
+    if region not in sdata:
+        msg = (
+            f"Table {table_key!r} annotates {region!r}, which is not among the elements of the SpatialData. Pass "
+            "shapes_key=… to use other regions."
+        )
+        raise KeyError(msg)
+    table = sdata.tables[table_key]
+    image_key, systems = pair_image(sdata, region, image_key, coordinate_system)
+    system = next((name for name in systems if name in _um_per_unit(sdata)), systems[0])
+    image, to_system = read_pyramid(sdata[image_key], image_key, system)
+    spots = read_spots(sdata[region], region, system)
+    rows, position = match_rows(table, region, spots.instances)
+    to_pixels = np.linalg.inv(to_system)
+    centres = apply_affine(to_pixels, spots.xy[position])
+    inside = inside_image(centres, image, region=region, image_key=image_key)
+    rows, centres, diameters = rows[inside], centres[inside], spots.diameters[position[inside]]
+    known = um_per_px_of_visium(table.obs.iloc[rows], centres, region)
+    if of_system := known_um_per_px(sdata, image_key):
+        known = of_system if um_per_px is not None else stated_um_per_px(of_system, known, region)
+    return Section(
+        name=region,
+        region=region,
+        image_key=image_key,
+        coordinate_system=system,
+        table_key=table_key,
+        table=table,
+        image=image,
+        rows=rows,
+        centres=centres,
+        diameter=float(np.median(diameters)) * scale(to_pixels) if len(rows) else float("nan"),
+        um_per_px=known if um_per_px is None else stated_um_per_px(um_per_px, known, region),
+    )
+
+
+def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> float:
+    """Return the stated value, with a warning where the data say another."""
+    check_positive(um_per_px, name="um_per_px")
+    if known is not None and not 1 / _MOST_APART < um_per_px / known < _MOST_APART:
+        logger.warning(
+            "%g µm per px are stated for %r, whose array or coordinate system says %.3g. The stated ones are used.",
+            um_per_px,
+            element,
+            known,
+        )
+    return float(um_per_px)
+
+
+def _um_per_unit(sdata: SpatialData) -> dict[str, float]:
+    known: dict[str, float] = sdata.attrs.get(KEY, {}).get(UM_PER_UNIT, {})
+    return known
+
+
+def known_um_per_px(sdata: SpatialData, image_key: str) -> float | None:
+    """Return µm per px of the full resolution from a coordinate system whose unit is known."""
+    systems = get_transformation(sdata[image_key], get_all=True)
+    for system, um in _um_per_unit(sdata).items():
+        if system in systems:
+            check_positive(um, name=f"sdata.attrs[{KEY!r}][{UM_PER_UNIT!r}][{system!r}]")
+            return float(um) * scale(affine(sdata[image_key], system))
+    return None
+
+
+def remember_um_per_px(sdata: SpatialData, image_key: str, um_per_px: float) -> None:
+    """Keep the µm per px of an image's full resolution as the unit of the first of its coordinate systems."""
+    system = next(iter(get_transformation(sdata[image_key], get_all=True)))
+    um_per_unit = um_per_px / scale(affine(sdata[image_key], system))
+    sdata.attrs[KEY] = {**sdata.attrs.get(KEY, {}), UM_PER_UNIT: _um_per_unit(sdata) | {system: um_per_unit}}
+
+
+def _with_unique_names(sections: Sequence[tuple[int, Section]]) -> list[Section]:
+    """Put the number of the SpatialData before names that repeat."""
+    count = Counter(section.name for _, section in sections)
+    return [
+        replace(section, name=f"{i}:{section.name}") if count[section.name] > 1 else section for i, section in sections
+    ]

@@ -1,0 +1,1 @@
+"""Which spots are trained on, choose the epoch, and are tested."""

@@ -1,0 +1,1 @@
+"""What every folder may use: settings, argument checks, the logger, files, digests."""

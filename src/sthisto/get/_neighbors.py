@@ -1,0 +1,93 @@
+"""The training spots that predictions were retrieved from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._utils.validate import listed
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sthisto.models import ExpressionModel
+    from sthisto.models.base import Exclude
+
+
+def neighbours(
+    sdata: SpatialData | Sequence[SpatialData],
+    model: ExpressionModel,
+    *,
+    exclude: Exclude | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Return the training spots that each spot's prediction is retrieved from, with their cosines.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort.
+    model
+        A fitted method that retrieves: "danet" or "knn".
+    exclude
+        Which training spots a spot may not retrieve, as for `sthisto.tl.predict`.
+    image_key, shapes_key, table_key, coordinate_system, um_per_px
+        As for `sthisto.tl.predict`.
+
+    Returns
+    -------
+    One row a spot and rank: section, spot (its name in the table), rank (0 is the nearest), training_section,
+    training_spot (its position among the spots of that section), cosine.
+
+    Raises
+    ------
+    TypeError
+        The method retrieves no spots.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
+    >>> sth.get.neighbours(sdata, model).head()  # doctest: +SKIP
+    """
+    sections = read_sections(
+        sdata,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+        um_per_px=um_per_px,
+    )
+    return pd.concat([of_section(section, model, exclude) for section in sections], ignore_index=True)
+
+
+def of_section(section: Section, model: ExpressionModel, exclude: Exclude | None) -> pd.DataFrame:
+    """Return the rows of `neighbours` for one section; raise TypeError for a method that retrieves no spots."""
+    retrieve = getattr(model, "neighbours", None)
+    if retrieve is None:
+        msg = (
+            f"Method {model.method!r} predicts without retrieving training spots, so a spot has no neighbours. "
+            f"Methods that do: {listed(_retrieving())}."
+        )
+        raise TypeError(msg)
+    from sthisto._sdata.inputs import section_input
+
+    found = retrieve(section_input(section, model.patch), exclude=exclude)
+    found = found.rename(columns={"section": "training_section"})
+    found["spot"] = section.table.obs_names[section.rows][found["spot"]]
+    found.insert(0, "section", section.name)
+    return found[["section", "spot", "rank", "training_section", "training_spot", "cosine"]]
+
+
+def _retrieving() -> list[str]:
+    from sthisto.models import METHODS
+
+    return [name for name, method in METHODS.items() if hasattr(method, "neighbours")]

@@ -1,0 +1,277 @@
+"""What every method offers: fit, embed, predict, save. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from sthisto._images.patches import PatchSpec
+from sthisto._utils.validate import check_choice, listed
+from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders.encoder import Encoder
+from sthisto.models.encoders.features import section_fingerprints
+from sthisto.models.training.loop import Interrupted
+
+Exclude = Literal["section", "spot", "none"]
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a method that has none."""
+
+
+class ExpressionModel(ABC):
+    """Base of all methods.
+
+    A method is one file: a frozen dataclass with its options, and a subclass that fills in `_fit`, `_predict`,
+    `state` and `load_state`. It gets sections as arrays and knows nothing of SpatialData.
+
+    Parameters
+    ----------
+    genes
+        The modelled genes; their order is part of the model.
+    patch
+        The patches that the model is fitted on.
+    options
+        An instance of the method's `Options`.
+    encoder
+        The image encoder, for methods that use one.
+    normalization
+        Record of the scale of the expression, kept with the model.
+
+    Attributes
+    ----------
+    method
+        The name by which `tl.fit` finds the method.
+    uses_encoder, uses_residuals, default_context
+        Whether it needs an image encoder, whether it learns from Pearson residuals beside log1p expression, and the
+        widths of tissue that it looks at where none are given.
+    history
+        One row an epoch (epoch, train_loss, val_loss); empty for methods without epochs.
+    depth_knots
+        Quantiles of the training spots' log total counts: the knots of the spline by which scores are also given
+        adjusted for depth. Empty where the expression was no counts.
+    genes_rule
+        How the genes were chosen, kept with the model and with its scores; "" where nobody said.
+    is_fitted
+        Whether the model can predict. After an interrupted fit it can if an epoch was finished.
+    """
+
+    method: ClassVar[str]
+    Options: ClassVar[type] = NoOptions
+    uses_encoder: ClassVar[bool] = True
+    uses_residuals: ClassVar[bool] = False
+    default_context: ClassVar[tuple[float, ...]] = (1.0,)
+
+    def __init__(
+        self,
+        genes: Sequence[str],
+        *,
+        patch: PatchSpec,
+        options: Any = None,
+        encoder: Encoder | None = None,
+        normalization: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.genes = tuple(str(gene) for gene in genes)
+        if not self.genes:
+            msg = "`genes` is empty: a model needs at least one gene."
+            raise ValueError(msg)
+        self.patch = patch
+        self.options = self.Options() if options is None else options
+        self._encoder = encoder
+        self.normalization = dict(normalization or {})
+        self.history = empty_history()
+        self.is_fitted = False
+        self.training_sections: tuple[str, ...] = ()
+        self.genes_rule = ""
+        self.depth_knots: tuple[float, ...] = ()
+        self._fingerprint = np.empty(0, dtype=np.uint64)
+        self._section_of = np.empty(0, dtype=np.int64)
+
+    @classmethod
+    def make_options(cls, options: Mapping[str, Any]) -> Any:
+        """Return the method's options; raise TypeError for one that it does not have."""
+        known = [field.name for field in fields(cls.Options)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
+            raise TypeError(msg)
+        return cls.Options(**options)
+
+    @classmethod
+    def has_epochs(cls) -> bool:
+        """Return whether the method is trained in epochs, from a seed, with validation spots that choose the epoch."""
+        return hasattr(cls.Options, "max_epochs")
+
+    def __repr__(self) -> str:
+        """Return method, genes, patch and training sections in a line."""
+        width = f"{self.patch.size} px"
+        if self.patch.um_per_px:
+            width += f" ({self.patch.size * self.patch.um_per_px:.4g} µm)"
+        fitted = f"fitted on {listed(self.training_sections)}" if self.training_sections else "not fitted"
+        return f"<{type(self).__name__}: {len(self.genes)} genes, patches of {width}, {fitted}>"
+
+    @property
+    def encoder(self) -> Encoder:
+        """The image encoder."""
+        if self._encoder is None:
+            msg = f"Method {self.method!r} was made without an image encoder."
+            raise RuntimeError(msg)
+        return self._encoder
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return asdict(self.options)
+
+    def fit(self, sections: Sequence[TrainingSection], *, seed: int = 0) -> None:
+        """Learn from the training spots of all sections.
+
+        A method without epochs has none to choose: it learns from the validation spots too, so that all methods know
+        the same spots.
+
+        Raises
+        ------
+        ValueError
+            There is no training spot, the expression of one is not finite, or it is not of the model's genes.
+        KeyboardInterrupt
+            Ctrl-C. After at least one epoch the model is that of the best one.
+        """
+        if not self.has_epochs():
+            sections = [_without_validation(section) for section in sections]
+        n_train = sum(len(section.train) for section in sections)
+        if n_train == 0:
+            msg = "There is no training spot. Check obs['sthisto_split'] and in_tissue."
+            raise ValueError(msg)
+        for section in sections:
+            expected = (len(section.inputs), len(self.genes))
+            if section.expression.shape != expected:
+                msg = f"The expression of section {section.name!r} is {section.expression.shape}; expected {expected}."
+                raise ValueError(msg)
+            if not np.isfinite(section.expression[section.used]).all():
+                msg = f"The expression of section {section.name!r} is not finite in a training spot."
+                raise ValueError(msg)
+        self.is_fitted = False
+        self.training_sections = tuple(section.name for section in sections)
+        self._section_of = np.repeat(np.arange(len(sections)), [len(section.used) for section in sections])
+        try:
+            self._fit(sections, seed)
+        except Interrupted as stop:
+            self.history = stop.history
+            self._remember(sections)
+            raise KeyboardInterrupt from stop
+        self._remember(sections)
+
+    def _remember(self, sections: Sequence[TrainingSection]) -> None:
+        """Keep what the spots that were learnt from are recognised by."""
+        self._fingerprint = np.concatenate([section_fingerprints(one.inputs)[one.used] for one in sections])
+        self.is_fitted = True
+
+    def predict(self, section: SectionInput, *, exclude: Exclude | None = None) -> Prediction:
+        """Predict the expression of every spot of a section.
+
+        Parameters
+        ----------
+        section
+            Its images; its expression is not looked at.
+        exclude
+            For methods that retrieve training spots, which of them a spot may not retrieve: those of its own
+            "section", itself ("spot"), or "none". None is "section" where the model has seen other sections, else
+            "spot". Sections and spots are recognised by their pixels.
+
+        Raises
+        ------
+        RuntimeError
+            The model is not fitted.
+        """
+        if not self.is_fitted:
+            msg = f"This {self.method!r} model is not fitted. Call fit first."
+            raise RuntimeError(msg)
+        if exclude is not None:
+            check_choice(exclude, ("section", "spot", "none"), name="exclude")
+        return self._predict(section, exclude)
+
+    def embed(self, section: SectionInput) -> np.ndarray:
+        """Return the image embedding of every spot, (n_spots, n_dimensions) float32."""
+        msg = f"Method {self.method!r} has no embedding."
+        raise TypeError(msg)
+
+    def embed_genes(self, expression: np.ndarray) -> np.ndarray:
+        """Return the gene embedding of (n_spots, n_genes) normalised expression, (n_spots, n_dimensions) float32."""
+        msg = f"Method {self.method!r} has no gene embedding."
+        raise TypeError(msg)
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether `embed` is there."""
+        return type(self).embed is not ExpressionModel.embed
+
+    @property
+    def has_gene_embedding(self) -> bool:
+        """Whether `embed_genes` is there."""
+        return type(self).embed_genes is not ExpressionModel.embed_genes
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to a folder: `model.safetensors`, `bank.safetensors`, `config.json`.
+
+        Raises
+        ------
+        FileExistsError
+            The folder is there and `overwrite` is False.
+        """
+        from sthisto.models.bundle import save
+
+        save(self, Path(path), overwrite=overwrite)
+
+    def seen(self, fingerprint: np.ndarray) -> np.ndarray:
+        """Return (n_spots,) bool: the model was trained on the spot with that fingerprint."""
+        return np.isin(fingerprint, self._fingerprint[self._fingerprint != 0])
+
+    def own_sections(self, fingerprint: np.ndarray) -> np.ndarray:
+        """Return the training sections, by number, that share a spot with the section of these fingerprints."""
+        return np.unique(self._section_of[np.isin(self._fingerprint, fingerprint[fingerprint != 0])])
+
+    @abstractmethod
+    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None: ...
+
+    @abstractmethod
+    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction: ...
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Return what was learnt, as tensors."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state` returned."""
+
+    def bank_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the bank, for methods that retrieve."""
+        return {}
+
+    def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `bank_state` returned."""
+        if state:
+            msg = f"Method {self.method!r} keeps no bank, but the saved model holds one."
+            raise ValueError(msg)
+
+
+def _without_validation(section: TrainingSection) -> TrainingSection:
+    return replace(section, train=section.used, validation=np.empty(0, dtype=np.int64))
+
+
+def empty_history() -> pd.DataFrame:
+    """Return a history without epochs."""
+    return pd.DataFrame({"epoch": np.empty(0, int), "train_loss": np.empty(0), "val_loss": np.empty(0)})
+
+
+def stack(sections: Sequence[TrainingSection], rows: str) -> np.ndarray:
+    """Return the expression of the "train" or "validation" rows of all sections, (n, n_genes)."""
+    return np.concatenate([section.expression[getattr(section, rows)] for section in sections])

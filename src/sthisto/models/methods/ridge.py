@@ -1,0 +1,93 @@
+"""Ridge regression on the features of a frozen encoder: what a complicated method has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from sthisto._utils.validate import check_positive
+from sthisto.models.base import Exclude, ExpressionModel, stack
+from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders.features import extract
+from sthisto.models.linear import fit_ridge, map_from_state, map_state
+from sthisto.models.methods.color import N_COLOURS, patch_colours
+
+
+@dataclass(frozen=True)
+class RidgeOptions:
+    """Options of `Ridge`.
+
+    Parameters
+    ----------
+    n_components
+        Principal components of the features that are kept.
+    colours
+        Take the colours of the patch as features too, the numbers of `Colour`. Together they vary as much as the
+        encoder's features do.
+    within_sections
+        Learn from differences within each training section alone, so that what sets sections apart, such as staining
+        and depth, is not taken for biology. Features and expression are centred by section for it.
+    """
+
+    n_components: int = 256
+    colours: bool = False
+    within_sections: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self.n_components, name="n_components")
+
+
+class Ridge(ExpressionModel):
+    """Frozen encoder, PCA, ridge regression: the probe of HEST-Bench (Jaume et al., NeurIPS 2024).
+
+    The strength is chosen by cross-validation that holds out whole training sections.
+    """
+
+    method = "ridge"
+    Options = RidgeOptions
+
+    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        features = np.concatenate([self._features(section.inputs)[section.train] for section in sections])
+        weight = self._feature_weights(features)
+        scaled = fit_ridge(
+            features * weight,
+            stack(sections, "train"),
+            groups=np.repeat(np.arange(len(sections)), [len(section.train) for section in sections]),
+            n_components=self.options.n_components,
+            within_groups=self.options.within_sections,
+            seed=seed,
+        )
+        self._map = replace(scaled, weight=scaled.weight * weight[:, None])
+
+    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        seen = self.seen(extract(section, self.encoder).fingerprint)
+        return Prediction(expression=self._map(self._features(section)), seen=seen)
+
+    def _features(self, section: SectionInput) -> np.ndarray:
+        """Return (n_spots, n_features) of the encoder, with the colours behind where they are asked for."""
+        features = extract(section, self.encoder).values
+        return np.hstack([features, patch_colours(section).values]) if self.options.colours else features
+
+    def _feature_weights(self, features: np.ndarray) -> np.ndarray:
+        """Return (n_features,) 1 for the encoder's and for the colours what makes both parts vary alike in total."""
+        weight = np.ones(features.shape[1], dtype=np.float32)
+        if self.options.colours:
+            n_colours = N_COLOURS * len(self.patch.context)
+            encoded, colours = features[:, :-n_colours], features[:, -n_colours:]
+            weight[-n_colours:] = np.sqrt(encoded.var(axis=0).sum() / n_colours) / np.maximum(colours.std(axis=0), 1e-8)
+        return weight
+
+    def embed(self, section: SectionInput) -> np.ndarray:
+        """Return the features of the frozen encoder, (n_spots, n_features)."""
+        return extract(section, self.encoder).values
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the linear map."""
+        return map_state(self._map)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the linear map."""
+        self._map = map_from_state(state)

@@ -1,0 +1,186 @@
+"""ST-Net: a convolutional network with one linear output a gene (He et al., Nature Biomedical Engineering 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sthisto.models.base import Exclude, ExpressionModel, stack
+from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders.encoder import Encoder
+from sthisto.models.encoders.features import Features, extract, features_identity
+from sthisto.models.training.augment import augment, check_stain_jitter, symmetries
+from sthisto.models.training.loop import Batch, Gather, Training, seeded, train
+from sthisto.models.training.patch_store import read_training_patches
+
+
+@dataclass(frozen=True)
+class STNetOptions:
+    """Options of `STNet`.
+
+    The defaults train the linear outputs alone, on features of the frozen encoder. The paper's own: DenseNet-121 on
+    patches of 224 px, ``finetune=True, batch_size=32``, 50 epochs, on the 250 most expressed genes. It used
+    stochastic gradient descent (learning rate 1e-6, momentum 0.9); here it is AdamW.
+
+    Parameters
+    ----------
+    finetune
+        Whether the image encoder is trained too, as published.
+    augment
+        Whether patches are shown under random symmetries while the encoder is trained, as published.
+    stain_jitter
+        Spread of the stains' strength in augmentation; 0 leaves colours as they are.
+    symmetries
+        Whether the features of a spot are the mean over the eight symmetries of its patch, as published; this
+        encodes every patch eight times.
+    max_epochs, patience, batch_size, learning_rate, weight_decay
+        Of the training. It stops after `patience` epochs that did not improve the validation loss.
+    precision, devices, num_nodes, strategy
+        As Lightning Fabric takes them.
+    """
+
+    finetune: bool = False
+    augment: bool = True
+    stain_jitter: float = 0.0
+    symmetries: bool = True
+    max_epochs: int = 50
+    patience: int = 10
+    batch_size: int = 32
+    learning_rate: float = 3e-5
+    weight_decay: float = 1e-3
+    precision: str = "32-true"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_stain_jitter(self.stain_jitter, trained=self.finetune and self.augment)
+
+
+class LinearOutputs(nn.Module):
+    """One linear output a gene, on features or on the encoder that gives them.
+
+    Parameters
+    ----------
+    n_features, n_genes
+        Of input and output; 1024 features of DenseNet-121 and 250 genes make 256,250 parameters.
+    encoder
+        Trained with the outputs where it is given: the input is then uint8 patches, else features.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int, n_genes: int, encoder: Encoder | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.outputs = nn.Linear(n_features, n_genes)
+        self.register_buffer("centre", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(()))
+
+    def standardise(self, features: np.ndarray) -> None:
+        """Bring frozen features (n_spots, n_features) to mean 0 each and one common scale.
+
+        A scale of its own would blow up a feature that is almost constant in the training spots.
+        """
+        centre = features.mean(axis=0)
+        self.centre.copy_(torch.from_numpy(centre))
+        self.scale.fill_(max(float((features - centre).std()), 1e-6))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map patches or features to (batch, n_genes)."""
+        features = image if self.encoder is None else self.encoder(image)
+        return self.outputs((features - self.centre) / self.scale)
+
+
+class STNet(ExpressionModel):
+    """Features of a patch, one linear output a gene, squared error, the mean over the eight symmetries.
+
+    The outputs are linear, so the mean of the eight predictions is the prediction of the mean features. They start at
+    the training mean of each gene.
+
+    References
+    ----------
+    He et al., Integrating spatial gene expression and breast tumour morphology via deep learning, Nature Biomedical
+    Engineering 2020, doi:10.1038/s41551-020-0578-x. Built from the paper's description.
+    """
+
+    method = "stnet"
+    Options = STNetOptions
+
+    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        o = self.options
+        with seeded(seed):
+            if o.finetune:
+                self._encoder = deepcopy(self.encoder)
+            data, validation = self._rows(sections, "train"), self._rows(sections, "validation")
+            n_features = self.encoder.n_features(self.patch.size) if o.finetune else int(data[0].shape[1])
+            self._module = LinearOutputs(n_features, len(self.genes), self.encoder if o.finetune else None)
+            if not o.finetune:
+                self._module.standardise(data[0].numpy())
+            nn.init.normal_(self._module.outputs.weight, std=1e-3)
+            with torch.no_grad():
+                self._module.outputs.bias.copy_(torch.from_numpy(stack(sections, "train").mean(axis=0)))
+            self.history = train(
+                self._module,
+                data,
+                loss=self._loss,
+                validation=validation if len(validation[0]) else None,
+                groups=np.repeat(np.arange(len(sections)), [len(section.train) for section in sections]),
+                training=Training.of(o, seed=seed),
+                description=f"Fitting {self.method}",
+            )
+
+    def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
+        image, expression = batch
+        if self.options.finetune and self.options.augment and module.training:
+            image = augment(image, stain=self.options.stain_jitter)
+        return nn.functional.mse_loss(gather(module(image)), gather(expression))
+
+    def _rows(self, sections: Sequence[TrainingSection], rows: str) -> Batch:
+        """Return patches or frozen features of the "train" or "validation" rows, and their expression."""
+        if self.options.finetune:
+            images = read_training_patches(sections, rows)
+        else:
+            images = np.concatenate([self.embed(section.inputs)[getattr(section, rows)] for section in sections])
+        return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
+
+    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        self._module.cpu().eval()
+        features = self._features(section)
+        with torch.inference_mode():
+            values = torch.from_numpy(features.values)
+            expression = self._module.outputs((values - self._module.centre) / self._module.scale)
+        return Prediction(expression=expression.numpy(), seen=self.seen(features.fingerprint))
+
+    def embed(self, section: SectionInput) -> np.ndarray:
+        """Return the features of each spot, (n_spots, n_features) float32, the mean over the symmetries."""
+        return self._features(section).values
+
+    def _features(self, section: SectionInput) -> Features:
+        if not self.options.symmetries:
+            return extract(section, self.encoder)
+        identity = f"{features_identity(self.encoder)}-symmetries"
+        if identity not in section.known:
+            views = [extract(view, self.encoder) for view in symmetries(section)]
+            mean = np.stack([view.values for view in views]).mean(axis=0)
+            section.known[identity] = Features(np.asarray(mean, dtype=np.float32), views[0].fingerprint)
+        features: Features = section.known[identity]
+        return features
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights of the outputs, and of the encoder where it was trained."""
+        return {name: value.cpu().contiguous() for name, value in self._module.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights."""
+        encoder = deepcopy(self.encoder) if self.options.finetune else None
+        self._module = LinearOutputs(int(state["outputs.weight"].shape[1]), len(self.genes), encoder)
+        self._module.load_state_dict(dict(state))
+        if encoder is not None:
+            self._encoder = encoder

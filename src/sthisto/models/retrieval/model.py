@@ -1,0 +1,179 @@
+"""Methods that answer with the expression of similar training spots."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sthisto._utils.logging import logger
+from sthisto.models.base import Exclude, ExpressionModel
+from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders.features import Features, extract
+from sthisto.models.retrieval.bank import Bank, Retrieved
+
+
+class RetrievalModel(ExpressionModel):
+    """Base of the methods that keep a bank of training spots and average the nearest ones.
+
+    The bank holds training and validation spots. Its options name `k` and `aggregation`. The confidence of a
+    prediction is the share of training spots that are no more similar to their own neighbours (in other sections,
+    where there are any) than the spot is to its: 0 means that nothing like it was trained on.
+    """
+
+    _bank: Bank
+
+    def fit(self, sections: Sequence[TrainingSection], *, seed: int = 0) -> None:
+        """Learn from the training spots of all sections; raise ValueError for fewer than `k` of them."""
+        n_spots = sum(len(section.used) for section in sections)
+        if self.options.k > n_spots:
+            msg = (
+                f"k={self.options.k} neighbours are wanted, but there are {n_spots} training spots. Pass a smaller k=…"
+            )
+            raise ValueError(msg)
+        super().fit(sections, seed=seed)
+
+    @abstractmethod
+    def _queries(self, features: Features) -> np.ndarray:
+        """Return what the bank is asked with, (n_spots, n_dimensions)."""
+
+    def neighbours(self, section: SectionInput, *, exclude: Exclude | None = None) -> pd.DataFrame:
+        """Return the training spots that each prediction was retrieved from.
+
+        Returns
+        -------
+        One row a spot and rank: spot (its position in the section), rank, section (name of the training section),
+        training_spot (its position there), cosine.
+        """
+        features = extract(section, self.encoder)
+        found, _ = self._retrieve(features, exclude)
+        index, cosine = found.indices, found.cosine
+        n, k = index.shape
+        return pd.DataFrame(
+            {
+                "spot": np.repeat(np.arange(n), k),
+                "rank": np.tile(np.arange(k), n),
+                "section": np.asarray(self.training_sections)[self._section_of[index.ravel()]],
+                "training_spot": self._row_of[index.ravel()],
+                "cosine": cosine.ravel(),
+            }
+        )
+
+    def fingerprint(self, section: str, spot: int) -> int:
+        """Return what a training spot, by its section's name and its position there, is recognised by; 0 is nothing."""
+        number = self.training_sections.index(section)
+        (row,) = np.flatnonzero((self._section_of == number) & (self._row_of == spot))
+        return int(self._fingerprint[row])
+
+    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        features = extract(section, self.encoder)
+        found, excluded = self._retrieve(features, exclude)
+        return Prediction(
+            expression=self._bank.average(found),
+            sd=self._bank.spread(found),
+            confidence=self._confidence(found.mean_cosine),
+            seen=self.seen(features.fingerprint),
+            excluded=excluded,
+        )
+
+    def _retrieve(self, features: Features, exclude: Exclude | None) -> tuple[Retrieved, str]:
+        """Return the neighbours of each spot, and the rule by which training spots were excluded."""
+        sections, spots, excluded = self._excluded(features.fingerprint, exclude)
+        n_allowed = len(self._bank)
+        if sections is not None:
+            n_allowed -= int(np.isin(self._section_of, list(sections)).sum())
+        elif spots is not None:
+            n_allowed -= int((spots >= 0).any())
+        if 0 < n_allowed < self.options.k:
+            logger.warning(
+                "A spot may retrieve only %d training spots, so that many are averaged, not k=%d.",
+                n_allowed,
+                self.options.k,
+            )
+        found = self._bank.retrieve(
+            self._queries(features),
+            min(self.options.k, max(n_allowed, 1)),
+            self.options.aggregation,
+            exclude_sections=sections,
+            exclude=spots,
+        )
+        return found, excluded
+
+    def _fill_bank(self, sections: Sequence[TrainingSection], embedding: Sequence[np.ndarray]) -> None:
+        """Fill the bank with the embeddings (n_spots, n_dimensions) of all spots of each section."""
+        rows = [section.used for section in sections]
+        self._row_of = np.concatenate(rows)
+        self._bank = Bank(
+            np.concatenate([values[used] for values, used in zip(embedding, rows, strict=True)]),
+            np.concatenate([section.expression[used] for section, used in zip(sections, rows, strict=True)]),
+            section=self._section_of,
+        )
+
+    def _rate_similarity(self, queries: np.ndarray) -> None:
+        """Keep how similar training spots, (n_bank, n_dimensions) as queries, are to their neighbours."""
+        several = len(np.unique(self._section_of)) > 1
+        cosine = []
+        for number in np.unique(self._section_of):
+            rows = np.flatnonzero(self._section_of == number)
+            allowed = len(self._bank) - (len(rows) if several else 1)
+            if allowed < 1:
+                continue
+            _, similar = self._bank.search(
+                queries[rows],
+                min(self.options.k, allowed),
+                exclude_sections={int(number)} if several else None,
+                exclude=None if several else rows,
+            )
+            cosine.append(similar.mean(axis=1))
+        self._usual_cosine = np.sort(np.concatenate(cosine)) if cosine else np.empty(0, dtype=np.float32)
+
+    def _confidence(self, cosine: np.ndarray) -> np.ndarray | None:
+        if not len(self._usual_cosine):
+            return None
+        rank = np.searchsorted(self._usual_cosine, cosine, side="right")
+        return (rank / len(self._usual_cosine)).astype(np.float32)
+
+    def _excluded(
+        self, fingerprint: np.ndarray, exclude: Exclude | None
+    ) -> tuple[set[int] | None, np.ndarray | None, str]:
+        """Return the sections and the bank's rows that these spots may not retrieve, and the rule's name."""
+        own = self.own_sections(fingerprint)
+        if exclude is None:
+            exclude = "section" if len(own) < len(self.training_sections) else "spot"
+            if exclude == "spot":
+                logger.warning(
+                    "The bank holds no other section than the one that is predicted: its spots retrieve their "
+                    "neighbours in the same section, only never themselves. Scores on it say nothing of a new section."
+                )
+        if exclude == "section" and len(own):
+            return set(own.tolist()), None, "section"
+        if exclude == "spot":
+            return None, self._own_rows(fingerprint), "spot"
+        return None, None, exclude
+
+    def _own_rows(self, fingerprint: np.ndarray) -> np.ndarray:
+        """Return the bank's row of each spot, -1 for a spot that is not in it."""
+        order = np.argsort(self._fingerprint, kind="stable")
+        place = np.searchsorted(self._fingerprint, fingerprint, sorter=order)
+        candidate = order[np.minimum(place, len(order) - 1)]
+        same = (self._fingerprint[candidate] == fingerprint) & (fingerprint != 0)
+        return np.where(same, candidate, -1)
+
+    def bank_state(self) -> dict[str, Tensor]:
+        """Return embedding, expression and origin of the bank's spots."""
+        return {
+            "embedding": torch.from_numpy(np.ascontiguousarray(self._bank.embedding)),
+            "expression": torch.from_numpy(np.ascontiguousarray(self._bank.expression)),
+            "row": torch.from_numpy(self._row_of),
+            "usual_cosine": torch.from_numpy(self._usual_cosine),
+        }
+
+    def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `bank_state` returned."""
+        self._row_of = state["row"].numpy()
+        self._usual_cosine = state["usual_cosine"].numpy()
+        self._bank = Bank(state["embedding"].numpy(), state["expression"].numpy(), section=self._section_of)

@@ -1,0 +1,1 @@
+"""Training: the loop, devices, patches and augmentation."""

@@ -1,0 +1,285 @@
+"""The training loop: Lightning Fabric, one loss over the global batch on any number of processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from sthisto._utils.logging import logger
+from sthisto._utils.settings import settings
+from sthisto._utils.validate import check_choice, check_positive
+from sthisto.models.training.devices import resolve_device
+from sthisto.models.training.gather import Gather, gather_rows, share_of
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained; the defaults of a method stand in its options.
+
+    Parameters
+    ----------
+    max_epochs, batch_size, learning_rate, weight_decay
+        Of AdamW. A batch is counted over all processes.
+    patience
+        Epochs without a lower validation loss after which training stops.
+    batch_by
+        "mixed" draws batches from all sections, "section" makes every section one batch.
+    seed
+        Of the initial weights, of the batches and of dropout.
+    precision, devices, num_nodes, strategy
+        As Lightning Fabric takes them.
+    """
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    patience: int = 10
+    batch_by: Literal["mixed", "section"] = "mixed"
+    seed: int = 0
+    precision: str = "32-true"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice(self.batch_by, ("mixed", "section"), name="batch_by")
+        for name in ("max_epochs", "patience", "batch_size", "learning_rate"):
+            check_positive(getattr(self, name), name=name)
+
+    @classmethod
+    def of(cls, options: Any, **more: Any) -> Training:
+        """Return what a method's options say of its training; `more` names what they leave open."""
+        own = {field.name: getattr(options, field.name) for field in fields(cls) if hasattr(options, field.name)}
+        return cls(**own, **more)
+
+    def fabric(self) -> Fabric:
+        """Return a launched Fabric on the device of the settings."""
+        accelerator, devices = resolve_device(settings.device)
+        precision: Any = {"bf16": "bf16-mixed", "16": "16-mixed", "32": "32-true"}.get(self.precision, self.precision)
+        with _without_notices():
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=self.devices if devices is None else devices,
+                num_nodes=self.num_nodes,
+                strategy=self.strategy,
+                precision=precision,
+            )
+            fabric.launch()
+        return fabric
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C after at least one epoch: the module has the weights of the best one, `history` is that of all."""
+
+    def __init__(self, history: pd.DataFrame) -> None:
+        super().__init__("interrupted")
+        self.history = history
+
+
+Batch = tuple[Tensor, ...]
+Loss = Callable[[nn.Module, Batch, Gather], Tensor]
+
+
+def train(
+    module: nn.Module,
+    data: Batch,
+    *,
+    loss: Loss,
+    validation: Batch | None,
+    groups: np.ndarray,
+    training: Training,
+    description: str,
+) -> pd.DataFrame:
+    """Fit a module and leave it with the weights of its best epoch.
+
+    Parameters
+    ----------
+    module
+        Changed in place.
+    data, validation
+        Tensors that share their first axis, the spots. Without validation the last epoch is kept.
+    loss
+        Takes the module, a batch, and a function that gathers embeddings from all processes; returns a scalar.
+    groups
+        (n_spots,) number of each spot's section, for ``batch_by="section"``.
+    training
+        Epochs, optimiser, seed and devices.
+    description
+        For the progress bar.
+
+    Returns
+    -------
+    One row an epoch: epoch, train_loss, val_loss (NaN without validation).
+
+    Raises
+    ------
+    ValueError
+        A batch has fewer spots than there are processes.
+    FloatingPointError
+        The loss is no longer finite.
+    torch.OutOfMemoryError
+        A batch does not fit the device; it says what to change.
+    Interrupted
+        Ctrl-C after an epoch; before that, a plain KeyboardInterrupt.
+    """
+    fabric = training.fabric()
+    _check_size(groups, training, fabric.world_size)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+    wrapped, optimizer = fabric.setup(module, optimizer)
+    rng = np.random.default_rng(training.seed)
+    rows: list[dict[str, float]] = []
+    best_loss, best_epoch, best_state = np.inf, 0, _copy(module)
+    epochs = tqdm(range(training.max_epochs), desc=description, disable=not settings.progress or fabric.global_rank > 0)
+    try:
+        with _own_dropout(fabric, training):
+            for epoch in epochs:
+                train_loss = _epoch(fabric, wrapped, optimizer, data, loss, _batches(groups, training, rng))
+                val_loss = fabric.broadcast(_validate(fabric, wrapped, validation, loss, training))
+                rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
+                if validation is None or val_loss < best_loss:
+                    best_loss, best_epoch, best_state = val_loss, epoch, _copy(module)
+                epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{val_loss:.3f}", best=best_epoch)
+                if epoch - best_epoch >= training.patience:
+                    break
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(_out_of_memory(training, fabric)) from error
+    except KeyboardInterrupt as stop:
+        if rows:
+            raise Interrupted(pd.DataFrame(rows)) from stop
+        raise
+    finally:
+        module.load_state_dict(best_state)
+    if validation is not None and not np.isfinite(best_loss):
+        msg = f"{description}: the validation loss was never finite. Look for extreme values in validation spots."
+        raise FloatingPointError(msg)
+    logger.info("%s: %d epochs, the weights of epoch %d (counted from 0) kept.", description, len(rows), best_epoch)
+    unfinished = validation is not None and len(rows) == training.max_epochs > 1 and best_epoch == len(rows) - 1
+    if unfinished and fabric.global_rank == 0:
+        logger.warning(
+            "%s: the validation loss was still falling after max_epochs=%d. Raise it.", description, len(rows)
+        )
+    return pd.DataFrame(rows)
+
+
+def _check_size(groups: np.ndarray, training: Training, n_processes: int) -> None:
+    """Raise ValueError where a batch has fewer spots than there are processes to share it."""
+    if training.batch_by == "section":
+        smallest = int(np.unique(groups, return_counts=True)[1].min())
+    else:
+        smallest = len(groups) // _n_batches(len(groups), training)
+    if smallest < n_processes:
+        msg = (
+            f"A batch of {smallest} spots cannot be shared by {n_processes} processes. There are {len(groups)} "
+            "training spots; use fewer devices, or a larger batch_size."
+        )
+        raise ValueError(msg)
+
+
+def _out_of_memory(training: Training, fabric: Fabric) -> str:
+    return (
+        f"{fabric.device} has not enough memory to train with batch_size={training.batch_size} on "
+        f"{fabric.world_size} process(es), precision={training.precision!r}. Another batch is another loss, so it is "
+        "left to you: pass a smaller batch_size, precision='bf16', more devices, a smaller patch_size, or "
+        "finetune=False, which trains on features that were computed once."
+    )
+
+
+def _epoch(
+    fabric: Fabric, module: Any, optimizer: Any, data: Batch, loss: Loss, batches: Iterator[np.ndarray]
+) -> float:
+    module.train()
+    total, n_spots = 0.0, 0
+    for index in batches:
+        batch = _to_device(fabric, data, share_of(index, fabric.global_rank, fabric.world_size))
+        optimizer.zero_grad()
+        value = loss(module, batch, gather_rows(fabric, len(index)))
+        if not torch.isfinite(value):
+            msg = f"The training loss is {value.item()}. Lower learning_rate, or look for outliers in the expression."
+            raise FloatingPointError(msg)
+        fabric.backward(value)
+        optimizer.step()
+        total, n_spots = total + value.item() * len(index), n_spots + len(index)
+    return total / n_spots
+
+
+def _validate(fabric: Fabric, module: Any, validation: Batch | None, loss: Loss, training: Training) -> float:
+    """Return the mean loss over batches as large as those of the training, every epoch the same ones."""
+    if validation is None:
+        return float("nan")
+    module.eval()
+    n_spots = len(validation[0])
+    n_batches = 1 if training.batch_by == "section" else _n_batches(n_spots, training)
+    order = np.random.default_rng(0).permutation(n_spots)
+    total = 0.0
+    with torch.no_grad():
+        for index in np.array_split(order, n_batches):
+            batch = _to_device(fabric, validation, np.sort(index))
+            total += float(loss(module, batch, lambda embedding: embedding).item()) * len(index)
+    return total / n_spots
+
+
+def _batches(groups: np.ndarray, training: Training, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield each spot once, in random order, in batches of nearly the same size."""
+    if training.batch_by == "section":
+        sections: Sequence[np.ndarray] = [
+            np.flatnonzero(groups == group) for group in rng.permutation(np.unique(groups))
+        ]
+        yield from sections
+        return
+    order = rng.permutation(len(groups))
+    yield from np.array_split(order, _n_batches(len(order), training))
+
+
+def _n_batches(n_spots: int, training: Training) -> int:
+    return max(1, round(n_spots / training.batch_size))
+
+
+def _to_device(fabric: Fabric, data: Batch, index: np.ndarray) -> Batch:
+    rows = torch.from_numpy(index)
+    return tuple(fabric.to_device(tensor[rows]) for tensor in data)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside the block; the caller's random state is left as it was."""
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _own_dropout(fabric: Fabric, training: Training) -> Iterator[None]:
+    """Give each of several processes random numbers of its own, so that their dropout differs."""
+    if fabric.world_size == 1:
+        yield
+        return
+    with seeded(training.seed + fabric.global_rank):
+        yield
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Keep Fabric from announcing what was asked of it; its warnings and errors pass."""
+    fabric_logger = logging.getLogger("lightning_fabric")
+    level = fabric_logger.level
+    fabric_logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        fabric_logger.setLevel(level)

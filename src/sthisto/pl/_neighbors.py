@@ -1,0 +1,173 @@
+"""The patch of a spot beside the training patches that its prediction was retrieved from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sthisto._images.fingerprints import fingerprints
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._utils.validate import check_positive, listed
+from sthisto.get._neighbors import of_section
+from sthisto.pl._decorations import figure_of, ink, set_title, wrap_title
+from sthisto.pl._layout import Strips, given_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from spatialdata import SpatialData
+
+    from sthisto.models import ExpressionModel
+    from sthisto.models.base import Exclude
+
+_COLUMNS = 5
+
+
+def neighbours(
+    sdata: SpatialData | Sequence[SpatialData],
+    model: ExpressionModel,
+    spot: str,
+    *,
+    reference: SpatialData | Sequence[SpatialData] | None = None,
+    n_neighbours: int = 9,
+    exclude: Exclude | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | Sequence[str] | None = None,
+    table_key: str | None = None,
+    coordinate_system: str | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
+    figsize: tuple[float, float] | None = None,
+    dpi: float | None = None,
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Show a spot's patch and the training patches that its prediction averages, with their cosines.
+
+    Parameters
+    ----------
+    sdata
+        One SpatialData, or a cohort, with the spot.
+    model
+        A fitted method that retrieves: "danet" or "knn".
+    spot
+        Name of the spot in the table.
+    reference
+        The data that the model was fitted on; None is `sdata`.
+    n_neighbours
+        How many of the nearest to draw.
+    exclude
+        Which training spots a spot may not retrieve, as for `sthisto.tl.predict`.
+    image_key, shapes_key, table_key, coordinate_system, um_per_px
+        As for `sthisto.tl.predict`, for both `sdata` and `reference`.
+    figsize
+        Width and height of the figure in inches; None follows from the patches.
+    dpi
+        Resolution of the figure.
+    ax
+        Axes to draw into instead of a new figure: one for the spot and one for each neighbour.
+
+    Returns
+    -------
+    The figure: the spot first, then its neighbours from the nearest on, with section and cosine. Patches are as the
+    model gets them; of several widths of context the narrowest is drawn.
+
+    Raises
+    ------
+    KeyError
+        There is no such spot, or `reference` lacks a training section.
+    ValueError
+        A section has the name of a training section and is another one.
+    TypeError
+        The method retrieves no spots.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sdata = sth.datasets.synthetic()
+    >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
+    >>> figure = sth.pl.neighbours(sdata, model, sdata["table"].obs_names[0])  # doctest: +SKIP
+    """
+    check_positive(n_neighbours, name="n_neighbours")
+    elements: dict[str, Any] = {
+        "image_key": image_key,
+        "shapes_key": shapes_key,
+        "table_key": table_key,
+        "coordinate_system": coordinate_system,
+        "um_per_px": um_per_px,
+    }
+    section, position = _find(read_sections(sdata, **elements), spot)
+    bank = {one.name: one for one in read_sections(sdata if reference is None else reference, **elements)}
+    found = of_section(section, model, exclude)
+    nearest = found[found["spot"] == spot].nsmallest(n_neighbours, "rank")
+    missing = sorted(set(nearest["training_section"]) - set(bank))
+    if missing:
+        msg = (
+            f"The model was fitted on {listed(missing)}, which the data lack; their sections: {listed(bank)}. "
+            "Pass reference=… with the data that it was fitted on."
+        )
+        raise KeyError(msg)
+    patches = [(f"Spot {spot}", _patch(section, position, model))]
+    for name, row, cosine in nearest[["training_section", "training_spot", "cosine"]].itertuples(index=False):
+        patches.append((f"{name}, cos {cosine:.2f}", _training_patch(bank[name], int(row), model)))
+    return _draw(patches, figsize, dpi, ax)
+
+
+def _find(sections: Sequence[Section], spot: str) -> tuple[Section, int]:
+    for section in sections:
+        names = section.table.obs_names[section.rows]
+        if spot in names:
+            return section, int(names.get_loc(spot))
+    names = [name for section in sections for name in section.table.obs_names[section.rows[:3]]]
+    msg = f"No spot on tissue is called {spot!r}; spots are called {listed(names, 6)}."
+    raise KeyError(msg)
+
+
+def _training_patch(section: Section, position: int, model: Any) -> np.ndarray:
+    """Return the patch of a training spot; raise ValueError where the data hold another spot under its name."""
+    patch = _patch(section, position, model) if position < len(section) else np.zeros((1, 1, 3), dtype=np.uint8)
+    expected = model.fingerprint(section.name, position)
+    is_first = min(model.patch.context) == model.patch.context[0]  # which the model recognises its spots by
+    if expected and is_first and int(fingerprints(patch[None])[0]) != expected:
+        msg = (
+            f"Section {section.name!r} of these data is not the one of that name that the model was fitted on: its "
+            f"spot {position} looks otherwise. Pass reference=… with the data that it was fitted on."
+        )
+        raise ValueError(msg)
+    return patch
+
+
+def _patch(section: Section, position: int, model: ExpressionModel) -> np.ndarray:
+    """Return (size, size, 3) px of the narrowest context."""
+    alone = replace(section, rows=section.rows[[position]], centres=section.centres[[position]])
+    narrowest = replace(model.patch, context=(min(model.patch.context),))
+    patch: np.ndarray = alone.patches(narrowest)[0].read()[0]
+    return patch
+
+
+def _draw(
+    patches: Sequence[tuple[str, np.ndarray]],
+    figsize: tuple[float, float] | None,
+    dpi: float | None,
+    ax: Sequence[Axes] | None,
+) -> Figure:
+    columns = min(_COLUMNS, len(patches))
+    n_rows = -(-len(patches) // columns)
+    if ax is None:
+        layout = Strips(aspects=[1.0] * n_rows, n_panels=columns, label_lines=0, foot=0.08)
+        lines = max(wrap_title(title, layout.panel_width()).count("\n") for title, _ in patches)
+        layout = replace(layout, title_lines=1 + lines)
+        figure, _, strips = layout.draw(figsize=figsize, dpi=dpi)
+        axes = [panel for strip in strips for panel in strip]
+    else:
+        axes = given_axes(ax, 1, len(patches))[0]
+        figure = figure_of(axes[0])
+    for panel, (title, patch) in zip(axes, patches, strict=False):
+        panel.imshow(patch)
+        set_title(panel, title)
+    for i, panel in enumerate(axes):
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set(linewidth=1.6 if i == 0 else 0.4, color=ink() if i == 0 else "0.6")
+        panel.set_visible(i < len(patches))
+    return figure

@@ -1,0 +1,238 @@
+"""What is drawn of a section: measured and predicted values on one scale. Reads slots, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.record import check_predicted, method_labels, read_record, symbols_of
+from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.slots import SPLIT, TEST, prediction, prediction_sd, seen
+from sthisto._sdata.tables import gene_positions, layer_names, modelled_genes, read_matrix, read_rows
+from sthisto._utils.validate import check_key, listed
+from sthisto.metrics import pearson
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def choose_sections(
+    sdata: SpatialData | Sequence[SpatialData], names: str | Sequence[str] | None, **elements: Any
+) -> list[Section]:
+    """Return the sections with the given names in that order; None is all."""
+    sections = {section.name: section for section in read_sections(sdata, **elements)}
+    if names is None:
+        return list(sections.values())
+    wanted = [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        check_key(name, sections, name="sections", where="the sections of the data")
+    return [sections[name] for name in wanted]
+
+
+def predicted_sections(sections: Sequence[Section], keys: Sequence[str], *, named: bool) -> list[Section]:
+    """Return the sections that have a prediction of every key; raise where one that was `named` has none."""
+    for section in sections:
+        for key in keys:
+            check_predicted(section.table, key)
+    found = [section for section in sections if all(_is_predicted(section, key) for key in keys)]
+    if (named and len(found) < len(sections)) or not found:
+        missing = [section.name for section in sections if section not in found]
+        msg = (
+            f"No spot of {listed(missing)} has a prediction under {listed(keys)}. "
+            "Call sth.tl.predict(sdata, model, key_added=…) for them, or pass other sections."
+        )
+        raise ValueError(msg)
+    return found
+
+
+def _is_predicted(section: Section, key: str) -> bool:
+    layer = section.table.layers[prediction(key)]
+    return bool(np.isfinite(np.asarray(layer[section.rows])).any())
+
+
+def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
+    """Return the normalisation that the predictions of all keys share.
+
+    Raises
+    ------
+    ValueError
+        They differ: a value of one means nothing on the scale of another.
+    """
+    records = {(key, id(table)): dict(read_record(table, key)["normalisation"]) for table in tables for key in keys}
+    scales = {name: Normalization.from_record(record) for name, record in records.items()}
+    first = next(iter(scales.values()))
+    if any(scale != first for scale in scales.values()):
+        by_key = {key: str(scale) for (key, _), scale in scales.items()}
+        msg = (
+            f"The predictions are on different scales and cannot share a picture: {by_key}. "
+            "Draw them one by one, or fit them with the same normalisation."
+        )
+        raise ValueError(msg)
+    return first
+
+
+def scale_label(scale: Normalization) -> str:
+    """Return the unit of expression for a colour bar."""
+    if scale.target == "log1p":
+        return "log1p " + {1e4: "CP10K", 1e6: "CPM"}.get(scale.target_sum, f"counts per {scale.target_sum:g}")
+    return {"pearson_residuals": "Pearson residual", "as_is": scale.layer or "X"}[scale.target]
+
+
+def measured(section: Section, scale: Normalization, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
+    """Return the measured expression on the scale of the predictions, (n_spots, n_genes), NaN for spots without any.
+
+    Raises
+    ------
+    ValueError
+        Nothing was measured there: `is_measured` is False.
+    """
+    if not is_measured(section, scale):
+        msg = (
+            f"{scale.layer or 'X'} of table {section.table_key!r} holds no raw counts, so nothing was measured there. "
+            "Pass table_key=… of a table with measured expression; gene_compare draws the prediction alone with "
+            "show_measured=False, and obs holds the confidence of each spot."
+        )
+        raise ValueError(msg)
+    matrix = read_rows(section, scale.layer)
+    values = scale(matrix, gene_positions(section.table, genes, symbols))
+    if scale.target != "as_is":
+        values[np.asarray(matrix.sum(axis=1)).ravel() == 0] = np.nan
+    return values
+
+
+def is_measured(section: Section, scale: Normalization) -> bool:
+    """Return whether the table has measured expression that can be brought to the scale of the predictions."""
+    table = section.table
+    if table.X is None and scale.layer is None:
+        return False
+    if not all(value.get("holds_measurement", True) for value in table.uns.values() if isinstance(value, Mapping)):
+        return False
+    return scale.target == "as_is" or looks_like_counts(read_rows(section, scale.layer))
+
+
+def predicted(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
+    """Return the predicted expression, (n_spots, n_genes); raise KeyError for a gene that is not predicted."""
+    values = read_layer(section, prediction(key), genes, symbols)
+    absent = ~np.isfinite(values).any(axis=0)
+    if absent.any():
+        missing = [gene for gene, empty in zip(genes, absent, strict=True) if empty]
+        msg = (
+            f"{listed(missing)} not predicted under key_added={key!r} for {section.name!r}. The genes that are: "
+            f"table.var_names[table.var['{key}_gene']], chosen by sth.tl.fit(sdata, genes=…)."
+        )
+        raise KeyError(msg)
+    return values
+
+
+def spread(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
+    """Return the spread of the prediction, (n_spots, n_genes); raise KeyError when the method gave none."""
+    if prediction_sd(key) not in layer_names(section.table):
+        msg = (
+            f"The table has no layer {prediction_sd(key)!r}, the spread of the prediction. "
+            f"Call sth.tl.predict(sdata, model, key_added={key!r}) with a model that gives one."
+        )
+        raise KeyError(msg)
+    return read_layer(section, prediction_sd(key), genes, symbols)
+
+
+def read_layer(section: Section, layer: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
+    """Return the values of a layer, (n_spots, n_genes) float32."""
+    columns = gene_positions(section.table, genes, symbols)
+    values = read_matrix(section.table, layer)[section.rows][:, columns]
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float32)
+
+
+def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray, bool]:
+    """Return the spots that a score may stand on, (n_spots,) bool, and whether no method was trained on them.
+
+    They are those that `sthisto.tl.evaluate` scores: the test spots, or without a split all; not those that a model
+    was trained on. Where none remains, they are all.
+    """
+    obs = section.table.obs.iloc[section.rows]
+    scored = obs[SPLIT].eq(TEST).to_numpy() if SPLIT in obs else np.ones(len(section), dtype=bool)
+    for key in keys:
+        if seen(key) in obs:
+            scored = scored & obs[seen(key)].ne(1).to_numpy()
+    return (scored, True) if scored.any() else (np.ones(len(section), dtype=bool), False)
+
+
+def correlations(truth: np.ndarray, guess: np.ndarray, spots: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation of each gene over the given spots, (n_genes,)."""
+    return pearson(truth[spots], guess[spots])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Measured and predicted values of the spots that a score may stand on, over all sections.
+
+    Attributes
+    ----------
+    genes
+        Those that every method predicts.
+    truth
+        (n_spots, n_genes) measured values.
+    guesses
+        (n_spots, n_genes) predictions by the method's title.
+    section
+        (n_spots,) number of each spot's section.
+    honest
+        Whether no method was trained on any of the spots.
+    """
+
+    genes: list[str]
+    truth: np.ndarray
+    guesses: dict[str, np.ndarray]
+    section: np.ndarray
+    honest: bool
+
+
+def read_scored(
+    sections: Sequence[Section], keys: Sequence[str], genes: Sequence[str] | None, symbols: str | None
+) -> Scored:
+    """Read what a picture over all spots is made of; `genes` None is all that every method predicts."""
+    tables = [section.table for section in sections]
+    symbols = symbols or symbols_of(tables[0], keys[0])
+    chosen = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
+    scale, titles = read_scale(tables, keys), method_labels(tables, keys)
+    scored = [scored_spots(section, keys) for section in sections]
+    if any(honest for _, honest in scored):
+        kept = [(section, spots) for section, (spots, honest) in zip(sections, scored, strict=True) if honest]
+    else:
+        kept = [(section, spots) for section, (spots, _) in zip(sections, scored, strict=True)]
+    truth = np.concatenate([measured(section, scale, chosen, symbols)[spots] for section, spots in kept])
+    known = np.isfinite(truth).all(axis=1)
+    guesses = {}
+    for key in keys:
+        values = np.concatenate([predicted(section, key, chosen, symbols)[spots] for section, spots in kept])
+        known &= np.isfinite(values).all(axis=1)
+        guesses[titles[key]] = values
+    return Scored(
+        genes=chosen,
+        truth=truth[known],
+        guesses={title: values[known] for title, values in guesses.items()},
+        section=np.repeat(np.arange(len(kept)), [spots.sum() for _, spots in kept])[known],
+        honest=any(honest for _, honest in scored),
+    )
+
+
+def within_sections(values: np.ndarray, section: np.ndarray) -> np.ndarray:
+    """Take each section's mean off every gene, so that differences between sections count as nothing."""
+    centred = values.astype(float)
+    for number in np.unique(section):
+        centred[section == number] -= centred[section == number].mean(axis=0)
+    return centred
+
+
+def shared_genes(tables: Sequence[AnnData], keys: Sequence[str], symbols: str | None) -> list[str]:
+    """Return the genes that every method predicts in every table, in the order of the first."""
+    sets = [modelled_genes(table, key, symbols) for table in tables for key in keys]
+    common = set(sets[0]).intersection(*sets[1:])
+    if not common:
+        msg = f"The methods under {listed(keys)} have no predicted gene in common."
+        raise ValueError(msg)
+    return [gene for gene in sets[0] if gene in common]

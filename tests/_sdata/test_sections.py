@@ -1,0 +1,550 @@
+import logging
+
+import dask.array as da
+import numpy as np
+import pytest
+import spatialdata as sd
+from builders import Region, as_transformation, draw_marks, grid, make_sdata, similarity
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
+from xarray import DataArray
+
+from sthisto._images.patches import PatchSpec
+from sthisto._sdata.elements import _brightness
+from sthisto._sdata.sections import read_sections
+from sthisto._sdata.slots import KEY, UM_PER_UNIT
+
+TURNS = {
+    "identity": (similarity(), similarity()),
+    "scale and shift": (similarity(scale=0.35, shift=(500, -70)), similarity(scale=12.5, shift=(3, 4))),
+    "rotation": (similarity(angle=33, scale=0.35, shift=(90, 10)), similarity(angle=-120)),
+    "flip": (similarity(flip=True, shift=(1000, 0)), similarity(scale=3)),
+    "flip and rotation of both": (
+        similarity(angle=77, scale=2.1, flip=True),
+        similarity(angle=10, flip=True, scale=0.1),
+    ),
+}
+WIDTH, HEIGHT, SPACING = 901, 703, 150
+
+
+def off_centre(patches):
+    """Return how far, in px, the darkest mark of the middle half of each patch lies from its centre."""
+    size = patches.shape[1]
+    middle = slice(size // 4, size - size // 4)
+    dark = 240.0 - patches[:, middle, middle].mean(axis=-1)
+    dark = np.clip(dark - 20, 0, None)
+    assert (dark.max(axis=(1, 2)) > 40).all()
+    place = np.arange(size)[middle] + 0.5
+    x, y = (dark.sum(axis=axis) @ place / dark.sum(axis=(1, 2)) for axis in (1, 2))
+    return np.hypot(x - size / 2, y - size / 2)
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("scale_factors", [None, (2, 2, 2)], ids=["single", "multiscale"])
+@pytest.mark.parametrize("kind", ["circles", "polygons"])
+def test_the_mark_of_each_spot_is_in_the_centre_of_its_patch(turn, scale_factors, kind):
+    image_to_system, spots_to_system = TURNS[turn]
+    region = Region(
+        width=WIDTH,
+        height=HEIGHT,
+        centres=grid(WIDTH, HEIGHT, SPACING, margin=130),
+        image_to_system=image_to_system,
+        spots_to_system=spots_to_system,
+        scale_factors=scale_factors,
+        kind=kind,
+    )
+    (section,) = read_sections(make_sdata(region), um_per_px=0.25)
+    assert len(section) == len(region.centres)
+    assert section.diameter == pytest.approx(10 if kind == "circles" else 20 / np.sqrt(np.pi))
+    levels = set()
+    for um_per_px in (0.125, 0.25, 0.34, 0.5, 1.0, 1.37, 2.0):
+        (source,) = section.patches(PatchSpec(64, um_per_px=um_per_px))
+        levels.add(round(source.level.downsample))
+        assert off_centre(source.read()).max() <= 1
+    assert levels == ({1} if scale_factors is None else {1, 2, 4, 8})
+
+
+def test_each_patch_stands_in_the_order_of_the_rows():
+    region = Region(
+        width=WIDTH, height=HEIGHT, centres=grid(WIDTH, HEIGHT, SPACING, margin=130), image_to_system=TURNS["flip"][0]
+    )
+    data = make_sdata(region)
+    (section,) = read_sections(data)
+    instances = data.tables["counts"].obs["instance"].to_numpy()[section.rows]
+    np.testing.assert_allclose(section.centres, region.centres[instances - 100])
+    assert not np.array_equal(instances, np.sort(instances))
+
+
+def test_the_patch_is_the_image_as_it_is_stored_whatever_the_transformation():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 240, 320), dtype=np.uint8)
+    for image_to_system, spots_to_system in TURNS.values():
+        region = Region(image=pixels, image_to_system=image_to_system, spots_to_system=spots_to_system)
+        (section,) = read_sections(make_sdata(region, shuffled=False))
+        (source,) = section.patches(PatchSpec(30))
+        x, y = np.floor(region.centres - 15 + 0.5).astype(int).T
+        expected = np.stack([np.moveaxis(pixels[:, b : b + 30, a : a + 30], 0, -1) for a, b in zip(x, y, strict=True)])
+        np.testing.assert_array_equal(source.read(), expected)
+
+
+@pytest.mark.parametrize("kind", ["circles", "polygons", "labels"])
+def test_centres_agree_with_spatialdata(kind):
+    turn = similarity(angle=20, scale=0.3, flip=True, shift=(50, 60))
+    region = Region(kind=kind, image_to_system=turn, spots_to_system=turn if kind == "labels" else similarity(scale=7))
+    data = make_sdata(region, shuffled=False)
+    (section,) = read_sections(data)
+    in_system = sd.get_centroids(data["spots"], coordinate_system="slide").compute()
+    mapped = sd.transform(in_system_points(in_system), to_coordinate_system="pixels").compute()
+    instances = data.tables["counts"].obs["instance"].to_numpy()[section.rows]
+    np.testing.assert_allclose(section.centres, mapped.loc[instances, ["x", "y"]].to_numpy(), atol=1e-6)
+
+
+def in_system_points(frame):
+    """Return points of the slide that know the way to the image's pixels, of `test_centres_agree_with_spatialdata`."""
+    turn = similarity(angle=20, scale=0.3, flip=True, shift=(50, 60))
+    transformations = {"slide": Identity(), "pixels": as_transformation(np.linalg.inv(turn))}
+    return sd.models.PointsModel.parse(frame, transformations=transformations)
+
+
+def test_labels_read_block_by_block_have_the_area_and_diameter_of_their_pixels():
+    region = Region(kind="labels", radius=6)
+    (section,) = read_sections(make_sdata(region))
+    assert section.diameter == pytest.approx(2 * np.sqrt(144 / np.pi), rel=0.1)
+    assert (
+        np.abs(section.centres - region.centres[section.table.obs["instance"].to_numpy()[section.rows] - 100]).max()
+        <= 1
+    )
+
+
+def test_multiscale_labels_are_read_at_their_full_resolution():
+    region = Region(kind="labels")
+    data = make_sdata(region)
+    expected = read_sections(data)[0].centres
+    pixels = data.labels["spots"].data
+    del data.labels["spots"]
+    data.labels["spots"] = sd.models.Labels2DModel.parse(
+        pixels, dims=("y", "x"), scale_factors=[2], transformations={"slide": Identity()}
+    )
+    np.testing.assert_allclose(read_sections(data)[0].centres, expected)
+
+
+# Which elements belong together
+
+
+def test_without_choices_nothing_has_to_be_named(sdata):
+    (section,) = read_sections(sdata)
+    assert (section.name, section.image_key, section.coordinate_system, section.table_key) == (
+        "spots",
+        "image",
+        "slide",
+        "counts",
+    )
+
+
+def test_each_region_of_a_table_gets_the_image_that_shares_its_coordinate_system(two_regions):
+    sections = read_sections(two_regions)
+    assert [(s.name, s.image_key) for s in sections] == [("A", "A_image"), ("B", "B_image")]
+    rows = np.concatenate([s.rows for s in sections])
+    assert sorted(rows) == list(range(two_regions.tables["counts"].n_obs))
+
+
+@pytest.mark.parametrize("shapes_key", ["B", ["B"]])
+def test_one_region_can_be_chosen(two_regions, shapes_key):
+    assert [s.name for s in read_sections(two_regions, shapes_key=shapes_key)] == ["B"]
+
+
+def test_an_unknown_region_is_refused_with_those_that_exist(two_regions):
+    with pytest.raises(KeyError, match=r"`shapes_key`='C'.*'A', 'B'"):
+        read_sections(two_regions, shapes_key="C")
+
+
+def test_several_tables_have_to_be_chosen_from(two_regions):
+    two_regions.tables["other"] = two_regions.tables["counts"].copy()
+    with pytest.raises(ValueError, match=r"`table_key` is ambiguous.*'counts', 'other'"):
+        read_sections(two_regions)
+    assert len(read_sections(two_regions, table_key="other")) == 2
+
+
+def test_a_table_that_annotates_nothing_is_no_candidate(sdata):
+    plain = sdata.tables["counts"].copy()
+    del plain.uns["spatialdata_attrs"]
+    sdata.tables["plain"] = plain
+    assert read_sections(sdata)[0].table_key == "counts"
+    with pytest.raises(KeyError, match="plain"):
+        read_sections(sdata, table_key="plain")
+
+
+def test_a_spatialdata_without_a_table_is_refused(sdata):
+    del sdata.tables["counts"]
+    with pytest.raises(KeyError, match="no candidate for `table_key`"):
+        read_sections(sdata)
+
+
+def visium():
+    """Elements, names and transformations as spatialdata_io.visium makes them."""
+    centres = grid(800, 600, 100)
+    region = Region("C2", "C2_full_image", "C2", centres, width=800, height=600, scale_factors=(2, 2))
+    data = make_sdata(region, table_key="table")
+    for name, factor in (("hires", 0.25), ("lowres", 0.1)):
+        to_small = Scale([factor, factor], axes=("y", "x"))
+        small = draw_marks(int(800 * factor), int(600 * factor), centres * factor, sigma=2)
+        systems = {f"C2_downscaled_{name}": Identity(), "C2": to_small.inverse()}
+        data.images[f"C2_{name}_image"] = Image2DModel.parse(small, dims=("c", "y", "x"), transformations=systems)
+        set_transformation(data["C2"], to_small, f"C2_downscaled_{name}")
+    return data
+
+
+def test_several_images_in_one_coordinate_system_are_listed():
+    with pytest.raises(
+        ValueError, match=r"ambiguous for region 'C2': 'C2_full_image', 'C2_hires_image', 'C2_lowres_image'.*image_key"
+    ):
+        read_sections(visium())
+
+
+@pytest.mark.parametrize(
+    ("image_key", "factor"), [("C2_full_image", 1), ("C2_hires_image", 0.25), ("C2_lowres_image", 0.1)]
+)
+@pytest.mark.parametrize("mapping", [False, True])
+def test_an_image_can_be_chosen_by_name_or_by_region(image_key, factor, mapping):
+    (section,) = read_sections(visium(), image_key={"C2": image_key} if mapping else image_key)
+    assert section.image_key == image_key
+    assert section.diameter == pytest.approx(10 * factor)
+    assert off_centre(section.patches(PatchSpec(int(80 * factor)))[0].read()).max() <= 1
+
+
+@pytest.mark.parametrize("argument", [{"image_key": {"c2": "C2_full_image"}}, {"um_per_px": {"c2": 1.0}}])
+def test_a_mapping_that_names_no_region_is_refused(argument):
+    with pytest.raises(KeyError, match=r"'c2' is not in the regions. Available: 'C2'"):
+        read_sections(visium(), **argument)
+
+
+def test_a_missing_image_is_refused_with_those_that_exist(sdata):
+    with pytest.raises(KeyError, match=r"`image_key`='HE'.*Available: 'image'"):
+        read_sections(sdata, image_key="HE")
+
+
+def test_no_image_in_the_coordinate_system_is_an_error(two_regions):
+    with pytest.raises(KeyError, match=r"'B_image' shares no coordinate system with region 'A', which lies in"):
+        read_sections(two_regions, image_key="B_image")
+
+
+def test_no_image_at_all_in_the_coordinate_system_lists_the_images(two_regions):
+    del two_regions.images["A_image"]
+    with pytest.raises(KeyError, match=r"No image shares.*'A', which lies in 'A_slide'. Images: 'B_image'"):
+        read_sections(two_regions)
+
+
+def test_coordinate_systems_that_disagree_have_to_be_chosen_from(sdata):
+    set_transformation(sdata["spots"], as_transformation(similarity(shift=(30, 0))), "moved")
+    set_transformation(sdata["image"], Identity(), "moved")
+    with pytest.raises(
+        ValueError, match=r"'moved', 'slide', which place the spots differently. Pass coordinate_system"
+    ):
+        read_sections(sdata)
+    there = read_sections(sdata, coordinate_system="moved")[0]
+    here = read_sections(sdata, coordinate_system="slide")[0]
+    assert there.centres[:, 0].max() == pytest.approx(here.centres[:, 0].max() + 30, abs=11)
+    with pytest.raises(KeyError, match="'moved', 'slide'"):
+        read_sections(sdata, coordinate_system="global")
+
+
+def test_a_region_that_is_not_there_is_refused(sdata):
+    del sdata.shapes["spots"]
+    with pytest.raises(KeyError, match=r"annotates 'spots', which is not among the elements"):
+        read_sections(sdata)
+
+
+def test_a_list_is_a_cohort_and_repeated_names_are_numbered(two_regions):
+    other = make_sdata(Region(name="A"), Region(name="C", image_key="C_image", system="C"), table_key="T")
+    sections = read_sections([two_regions, other])
+    assert [s.name for s in sections] == ["0:A", "B", "1:A", "C"]
+    assert [s.region for s in sections] == ["A", "B", "A", "C"]
+    assert sections[2].table is other.tables["T"]
+    chosen = read_sections([two_regions, other], shapes_key=["A", "C"])
+    assert [s.name for s in chosen] == ["0:A", "1:A", "C"]
+
+
+@pytest.mark.parametrize(("wrong", "error"), [([], ValueError), ([1], TypeError), (["same", "same"], ValueError)])
+def test_a_cohort_of_nothing_or_of_something_else_or_twice_the_same_is_refused(sdata, wrong, error):
+    with pytest.raises(error):
+        read_sections([sdata if one == "same" else one for one in wrong])
+
+
+# Rows and instances
+
+
+def test_spots_off_tissue_are_left_out_and_said(caplog):
+    in_tissue = np.ones(35)
+    in_tissue[[3, 4]] = 0
+    in_tissue[5] = np.nan
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        (section,) = read_sections(make_sdata(Region(in_tissue=in_tissue)))
+    kept = set(section.table.obs["instance"].to_numpy()[section.rows])
+    assert kept == set(range(100, 135)) - {103, 104}
+    assert "2 of 35 spots of 'spots' lie off tissue" in caplog.text
+
+
+def test_spots_outside_the_image_are_left_out_and_said(caplog):
+    centres = np.vstack([grid(320, 240, 40), [[-5, 10], [100, 240.5]]])
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        (section,) = read_sections(make_sdata(Region(centres=centres, image=draw_marks(320, 240, centres[:-2]))))
+    assert len(section) == len(centres) - 2
+    assert "2 of 37 spots of 'spots' lie outside image 'image'" in caplog.text
+
+
+def test_no_spot_inside_the_image_says_that_the_coordinate_systems_do_not_match():
+    region = Region(spots_to_system=similarity())
+    data = make_sdata(region)
+    set_transformation(data["image"], as_transformation(similarity(shift=(10_000, 0))), "slide")
+    with pytest.raises(
+        ValueError, match=r"No spot of 'spots' lies in image 'image' of 320 x 240 px.*probably don't match"
+    ):
+        read_sections(data)
+
+
+def test_rows_without_an_instance_are_left_out_and_said(sdata, caplog):
+    sdata.tables["counts"].obs.iloc[:2, 1] = [7, 8]
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        (section,) = read_sections(sdata)
+    assert 0 not in section.rows
+    assert len(section) == 33
+    assert "2 of 35 spots" in caplog.text
+
+
+def test_instances_of_another_kind_are_refused_with_both(sdata):
+    obs = sdata.tables["counts"].obs
+    obs["instance"] = obs["instance"].astype(str)
+    with pytest.raises(ValueError, match=r"No row of the table matches.*'1\d\d'.*the element 100, 101, 102"):
+        read_sections(sdata)
+
+
+def test_a_region_without_spots_is_left_out_and_said(two_regions, caplog):
+    obs = two_regions.tables["counts"].obs
+    obs["in_tissue"] = (obs["region"] == "A").astype(int)
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sections = read_sections(two_regions)
+    assert [s.name for s in sections] == ["A"]
+    assert "Region 'B' has no spot on tissue" in caplog.text
+    obs["in_tissue"] = 0
+    with pytest.raises(ValueError, match="No spot is left in any of the regions 'A', 'B'"):
+        read_sections(two_regions)
+
+
+def test_points_as_a_region_are_refused(sdata):
+    points = sd.models.PointsModel.parse(
+        np.random.default_rng(0).uniform(0, 200, (35, 2)), transformations={"slide": Identity()}
+    )
+    del sdata.shapes["spots"]
+    sdata.points["spots"] = points
+    with pytest.raises(TypeError, match="expected shapes or labels"):
+        read_sections(sdata)
+
+
+# Images
+
+
+def image_of(data, pixels, transformation=None):
+    del data.images["image"]
+    data.images["image"] = Image2DModel.parse(
+        pixels, dims=("c", "y", "x"), transformations={"slide": transformation or Identity()}
+    )
+    return data
+
+
+@pytest.mark.parametrize("linear", [np.diag([1, 1.1]), [[1, 0.2], [0, 1]]], ids=["anisotropic", "sheared"])
+def test_stretched_images_are_refused(sdata, linear):
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    set_transformation(sdata["image"], as_transformation(matrix), "slide")
+    with pytest.raises(ValueError, match="'image' is stretched or sheared"):
+        read_sections(sdata)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_images_that_are_not_rgb_are_refused(sdata, channels):
+    with pytest.raises(ValueError, match=rf"has {channels} channel\(s\); an H&E image in RGB has 3"):
+        read_sections(image_of(sdata, np.zeros((channels, 240, 320), dtype=np.uint8)))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "bool"])
+def test_other_number_formats_are_refused(sdata, dtype):
+    with pytest.raises(ValueError, match=f"is of {dtype}; expected uint8, or float"):
+        read_sections(image_of(sdata, np.ones((3, 240, 320), dtype=dtype)))
+
+
+def test_transparency_is_left_out_with_a_warning(sdata, caplog):
+    pixels = np.concatenate([sdata["image"].data.compute(), np.full((1, 240, 320), 9, np.uint8)])
+    expected = read_sections(sdata)[0].patches(PatchSpec(16))[0].read()
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        (section,) = read_sections(image_of(sdata, pixels))
+    assert "four channels" in caplog.text
+    np.testing.assert_array_equal(section.patches(PatchSpec(16))[0].read(), expected)
+
+
+@pytest.mark.parametrize("brightest", [1.0, 255.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_are_read_as_the_uint8_they_stand_for(sdata, brightest, dtype):
+    expected = read_sections(sdata)[0].patches(PatchSpec(16))[0].read()
+    pixels = (sdata["image"].data.compute() * (brightest / 255)).astype(dtype)
+    (section,) = read_sections(image_of(sdata, pixels))
+    np.testing.assert_array_equal(section.patches(PatchSpec(16))[0].read(), expected)
+
+
+@pytest.mark.parametrize("value", [-0.1, 256.0, np.nan, np.inf])
+def test_floats_outside_the_range_are_refused(sdata, value):
+    pixels = np.full((3, 240, 320), 0.5, dtype=np.float32)
+    pixels[1, 100, 100] = value
+    with pytest.raises(ValueError, match="expected values between 0 and 1 or 0 and 255"):
+        read_sections(image_of(sdata, pixels))
+
+
+def test_coarse_levels_that_rounding_has_stretched_are_left_out():
+    data = make_sdata(Region(centres=grid(320, 240, 60)))
+    pixels = data["image"].data.compute()
+    tree = Image2DModel.parse(pixels, dims=("c", "y", "x"), scale_factors=[2, 4], transformations={"slide": Identity()})
+    stretched = tree["scale2"]["image"][:, :-1]
+    tree["scale2"] = type(tree)(stretched.drop_vars("y").to_dataset(name="image"))
+    del data.images["image"]
+    data.images["image"] = tree
+    set_transformation(data.images["image"], Identity(), "slide")
+    (section,) = read_sections(data)
+    assert [level.downsample for level in section.image.levels] == [1, 2]
+
+
+def test_sections_are_found_without_reading_the_image():
+    def refuse(block):
+        msg = "read"
+        raise AssertionError(msg)
+
+    data = make_sdata()
+    pixels = data["image"].data
+    image_of(data, da.map_blocks(refuse, pixels, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8)))
+    assert len(read_sections(data)[0]) == 35
+
+
+# µm
+
+
+def test_um_come_from_the_coordinate_system_whose_unit_is_known(sdata):
+    set_transformation(sdata["image"], Scale([0.5, 0.5], axes=("x", "y")), "slide")
+    set_transformation(sdata["spots"], Scale([0.5, 0.5], axes=("x", "y")), "slide")
+    assert read_sections(sdata)[0].um_per_px is None
+    sdata.attrs[KEY] = {UM_PER_UNIT: {"slide": 0.8}}
+    assert read_sections(sdata)[0].um_per_px == pytest.approx(0.4)
+    assert read_sections(sdata, um_per_px=0.3)[0].um_per_px == 0.3
+    assert read_sections(sdata, um_per_px={"spots": 0.2})[0].um_per_px == 0.2
+    with pytest.raises(ValueError, match="um_per_px"):
+        read_sections(sdata, um_per_px=0)
+
+
+def test_brightness_of_a_float_image_is_that_of_its_tissue_wherever_that_is():
+    pixels = np.zeros((3, 2000, 2000), dtype=np.float32)
+    pixels[:, 500:700, 500:700] = 200
+    assert _brightness(DataArray(pixels, dims=("c", "y", "x")), "image") == 1
+    assert _brightness(DataArray(pixels / 255, dims=("c", "y", "x")), "image") == 255
+
+
+def test_a_fluorescence_image_is_not_taken_for_he(sdata, caplog):
+    old = sdata["image"]
+    transformations = get_transformation(old, get_all=True)
+    shape = old.shape if hasattr(old, "shape") else old["scale0"]["image"].shape
+    names = ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"]
+    for n_channels in (4, 3):
+        pixels = np.zeros((n_channels, *shape[1:]), dtype=np.uint8)
+        sdata["image"] = Image2DModel.parse(
+            pixels, dims=("c", "y", "x"), c_coords=names[:n_channels], transformations=transformations
+        )
+        if n_channels == 4:
+            with pytest.raises(ValueError, match=r"'DAPI'.*fluorescence"):
+                read_sections(sdata)
+        else:
+            read_sections(sdata)
+            assert "taken for red, green, blue" in caplog.text
+
+
+def test_stated_um_that_contradict_the_data_are_said(sdata, caplog):
+    sdata.attrs[KEY] = {UM_PER_UNIT: {read_sections(sdata)[0].coordinate_system: 0.5}}
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        read_sections(sdata, um_per_px=0.52)
+        assert not caplog.text
+        assert read_sections(sdata, um_per_px=0.25)[0].um_per_px == 0.25
+    assert "0.25 µm per px are stated for 'spots', whose array or coordinate system says 0.5" in caplog.text
+
+
+@pytest.mark.parametrize("um_per_px", [0.25, 0.73])
+def test_um_of_visium_come_from_the_distance_of_its_spots(um_per_px):
+    row, column = np.mgrid[0:8, 0:16]
+    on_lattice = (row + column) % 2 == 0
+    row, column = row[on_lattice], column[on_lattice]
+    centres = 100 + np.column_stack([column * 50, row * 50 * np.sqrt(3)]) / um_per_px
+    width, height = (int(side) + 100 for side in centres.max(axis=0))
+    noise = np.random.default_rng(0).normal(0, 0.5, centres.shape)
+    turn = similarity(angle=30, flip=True)
+    region = Region(centres=centres + noise, width=width, height=height, image_to_system=turn)
+    data = make_sdata(region, shuffled=False)
+    data.tables["counts"].obs[["array_row", "array_col"]] = np.column_stack([row, column])
+    assert read_sections(data)[0].um_per_px == pytest.approx(um_per_px, rel=0.005)
+    data.tables["counts"].obs["array_col"] //= 2
+    assert read_sections(data)[0].um_per_px is None
+
+
+@pytest.mark.parametrize("kind", ["circles", "polygons", "labels"])
+def test_um_of_visium_hd_come_from_the_size_of_its_bins(kind):
+    row, column = (axis.ravel() for axis in np.mgrid[0:10, 0:15])
+    centres = np.column_stack([20 + 16.0 * column, 20 + 16.0 * row])
+    region = Region("id_square_008um", centres=centres, kind=kind, radius=8)
+    data = make_sdata(region, shuffled=False)
+    data.tables["counts"].obs[["array_row", "array_col"]] = np.column_stack([row, column])
+    assert read_sections(data)[0].um_per_px == pytest.approx(0.5, rel=1e-6)
+
+
+def test_unknown_um_are_said_on_either_side(sdata, caplog):
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        read_sections(sdata)[0].patches(PatchSpec(16, um_per_px=0.5))
+    assert "µm per px of section 'spots' are unknown" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        read_sections(sdata, um_per_px=0.5)[0].patches(PatchSpec(16))
+    assert "µm per px of the patches are unknown" in caplog.text
+
+
+def test_a_section_at_another_resolution_is_resampled_to_that_of_the_model(sdata):
+    (section,) = read_sections(sdata, um_per_px=0.25)
+    narrow, wide = section.patches(PatchSpec(32, um_per_px=0.5, context=(1, 2)))
+    assert (narrow.extent, wide.extent) == (64, 128)
+    assert narrow.read().shape == wide.read().shape == (35, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "order"), [("rgb", "rgb"), ("bgr", "rgb"), (["a", "r", "g", "b"], "rgb"), ([0, 1, 2], None)]
+)
+def test_channels_are_taken_by_their_names(names, order):
+    sdata = make_sdata()
+    plain = np.asarray(next(iter(sdata.images.values())).data)
+    stored = {"r": plain[0], "g": plain[1], "b": plain[2], "a": np.full_like(plain[0], 255)}
+    pixels = plain if order is None else np.stack([stored[name] for name in names])
+    sdata.images["image"] = Image2DModel.parse(
+        pixels,
+        dims=("c", "y", "x"),
+        c_coords=list(names),
+        transformations=get_transformation(sdata["image"], get_all=True),
+    )
+    (section,) = read_sections(sdata)
+    np.testing.assert_array_equal(section.image.levels[0].read(0, 20, 0, 30), np.moveaxis(plain[:, :20, :30], 0, -1))
+
+
+def test_a_region_named_twice_counts_once(two_regions):
+    assert [section.name for section in read_sections(two_regions, shapes_key=["A", "A"])] == ["A"]
+
+
+def test_an_image_too_coarse_for_the_patches_is_said(sdata, caplog):
+    (section,) = read_sections(sdata, um_per_px=2.0)
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        section.patches(PatchSpec(size=32, um_per_px=1.0))
+        assert not caplog.records
+    with caplog.at_level(logging.INFO, "sthisto"):
+        section.patches(PatchSpec(size=32, um_per_px=1.0))
+    assert "Section 'spots': 35 spots, image 'image', µm per px: 2." in caplog.text
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        section.patches(PatchSpec(size=32, um_per_px=0.5))
+    assert "are enlarged 4.0 times, because image 'image' is coarse: 2 µm per px" in caplog.text
+    assert "image_key" in caplog.text

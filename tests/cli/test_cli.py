@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import sthisto as sth
+from sthisto.cli import main
+from sthisto.cli.main import _image
+
+pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")
+
+
+@pytest.fixture
+def store(tmp_path):
+    sdata = sth.datasets.synthetic(n_sections=2, n_patients=2, n_spots=60)
+    sth.pp.split(sdata, by="patient", patient_key="patient", test=["P2"])
+    sdata.write(tmp_path / "sections.zarr")
+    return tmp_path / "sections.zarr"
+
+
+def test_fit_predict_and_evaluate_run_from_store_to_scores(store, tmp_path, capsys):
+    model, predicted = tmp_path / "colour.sthisto", tmp_path / "predicted.zarr"
+    assert main(["fit", str(store), "--model", str(model), "--method", "colour"]) == 0
+    assert main(["predict", str(store), "--model", str(model), "--out", str(predicted)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(predicted), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    overall = next(row for row in scores if row["section"] == "all" and row["genes"] == "all modelled")
+    assert overall["pcc_residual"] > 0.1
+
+
+def test_method_options_reach_the_method(store, tmp_path, capsys):
+    model = tmp_path / "knn.sthisto"
+    arguments = ["fit", str(store), "--model", str(model), "--method", "knn", "--option", "k=7"]
+    assert main([*arguments, "--image-encoder", "efficientnet_lite0"]) == 0
+    assert sth.models.load(model).options.k == 7
+
+
+@pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate"])
+def test_help_of_every_command_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "Example: sthisto" in capsys.readouterr().out
+
+
+def test_error_is_one_line_and_exit_code_1(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path / "absent.zarr")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("sthisto: There is no SpatialData store at")
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_is_no_store_is_said_with_what_to_do(tmp_path, capsys):
+    assert main(["fit", str(tmp_path), "--model", str(tmp_path / "m")]) == 1
+    error = capsys.readouterr().err
+    assert "is no SpatialData store" in error
+    assert "spatialdata_io.visium" in error
+
+
+def test_unknown_option_of_a_method_is_an_error(store, tmp_path, capsys):
+    arguments = ["fit", str(store), "--model", str(tmp_path / "m"), "--method", "colour", "--option", "depth=3"]
+    assert main(arguments) == 1
+    assert "depth" in capsys.readouterr().err
+
+
+def test_existing_model_is_not_replaced_unasked(store, tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    assert main(["fit", str(store), "--model", str(tmp_path / "model"), "--method", "mean"]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_unknown_command_exits_with_2():
+    with pytest.raises(SystemExit) as stop:
+        main(["paint"])
+    assert stop.value.code == 2
+
+
+def test_demo_refuses_a_folder_that_is_in_use(tmp_path, capsys):
+    (tmp_path / "something").touch()
+    assert main(["demo", "--out", str(tmp_path)]) == 1
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_images_are_named_for_all_regions_or_for_each():
+    assert _image(None) is None
+    assert _image(["he"]) == "he"
+    assert _image(["A=A_full", "B=B_full"]) == {"A": "A_full", "B": "B_full"}
+    with pytest.raises(ValueError, match="REGION=IMAGE for each region, found he B=B_full"):
+        _image(["he", "B=B_full"])
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "sthisto", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sth.__version__

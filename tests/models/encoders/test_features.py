@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tissue import encoder, make_section
+
+from sthisto import settings
+from sthisto.models import Encoder, clear_cache
+from sthisto.models.encoders import cache
+from sthisto.models.encoders.features import extract
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "cache_dir", tmp_path)
+
+
+class Counting(torch.nn.Module):
+    """Says how many patches it encoded."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+        self.n_patches = 0
+
+    def forward(self, pixels):
+        self.n_patches += len(pixels)
+        return pixels.mean((2, 3)) * self.weight
+
+
+def section(seed: int = 0):
+    return make_section("A", seed=seed).inputs
+
+
+def files() -> list[Path]:
+    return sorted(settings.cache_dir.rglob("*.features"))
+
+
+def n_encoded(module: Counting, inputs=None) -> int:
+    before = module.n_patches
+    extract(inputs or section(), Encoder(module, name="counting"))
+    return module.n_patches - before
+
+
+def test_features_are_computed_once():
+    module = Counting()
+    first = extract(section(), Encoder(module, name="counting"))
+    assert n_encoded(module) == 0
+    again = extract(section(), Encoder(module, name="counting"))
+    assert np.array_equal(first.values, again.values)
+    assert np.array_equal(first.fingerprint, again.fingerprint)
+
+
+def test_other_weights_normalisation_size_or_pixels_are_other_features():
+    n_spots = len(section())
+    for module, arguments, inputs in (
+        (Counting(), {}, section()),
+        (Counting(2.0), {}, section()),
+        (Counting(), {"mean": (0.5, 0.5, 0.5)}, section()),
+        (Counting(), {"input_size": 8}, section()),
+        (Counting(), {}, section(seed=1)),
+    ):
+        extract(inputs, Encoder(module, name="counting", **arguments))
+        assert module.n_patches == n_spots
+
+
+def test_other_precision_is_other_features(monkeypatch):
+    any_encoder = Encoder(Counting(1.1), name="counting")
+    exact = extract(section(), any_encoder).values
+    monkeypatch.setattr(settings, "precision", "bf16")
+    rough = extract(section(), any_encoder).values
+    assert not np.array_equal(rough, exact)
+    np.testing.assert_allclose(rough, exact, rtol=0.1, atol=0.05)
+    monkeypatch.setattr(settings, "precision", "32")
+    assert np.array_equal(extract(section(), any_encoder).values, exact)
+
+
+def test_precision_that_there_is_not_is_an_error():
+    with pytest.raises(ValueError, match="'32' or 'bf16'"):
+        settings.precision = "fp8"
+
+
+def test_patches_of_one_colour_are_told_apart():
+    blank, no_fingerprint = np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.uint64)
+    assert cache.batch_key(blank, no_fingerprint) != cache.batch_key(blank + 1, no_fingerprint)
+    assert cache.batch_key(blank, no_fingerprint) != cache.batch_key(blank[:, :4, :4], no_fingerprint)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"", lambda content: b"x" + content])
+def test_damaged_features_are_computed_again_and_that_is_said(damage, caplog):
+    module = Counting()
+    expected = extract(section(), Encoder(module, name="counting")).values
+    (file,) = files()
+    file.write_bytes(damage(file.read_bytes()))
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert n_encoded(module) == len(section())
+    assert "damaged: they are computed again" in caplog.text
+    assert n_encoded(module) == 0
+    assert np.array_equal(extract(section(), Encoder(module, name="counting")).values, expected)
+
+
+def test_cache_stays_within_its_size_and_loses_what_was_not_used_for_longest(monkeypatch):
+    one = np.zeros((1, 1000), np.float32)
+    cache.write("encoder", "probe", one)
+    (file,) = files()
+    os.utime(file, (0, 0))
+    monkeypatch.setattr(settings, "cache_size", 3.5 * file.stat().st_size / 2**30)
+    for age, key in enumerate(("a", "b", "c")):
+        cache.write("encoder", key, one)
+        os.utime(file.with_name(f"{key}.features"), (1e9 + age, 1e9 + age))
+    assert cache.read("encoder", "a") is not None  # used now
+    cache.write("encoder", "d", one)
+    assert {file.stem for file in files()} == {"a", "c", "d"}
+
+
+def test_clearing_the_cache_leaves_nothing():
+    module = Counting()
+    n_encoded(module)
+    (files()[0].parent / "left-by-a-killed-process.tmp").touch()
+    clear_cache()
+    assert not [file for file in settings.cache_dir.rglob("*") if file.is_file()]
+    assert n_encoded(module) == len(section())
+
+
+def test_nothing_is_kept_where_the_user_does_not_want_it(monkeypatch):
+    monkeypatch.setattr(settings, "cache_features", False)
+    module = Counting()
+    assert n_encoded(module) == n_encoded(module) == len(section())
+    assert not files()
+
+
+def test_a_disk_that_refuses_is_said_and_does_not_stop_the_work(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(settings, "cache_dir", tmp_path / "file")
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert n_encoded(Counting()) == len(section())
+    assert "could not be kept" in caplog.text
+
+
+def test_no_spot_gives_no_row():
+    inputs = section()
+    empty = type(inputs)("A", [inputs.patches[0].subset(np.arange(0))], inputs.positions[:0])
+    assert extract(empty, encoder()).values.shape == (0, 24)
+
+
+def keep_and_read(folder: Path, started, problems) -> None:
+    settings.cache_dir = folder
+    started.wait(60)
+    for turn in range(60):
+        expected = np.full((50, 40), turn, np.float32)
+        cache.write("encoder", f"{turn}", expected)
+        found = cache.read("encoder", f"{turn}")
+        if found is None or not np.array_equal(found, expected):
+            problems.put(turn)
+
+
+def test_two_processes_may_keep_the_same_features_at_once(tmp_path):
+    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    started, problems = context.Barrier(2), context.Queue()
+    both = [context.Process(target=keep_and_read, args=(tmp_path, started, problems)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert problems.empty()
+    assert len(files()) == 60
+    assert not list(tmp_path.rglob("*.tmp"))
