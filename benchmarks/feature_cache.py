@@ -31,13 +31,13 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
-    centres = rng.uniform(SIZE, SIDE - SIZE, (N_PATCHES, 2))
+    centers = rng.uniform(SIZE, SIDE - SIZE, (N_PATCHES, 2))
     encoder = load_encoder(arguments.image_encoder, weights="random")
-    source = PatchSource(Level(image, np.eye(3)), centres, extent=SIZE, size=SIZE)
+    source = PatchSource(Level(image, np.eye(3)), centers, extent=SIZE, size=SIZE)
     settings.progress = False
     with tempfile.TemporaryDirectory() as folder:
         settings.cache_dir = folder
-        seconds = [timed(lambda: extract(SectionInput("slide", [source], centres), encoder)) for _ in range(6)]
+        seconds = [timed(lambda: extract(SectionInput("slide", [source], centers), encoder)) for _ in range(6)]
     patches = source.read()
     again = median(seconds[1:])
     print(f"{arguments.image_encoder}, {N_PATCHES} patches of {SIZE} px")

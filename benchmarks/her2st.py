@@ -19,7 +19,7 @@ import pandas as pd
 
 import sthisto as sth
 
-SETS = ("all modelled", "top 50")
+SETS = ("all modeled", "top 50")
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--train", nargs="+", default=["C3", "C4"])
     parser.add_argument("--test", nargs="+", default=["C2"])
     parser.add_argument("--genes", required=True, help="file with one gene a line")
-    parser.add_argument("--methods", nargs="+", default=["danet", "ridge", "knn", "colour"])
+    parser.add_argument("--methods", nargs="+", default=["danet", "ridge", "knn", "color"])
     parser.add_argument("--seeded", nargs="+", default=["danet"], help="methods whose result depends on the seed")
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--target", choices=["log1p", "pearson_residuals"], default="log1p")

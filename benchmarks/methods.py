@@ -1,7 +1,7 @@
 """Every method on the same real sections, spots, genes and encoder, with paired intervals.
 
     python benchmarks/methods.py --genes genes_785.txt
-    python benchmarks/methods.py --genes genes_785.txt --splits C2 C3 C4 --methods colour ridge danet --seeds 1
+    python benchmarks/methods.py --genes genes_785.txt --splits C2 C3 C4 --methods color ridge danet --seeds 1
     python benchmarks/methods.py --genes genes_785.txt --inside --seeds 1
 
 Sections are read from the folder that STHISTO_HER2ST names, which must hold A1, A2, C2, C3 and C4. Splits: "C2", "C3"
@@ -45,7 +45,7 @@ SPLITS = {
 GROUPS = {"(a) serial sections of one patient": ("C2", "C3", "C4"), "(b) another patient": ("A", "C")}
 WIDE = {"context": (1, 2, 4)}
 METHODS: dict[str, dict[str, Any]] = {
-    "colour": {},
+    "color": {},
     "ridge": {},
     "ridge + context": {"method": "ridge", **WIDE},
     "knn": {},
@@ -55,18 +55,18 @@ METHODS: dict[str, dict[str, Any]] = {
     "hybrid": {"n_models": 2},
     "hybrid of log1p": {"method": "hybrid", "n_models": 2, "residuals": False},
     "hybrid of residuals": {"method": "hybrid", "n_models": 2, "target": "pearson_residuals"},
-    "hybrid of log1p, no colours": {"method": "hybrid", "n_models": 2, "residuals": False, "colours": False},
+    "hybrid of log1p, no colors": {"method": "hybrid", "n_models": 2, "residuals": False, "colors": False},
     "bleep": {},
     "stnet": {},
     "histogene": {},
     "recommended": {},
 }
-CANDIDATES = ("hybrid", "hybrid of log1p", "hybrid of residuals", "hybrid of log1p, no colours")
+CANDIDATES = ("hybrid", "hybrid of log1p", "hybrid of residuals", "hybrid of log1p, no colors")
 """What the recommended setting was chosen among, with two DANets each, which is enough to choose by."""
 VARIANTS = ("danet + context", "five danets", *CANDIDATES)
 """What the recommended setting is made of or was chosen among; run when they are named."""
-NOT_SEEDED = ("colour", "ridge", "ridge + context", "knn")
-REFERENCES = ("ridge", "colour")
+NOT_SEEDED = ("color", "ridge", "ridge + context", "knn")
+REFERENCES = ("ridge", "color")
 BLOCK = 5
 N_HIGHEST = 50
 
@@ -128,7 +128,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--csv", default="methods.csv")
     arguments = parser.parse_args()
     if arguments.methods is None:
-        inside = ["colour", "ridge", *CANDIDATES]
+        inside = ["color", "ridge", *CANDIDATES]
         arguments.methods = inside if arguments.inside else [m for m in METHODS if m not in VARIANTS]
     return arguments
 
@@ -229,7 +229,7 @@ def _print(table: pd.DataFrame, truths: Sequence[Truth], predictions: Sequence[d
     intervals = {reference: _differences(truths, predictions, reference) for reference in REFERENCES}
     print(
         "| method | residual PCC | PCC | residual PCC, top 50 | PCC, top 50 | s to fit | s to predict "
-        "| less ridge | less colour |\n|---|---|---|---|---|---|---|---|---|"
+        "| less ridge | less color |\n|---|---|---|---|---|---|---|---|---|"
     )
     columns = ["residual all", "raw all", "residual top", "raw top"]
     for method, runs in table.groupby("method", sort=False):

@@ -36,9 +36,9 @@ def through_memory(path: Path, size: int) -> np.ndarray:
     """Read the whole level and slice it."""
     sdata = sd.read_zarr(path)
     level = np.asarray(sdata["slide"].data)
-    centres = sdata["spots"].geometry.get_coordinates().to_numpy()
-    patches = np.empty((len(centres), size, size, 3), dtype=np.uint8)
-    for patch, (left, top) in zip(patches, np.floor(centres - size / 2 + 0.5).astype(int), strict=True):
+    centers = sdata["spots"].geometry.get_coordinates().to_numpy()
+    patches = np.empty((len(centers), size, size, 3), dtype=np.uint8)
+    for patch, (left, top) in zip(patches, np.floor(centers - size / 2 + 0.5).astype(int), strict=True):
         inside = level[:, max(top, 0) : top + size, max(left, 0) : left + size]
         bottom, right = top + size - level.shape[1], left + size - level.shape[2]
         outside = ((0, 0), (max(-top, 0), max(bottom, 0)), (max(-left, 0), max(right, 0)))

@@ -34,7 +34,7 @@ def make(n_spots: int) -> sd.SpatialData:
     """One section of `n_spots` spots on a square lattice, with counts and a prediction of three genes."""
     rng = np.random.default_rng(0)
     columns = int(np.ceil(np.sqrt(n_spots)))
-    centres = np.stack(np.meshgrid(np.arange(columns), np.arange(columns)), -1).reshape(-1, 2)[:n_spots]
+    centers = np.stack(np.meshgrid(np.arange(columns), np.arange(columns)), -1).reshape(-1, 2)[:n_spots]
     size = (columns + 2) * PITCH
     counts = rng.poisson(4, (n_spots, 3)).astype(np.float32)
     obs = pd.DataFrame({"region": pd.Categorical(["spots"] * n_spots), "instance": np.arange(n_spots)})
@@ -46,14 +46,14 @@ def make(n_spots: int) -> sd.SpatialData:
     table.uns["sthisto"] = {
         "method": "danet",
         "gene_symbols": "",
-        "normalisation": {"target": "log1p", "layer": "X", "target_sum": 1e4},
+        "normalization": {"target": "log1p", "layer": "X", "target_sum": 1e4},
     }
     image = rng.integers(180, 250, (3, size, size), dtype=np.uint8)
     where = {"slide": Identity()}
     return sd.SpatialData.init_from_elements(
         {
             "image": Image2DModel.parse(image, dims=("c", "y", "x"), transformations=where, scale_factors=[2, 2]),
-            "spots": ShapesModel.parse(centres * PITCH + 1.5 * PITCH, geometry=0, radius=RADIUS, transformations=where),
+            "spots": ShapesModel.parse(centers * PITCH + 1.5 * PITCH, geometry=0, radius=RADIUS, transformations=where),
             "table": TableModel.parse(table, region="spots", region_key="region", instance_key="instance"),
         }
     )

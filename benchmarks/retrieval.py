@@ -53,7 +53,7 @@ def product(n_spots: int, n_queries: int) -> Callable[[], object]:
 
 
 def print_recall(n_spots: int, n_queries: int) -> None:
-    """Print how many of the exact neighbours FAISS finds, and how long both take."""
+    """Print how many of the exact neighbors FAISS finds, and how long both take."""
     bank, queries = embeddings(n_spots, 1), embeddings(n_queries, 2)
     found, seconds = {}, {}
     for index in ("exact", "faiss"):

@@ -53,7 +53,7 @@ def read_counts(section: Section) -> np.ndarray:
     return section.table.X[section.rows].toarray()
 
 
-def normalise(counts: np.ndarray) -> np.ndarray:
+def normalize(counts: np.ndarray) -> np.ndarray:
     """Logarithm of one plus counts per 10,000."""
     return np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
 
@@ -71,7 +71,7 @@ def main() -> None:
     train, held_out = sections[:2], sections[2:]
     features = np.concatenate([embed(section, options.size) for section in train])
     target = np.concatenate([sth.metrics.pearson_residuals(read_counts(section)) for section in train])
-    target_log = np.concatenate([normalise(read_counts(section)) for section in train])
+    target_log = np.concatenate([normalize(read_counts(section)) for section in train])
     alphas = np.logspace(0, 5, 11)
     residual_model, log_model = (
         make_pipeline(StandardScaler(), PCA(256, random_state=0), RidgeCV(alphas)).fit(features, y)
@@ -88,7 +88,7 @@ def main() -> None:
                 "ridge on residuals": residual_model.predict(x),
             }
             rows += [
-                (label, sth.metrics.pearson(normalise(counts), p), sth.metrics.residual_pearson(counts, p))
+                (label, sth.metrics.pearson(normalize(counts), p), sth.metrics.residual_pearson(counts, p))
                 for label, p in predictions.items()
             ]
         for label in ("depth", "ridge", "ridge on residuals"):

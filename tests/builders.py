@@ -30,17 +30,17 @@ def as_transformation(matrix: np.ndarray) -> Affine:
 
 
 def grid(width: int, height: int, spacing: int, margin: int | None = None, seed: int = 0) -> np.ndarray:
-    """Return (n, 2) centres on a grid, each moved by a fraction of a pixel."""
+    """Return (n, 2) centers on a grid, each moved by a fraction of a pixel."""
     margin = spacing // 2 if margin is None else margin
     x, y = np.meshgrid(np.arange(margin, width - margin, spacing), np.arange(margin, height - margin, spacing))
-    centres = np.column_stack([x.ravel(), y.ravel()]).astype(float)
-    return centres + np.random.default_rng(seed).uniform(-0.5, 0.5, centres.shape)
+    centers = np.column_stack([x.ravel(), y.ravel()]).astype(float)
+    return centers + np.random.default_rng(seed).uniform(-0.5, 0.5, centers.shape)
 
 
-def draw_marks(width: int, height: int, centres: np.ndarray, sigma: float = 4.0) -> np.ndarray:
-    """Return a (3, height, width) uint8 image with a dark round mark at each centre."""
+def draw_marks(width: int, height: int, centers: np.ndarray, sigma: float = 4.0) -> np.ndarray:
+    """Return a (3, height, width) uint8 image with a dark round mark at each center."""
     dark = np.zeros((height, width))
-    for x, y in centres:
+    for x, y in centers:
         left, top = max(int(x) - 20, 0), max(int(y) - 20, 0)
         columns, rows = np.arange(left, min(left + 40, width)) + 0.5, np.arange(top, min(top + 40, height)) + 0.5
         mark = np.exp(-((columns[None] - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * sigma**2))
@@ -55,7 +55,7 @@ class Region:
     name: str = "spots"
     image_key: str = "image"
     system: str = "slide"
-    centres: np.ndarray = field(default_factory=lambda: grid(320, 240, 40))
+    centers: np.ndarray = field(default_factory=lambda: grid(320, 240, 40))
     image: np.ndarray | None = None
     width: int = 320
     height: int = 240
@@ -69,7 +69,7 @@ class Region:
 
     def __post_init__(self) -> None:
         if self.image is None:
-            self.image = draw_marks(self.width, self.height, self.centres)
+            self.image = draw_marks(self.width, self.height, self.centers)
 
     def image_element(self):
         pixels = self.image if self.chunks is None else da.from_array(self.image, chunks=self.chunks)
@@ -83,7 +83,7 @@ class Region:
 
     def spots_element(self):
         to_spots = np.linalg.inv(self.spots_to_system) @ self.image_to_system
-        xy = self.centres @ to_spots[:2, :2].T + to_spots[:2, 2]
+        xy = self.centers @ to_spots[:2, :2].T + to_spots[:2, 2]
         radius = self.radius * np.sqrt(abs(np.linalg.det(to_spots[:2, :2])))
         transformations = {self.system: as_transformation(self.spots_to_system)}
         index = pd.Index(np.arange(len(xy)) + 100)
@@ -107,7 +107,7 @@ def make_sdata(
     rng = np.random.default_rng(seed)
     obs = pd.concat(
         [
-            pd.DataFrame({"region": r.name, "instance": np.arange(len(r.centres)) + 100, "in_tissue": r.in_tissue})
+            pd.DataFrame({"region": r.name, "instance": np.arange(len(r.centers)) + 100, "in_tissue": r.in_tissue})
             for r in regions
         ],
         ignore_index=True,

@@ -32,5 +32,5 @@ def two_regions():
     """Two sections of one table, each with its image and coordinate system."""
     return make_sdata(
         Region(name="A", image_key="A_image", system="A_slide"),
-        Region(name="B", image_key="B_image", system="B_slide", centres=grid(320, 240, 60, seed=1)),
+        Region(name="B", image_key="B_image", system="B_slide", centers=grid(320, 240, 60, seed=1)),
     )

@@ -40,10 +40,10 @@ def test_no_path_of_a_machine_is_kept(path):
     assert not re.search(r"/(root|home|work|tmp|Users)/", text)
 
 
-def test_no_tissue_of_the_breast_tumours_is_kept():
-    """These images have no licence that would let us show them."""
+def test_no_tissue_of_the_breast_tumors_is_kept():
+    """These images have no license that would let us show them."""
     source = "".join("".join(cell["source"]) for cell in cells(FOLDER / "02_her2st.ipynb", "code"))
-    for drawing in ("gene_compare(", "clusters(", "neighbours(", "uncertainty("):
+    for drawing in ("gene_compare(", "clusters(", "neighbors(", "uncertainty("):
         for call in source.split(f"sth.pl.{drawing}")[1:]:
             arguments = call.split(");")[0]
             assert "show_image=False" in arguments

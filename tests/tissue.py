@@ -1,4 +1,4 @@
-"""Sections whose genes follow from the colour of the tissue, so that every method has something to learn."""
+"""Sections whose genes follow from the color of the tissue, so that every method has something to learn."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def encoder() -> Encoder:
 
 
 def draw(side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return an image (3, h, w), centres (side², 2), and the two properties (side², 2) that colour every spot."""
+    """Return an image (3, h, w), centers (side², 2), and the two properties (side², 2) that color every spot."""
     step = np.arange(side) * SPACING + MARGIN
-    centres = np.stack(np.meshgrid(step, step), -1).reshape(-1, 2).astype(float)
+    centers = np.stack(np.meshgrid(step, step), -1).reshape(-1, 2).astype(float)
     size = side * SPACING + 2 * MARGIN - SPACING
-    properties = rng.random((len(centres), 2))
+    properties = rng.random((len(centers), 2))
     image = np.full((size, size, 3), 240.0)
-    for (x, y), (first, second) in zip(centres.astype(int), properties, strict=True):
+    for (x, y), (first, second) in zip(centers.astype(int), properties, strict=True):
         half = SPACING // 2
         image[y - half : y + half, x - half : x + half] = [230 - 150 * first, 220 - 120 * second, 210]
     image += rng.normal(0, 6, image.shape)
-    return np.moveaxis(image.clip(0, 255).astype(np.uint8), -1, 0), centres, properties
+    return np.moveaxis(image.clip(0, 255).astype(np.uint8), -1, 0), centers, properties
 
 
 def draw_counts(properties: np.ndarray, rng: np.random.Generator, n_genes: int = 12) -> np.ndarray:
@@ -69,12 +69,12 @@ def make_tissue(
                 image_key=f"{name}_image",
                 system=f"{name}_slide",
                 image=image,
-                centres=centres,
+                centers=centers,
                 height=image.shape[1],
                 width=image.shape[2],
                 image_to_system=similarity(angle=90 * i, scale=0.5),
             )
-            for i, (name, (image, centres, _)) in enumerate(drawn.items())
+            for i, (name, (image, centers, _)) in enumerate(drawn.items())
         ),
         n_genes=len(GENES),
         seed=seed,
@@ -100,9 +100,9 @@ def rows_of(sdata: SpatialData, region: str) -> np.ndarray:
 def make_section(name: str = "A", *, side: int = 7, seed: int = 0, validation: int = 0) -> TrainingSection:
     """Return a section as arrays; its last spots choose the epoch."""
     rng = np.random.default_rng(seed)
-    image, centres, properties = draw(side, rng)
+    image, centers, properties = draw(side, rng)
     expression = np.log1p(draw_counts(properties, rng)).astype(np.float32)
-    spots = np.arange(len(centres))
-    source = PatchSource(Level(image, np.eye(3)), centres, extent=PATCH, size=PATCH)
+    spots = np.arange(len(centers))
+    source = PatchSource(Level(image, np.eye(3)), centers, extent=PATCH, size=PATCH)
     n_train = len(spots) - validation
-    return TrainingSection(SectionInput(name, (source,), centres), expression, spots[:n_train], spots[n_train:])
+    return TrainingSection(SectionInput(name, (source,), centers), expression, spots[:n_train], spots[n_train:])

@@ -3,7 +3,7 @@
 Start with ``help(sthisto.tl.fit)``, or ``sthisto demo`` on the command line. Each submodule's help lists its functions:
 
 - `tl`: fit a method, predict, evaluate, cross-validate, cluster; take SpatialData, write into its table.
-- `pp`: normalise, choose genes, split, lay a grid over tissue without spots.
+- `pp`: normalize, choose genes, split, lay a grid over tissue without spots.
 - `pl`: pictures of what `tl` wrote.
 - `get`: plain tables of what `tl` wrote.
 - `datasets`, `io`: public and synthetic sections; other layouts brought to SpatialData.

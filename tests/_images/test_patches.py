@@ -31,16 +31,16 @@ def padded_slice(image, x, y, size):
 @pytest.mark.parametrize("size", [1, 32, 33, 150])
 def test_patches_are_slices_of_the_image_reflected_at_its_border(image, size):
     rng = np.random.default_rng(1)
-    centres = np.vstack([rng.uniform(0, [417, 333], (50, 2)), [[0, 0], [416.99, 332.99], [0, 332.5], [416.5, 0]]])
-    patches = PatchSource(dask_level(image), centres, extent=size, size=size).read()
-    expected = np.stack([padded_slice(image, x, y, size) for x, y in centres])
+    centers = np.vstack([rng.uniform(0, [417, 333], (50, 2)), [[0, 0], [416.99, 332.99], [0, 332.5], [416.5, 0]]])
+    patches = PatchSource(dask_level(image), centers, extent=size, size=size).read()
+    expected = np.stack([padded_slice(image, x, y, size) for x, y in centers])
     np.testing.assert_array_equal(patches, expected)
 
 
 def test_numpy_and_dask_images_give_the_same_patches(image):
-    centres = np.random.default_rng(2).uniform(0, [417, 333], (40, 2))
+    centers = np.random.default_rng(2).uniform(0, [417, 333], (40, 2))
     sources = [
-        PatchSource(level, centres, extent=40, size=40) for level in (dask_level(image), Level(image, np.eye(3)))
+        PatchSource(level, centers, extent=40, size=40) for level in (dask_level(image), Level(image, np.eye(3)))
     ]
     np.testing.assert_array_equal(sources[0].read(), sources[1].read())
 
@@ -48,10 +48,10 @@ def test_numpy_and_dask_images_give_the_same_patches(image):
 @pytest.mark.parametrize("extent", [20.0, 44.8, 61.3, 128.0])
 def test_resampled_patches_hold_their_exact_extent(image, extent):
     smooth = np.asarray(Image.fromarray(np.moveaxis(image, 0, -1)).resize((52, 42)).resize((417, 333), Image.BICUBIC))
-    centres = np.random.default_rng(3).uniform([130, 130], [280, 200], (20, 2))
-    source = PatchSource(Level(np.moveaxis(smooth, -1, 0), np.eye(3)), centres, extent=extent, size=32)
+    centers = np.random.default_rng(3).uniform([130, 130], [280, 200], (20, 2))
+    source = PatchSource(Level(np.moveaxis(smooth, -1, 0), np.eye(3)), centers, extent=extent, size=32)
     whole = Image.fromarray(smooth)
-    for patch, (x, y) in zip(source.read(), centres, strict=True):
+    for patch, (x, y) in zip(source.read(), centers, strict=True):
         box = (x - extent / 2, y - extent / 2, x + extent / 2, y + extent / 2)
         expected = np.asarray(whole.resize((32, 32), Image.Resampling.BILINEAR, box=box))[2:-2, 2:-2]
         assert np.abs(patch[2:-2, 2:-2].astype(int) - expected).max() <= 1
@@ -61,14 +61,14 @@ def test_resampled_patches_hold_their_exact_extent(image, extent):
 @pytest.mark.parametrize(("height", "width"), [(30, 20), (1, 20), (1, 1)])
 def test_patches_wider_than_the_image_are_filled_by_reflection(height, width, extent):
     level = Level(np.full((3, height, width), 7, dtype=np.uint8), np.eye(3))
-    centres = np.array([[0.0, 0.0], [width, height], [width / 2, height / 2]])
-    patches = PatchSource(level, centres, extent=extent, size=25).read()
+    centers = np.array([[0.0, 0.0], [width, height], [width / 2, height / 2]])
+    patches = PatchSource(level, centers, extent=extent, size=25).read()
     assert (patches == 7).all()
 
 
 def test_batches_hold_every_patch_once(image):
-    centres = np.random.default_rng(4).uniform(0, [417, 333], (50, 2))
-    source = PatchSource(dask_level(image), centres, extent=16, size=16)
+    centers = np.random.default_rng(4).uniform(0, [417, 333], (50, 2))
+    source = PatchSource(dask_level(image), centers, extent=16, size=16)
     batches = list(source.batches(8))
     assert [len(index) for index, _ in batches] == [8] * 6 + [2]
     index = np.concatenate([index for index, _ in batches])
@@ -94,13 +94,13 @@ def test_a_subset_has_the_patches_at_the_index_in_its_order(image):
     np.testing.assert_array_equal(source.subset(index).read(), source.read()[index])
 
 
-def test_no_centres_give_no_batches(image):
+def test_no_centers_give_no_batches(image):
     source = PatchSource(dask_level(image), np.empty((0, 2)), extent=8, size=8)
     assert list(source.batches()) == []
     assert source.read().shape == (0, 8, 8, 3)
 
 
-def test_centres_outside_the_level_are_refused(image):
+def test_centers_outside_the_level_are_refused(image):
     with pytest.raises(ValueError, match="inside the level of 417 x 333 px"):
         PatchSource(dask_level(image), np.array([[10.0, 400.0]]), extent=8, size=8)
 
@@ -187,8 +187,8 @@ def test_a_level_that_is_needed_twice_is_read_once_where_it_fits(image, monkeypa
     level = Level(
         da.from_array(image, chunks=(3, 100, 64)).map_blocks(block, meta=np.empty((0, 0, 0), np.uint8)), np.eye(3)
     )
-    centres = np.array([[50.0, 60.0], [300.0, 250.0]])
-    narrow, wide = (PatchSource(level, centres, extent=extent, size=32) for extent in (32, 96))
+    centers = np.array([[50.0, 60.0], [300.0, 250.0]])
+    narrow, wide = (PatchSource(level, centers, extent=extent, size=32) for extent in (32, 96))
     expected = [narrow.read(), wide.read()]
     reads.clear()
     held = read_once([narrow, wide])

@@ -68,7 +68,7 @@ def test_values_that_are_not_finite_are_refused_even_in_other_genes(counts, valu
 
 
 @pytest.mark.parametrize("store", [np.asarray, sp.csr_array, sp.csc_matrix])
-def test_counts_are_recognised_dense_or_sparse(counts, store):
+def test_counts_are_recognized_dense_or_sparse(counts, store):
     assert looks_like_counts(store(counts.toarray()))
     assert not looks_like_counts(store(np.log1p(counts.toarray())))
     assert not looks_like_counts(store(-counts.toarray()))

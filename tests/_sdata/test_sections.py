@@ -27,8 +27,8 @@ TURNS = {
 WIDTH, HEIGHT, SPACING = 901, 703, 150
 
 
-def off_centre(patches):
-    """Return how far, in px, the darkest mark of the middle half of each patch lies from its centre."""
+def off_center(patches):
+    """Return how far, in px, the darkest mark of the middle half of each patch lies from its center."""
     size = patches.shape[1]
     middle = slice(size // 4, size - size // 4)
     dark = 240.0 - patches[:, middle, middle].mean(axis=-1)
@@ -42,36 +42,36 @@ def off_centre(patches):
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("scale_factors", [None, (2, 2, 2)], ids=["single", "multiscale"])
 @pytest.mark.parametrize("kind", ["circles", "polygons"])
-def test_the_mark_of_each_spot_is_in_the_centre_of_its_patch(turn, scale_factors, kind):
+def test_the_mark_of_each_spot_is_in_the_center_of_its_patch(turn, scale_factors, kind):
     image_to_system, spots_to_system = TURNS[turn]
     region = Region(
         width=WIDTH,
         height=HEIGHT,
-        centres=grid(WIDTH, HEIGHT, SPACING, margin=130),
+        centers=grid(WIDTH, HEIGHT, SPACING, margin=130),
         image_to_system=image_to_system,
         spots_to_system=spots_to_system,
         scale_factors=scale_factors,
         kind=kind,
     )
     (section,) = read_sections(make_sdata(region), um_per_px=0.25)
-    assert len(section) == len(region.centres)
+    assert len(section) == len(region.centers)
     assert section.diameter == pytest.approx(10 if kind == "circles" else 20 / np.sqrt(np.pi))
     levels = set()
     for um_per_px in (0.125, 0.25, 0.34, 0.5, 1.0, 1.37, 2.0):
         (source,) = section.patches(PatchSpec(64, um_per_px=um_per_px))
         levels.add(round(source.level.downsample))
-        assert off_centre(source.read()).max() <= 1
+        assert off_center(source.read()).max() <= 1
     assert levels == ({1} if scale_factors is None else {1, 2, 4, 8})
 
 
 def test_each_patch_stands_in_the_order_of_the_rows():
     region = Region(
-        width=WIDTH, height=HEIGHT, centres=grid(WIDTH, HEIGHT, SPACING, margin=130), image_to_system=TURNS["flip"][0]
+        width=WIDTH, height=HEIGHT, centers=grid(WIDTH, HEIGHT, SPACING, margin=130), image_to_system=TURNS["flip"][0]
     )
     data = make_sdata(region)
     (section,) = read_sections(data)
     instances = data.tables["counts"].obs["instance"].to_numpy()[section.rows]
-    np.testing.assert_allclose(section.centres, region.centres[instances - 100])
+    np.testing.assert_allclose(section.centers, region.centers[instances - 100])
     assert not np.array_equal(instances, np.sort(instances))
 
 
@@ -81,13 +81,13 @@ def test_the_patch_is_the_image_as_it_is_stored_whatever_the_transformation():
         region = Region(image=pixels, image_to_system=image_to_system, spots_to_system=spots_to_system)
         (section,) = read_sections(make_sdata(region, shuffled=False))
         (source,) = section.patches(PatchSpec(30))
-        x, y = np.floor(region.centres - 15 + 0.5).astype(int).T
+        x, y = np.floor(region.centers - 15 + 0.5).astype(int).T
         expected = np.stack([np.moveaxis(pixels[:, b : b + 30, a : a + 30], 0, -1) for a, b in zip(x, y, strict=True)])
         np.testing.assert_array_equal(source.read(), expected)
 
 
 @pytest.mark.parametrize("kind", ["circles", "polygons", "labels"])
-def test_centres_agree_with_spatialdata(kind):
+def test_centers_agree_with_spatialdata(kind):
     turn = similarity(angle=20, scale=0.3, flip=True, shift=(50, 60))
     region = Region(kind=kind, image_to_system=turn, spots_to_system=turn if kind == "labels" else similarity(scale=7))
     data = make_sdata(region, shuffled=False)
@@ -95,11 +95,11 @@ def test_centres_agree_with_spatialdata(kind):
     in_system = sd.get_centroids(data["spots"], coordinate_system="slide").compute()
     mapped = sd.transform(in_system_points(in_system), to_coordinate_system="pixels").compute()
     instances = data.tables["counts"].obs["instance"].to_numpy()[section.rows]
-    np.testing.assert_allclose(section.centres, mapped.loc[instances, ["x", "y"]].to_numpy(), atol=1e-6)
+    np.testing.assert_allclose(section.centers, mapped.loc[instances, ["x", "y"]].to_numpy(), atol=1e-6)
 
 
 def in_system_points(frame):
-    """Return points of the slide that know the way to the image's pixels, of `test_centres_agree_with_spatialdata`."""
+    """Return points of the slide that know the way to the image's pixels, of `test_centers_agree_with_spatialdata`."""
     turn = similarity(angle=20, scale=0.3, flip=True, shift=(50, 60))
     transformations = {"slide": Identity(), "pixels": as_transformation(np.linalg.inv(turn))}
     return sd.models.PointsModel.parse(frame, transformations=transformations)
@@ -110,7 +110,7 @@ def test_labels_read_block_by_block_have_the_area_and_diameter_of_their_pixels()
     (section,) = read_sections(make_sdata(region))
     assert section.diameter == pytest.approx(2 * np.sqrt(144 / np.pi), rel=0.1)
     assert (
-        np.abs(section.centres - region.centres[section.table.obs["instance"].to_numpy()[section.rows] - 100]).max()
+        np.abs(section.centers - region.centers[section.table.obs["instance"].to_numpy()[section.rows] - 100]).max()
         <= 1
     )
 
@@ -118,13 +118,13 @@ def test_labels_read_block_by_block_have_the_area_and_diameter_of_their_pixels()
 def test_multiscale_labels_are_read_at_their_full_resolution():
     region = Region(kind="labels")
     data = make_sdata(region)
-    expected = read_sections(data)[0].centres
+    expected = read_sections(data)[0].centers
     pixels = data.labels["spots"].data
     del data.labels["spots"]
     data.labels["spots"] = sd.models.Labels2DModel.parse(
         pixels, dims=("y", "x"), scale_factors=[2], transformations={"slide": Identity()}
     )
-    np.testing.assert_allclose(read_sections(data)[0].centres, expected)
+    np.testing.assert_allclose(read_sections(data)[0].centers, expected)
 
 
 # Which elements belong together
@@ -181,12 +181,12 @@ def test_a_spatialdata_without_a_table_is_refused(sdata):
 
 def visium():
     """Elements, names and transformations as spatialdata_io.visium makes them."""
-    centres = grid(800, 600, 100)
-    region = Region("C2", "C2_full_image", "C2", centres, width=800, height=600, scale_factors=(2, 2))
+    centers = grid(800, 600, 100)
+    region = Region("C2", "C2_full_image", "C2", centers, width=800, height=600, scale_factors=(2, 2))
     data = make_sdata(region, table_key="table")
     for name, factor in (("hires", 0.25), ("lowres", 0.1)):
         to_small = Scale([factor, factor], axes=("y", "x"))
-        small = draw_marks(int(800 * factor), int(600 * factor), centres * factor, sigma=2)
+        small = draw_marks(int(800 * factor), int(600 * factor), centers * factor, sigma=2)
         systems = {f"C2_downscaled_{name}": Identity(), "C2": to_small.inverse()}
         data.images[f"C2_{name}_image"] = Image2DModel.parse(small, dims=("c", "y", "x"), transformations=systems)
         set_transformation(data["C2"], to_small, f"C2_downscaled_{name}")
@@ -208,7 +208,7 @@ def test_an_image_can_be_chosen_by_name_or_by_region(image_key, factor, mapping)
     (section,) = read_sections(visium(), image_key={"C2": image_key} if mapping else image_key)
     assert section.image_key == image_key
     assert section.diameter == pytest.approx(10 * factor)
-    assert off_centre(section.patches(PatchSpec(int(80 * factor)))[0].read()).max() <= 1
+    assert off_center(section.patches(PatchSpec(int(80 * factor)))[0].read()).max() <= 1
 
 
 @pytest.mark.parametrize("argument", [{"image_key": {"c2": "C2_full_image"}}, {"um_per_px": {"c2": 1.0}}])
@@ -242,7 +242,7 @@ def test_coordinate_systems_that_disagree_have_to_be_chosen_from(sdata):
         read_sections(sdata)
     there = read_sections(sdata, coordinate_system="moved")[0]
     here = read_sections(sdata, coordinate_system="slide")[0]
-    assert there.centres[:, 0].max() == pytest.approx(here.centres[:, 0].max() + 30, abs=11)
+    assert there.centers[:, 0].max() == pytest.approx(here.centers[:, 0].max() + 30, abs=11)
     with pytest.raises(KeyError, match="'moved', 'slide'"):
         read_sections(sdata, coordinate_system="global")
 
@@ -284,10 +284,10 @@ def test_spots_off_tissue_are_left_out_and_said(caplog):
 
 
 def test_spots_outside_the_image_are_left_out_and_said(caplog):
-    centres = np.vstack([grid(320, 240, 40), [[-5, 10], [100, 240.5]]])
+    centers = np.vstack([grid(320, 240, 40), [[-5, 10], [100, 240.5]]])
     with caplog.at_level(logging.WARNING, "sthisto"):
-        (section,) = read_sections(make_sdata(Region(centres=centres, image=draw_marks(320, 240, centres[:-2]))))
-    assert len(section) == len(centres) - 2
+        (section,) = read_sections(make_sdata(Region(centers=centers, image=draw_marks(320, 240, centers[:-2]))))
+    assert len(section) == len(centers) - 2
     assert "2 of 37 spots of 'spots' lie outside image 'image'" in caplog.text
 
 
@@ -398,7 +398,7 @@ def test_floats_outside_the_range_are_refused(sdata, value):
 
 
 def test_coarse_levels_that_rounding_has_stretched_are_left_out():
-    data = make_sdata(Region(centres=grid(320, 240, 60)))
+    data = make_sdata(Region(centers=grid(320, 240, 60)))
     pixels = data["image"].data.compute()
     tree = Image2DModel.parse(pixels, dims=("c", "y", "x"), scale_factors=[2, 4], transformations={"slide": Identity()})
     stretched = tree["scale2"]["image"][:, :-1]
@@ -475,11 +475,11 @@ def test_um_of_visium_come_from_the_distance_of_its_spots(um_per_px):
     row, column = np.mgrid[0:8, 0:16]
     on_lattice = (row + column) % 2 == 0
     row, column = row[on_lattice], column[on_lattice]
-    centres = 100 + np.column_stack([column * 50, row * 50 * np.sqrt(3)]) / um_per_px
-    width, height = (int(side) + 100 for side in centres.max(axis=0))
-    noise = np.random.default_rng(0).normal(0, 0.5, centres.shape)
+    centers = 100 + np.column_stack([column * 50, row * 50 * np.sqrt(3)]) / um_per_px
+    width, height = (int(side) + 100 for side in centers.max(axis=0))
+    noise = np.random.default_rng(0).normal(0, 0.5, centers.shape)
     turn = similarity(angle=30, flip=True)
-    region = Region(centres=centres + noise, width=width, height=height, image_to_system=turn)
+    region = Region(centers=centers + noise, width=width, height=height, image_to_system=turn)
     data = make_sdata(region, shuffled=False)
     data.tables["counts"].obs[["array_row", "array_col"]] = np.column_stack([row, column])
     assert read_sections(data)[0].um_per_px == pytest.approx(um_per_px, rel=0.005)
@@ -490,8 +490,8 @@ def test_um_of_visium_come_from_the_distance_of_its_spots(um_per_px):
 @pytest.mark.parametrize("kind", ["circles", "polygons", "labels"])
 def test_um_of_visium_hd_come_from_the_size_of_its_bins(kind):
     row, column = (axis.ravel() for axis in np.mgrid[0:10, 0:15])
-    centres = np.column_stack([20 + 16.0 * column, 20 + 16.0 * row])
-    region = Region("id_square_008um", centres=centres, kind=kind, radius=8)
+    centers = np.column_stack([20 + 16.0 * column, 20 + 16.0 * row])
+    region = Region("id_square_008um", centers=centers, kind=kind, radius=8)
     data = make_sdata(region, shuffled=False)
     data.tables["counts"].obs[["array_row", "array_col"]] = np.column_stack([row, column])
     assert read_sections(data)[0].um_per_px == pytest.approx(0.5, rel=1e-6)

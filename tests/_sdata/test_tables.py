@@ -35,7 +35,7 @@ def all_updates(sections, key="result"):
                 "epochs": 3,
                 "seed": None,
                 "history": pd.DataFrame({"loss": [2.0, 1.0]}, index=["0", "1"]),
-                "parameters": {"genes": GENES, "normalised": True, "weights": [0.5, 1.5], "none": []},
+                "parameters": {"genes": GENES, "normalized": True, "weights": [0.5, 1.5], "none": []},
             },
         ),
     ]
@@ -68,7 +68,7 @@ def check_written(table, section_rows, key="result"):
     assert list(record["parameters"]["genes"]) == GENES
     assert list(record["parameters"]["weights"]) == [0.5, 1.5]
     assert len(record["parameters"]["none"]) == 0
-    assert record["parameters"]["normalised"]
+    assert record["parameters"]["normalized"]
 
 
 def test_results_reach_the_rows_of_their_spots_and_nan_the_others(two_regions):

@@ -27,7 +27,7 @@ def make(names=tuple(PATIENTS), seed=0):
     sdata = make_tissue(names, seed=seed, patients=PATIENTS)
     obs = sdata["counts"].obs
     obs["section"] = obs["region"].astype(str)
-    obs["annotation"] = np.where(obs["region"] == "A1", np.where(obs["instance"] % 2, "tumour", "fat"), None)
+    obs["annotation"] = np.where(obs["region"] == "A1", np.where(obs["instance"] % 2, "tumor", "fat"), None)
     sdata.attrs[KEY] = {UM_PER_UNIT: dict.fromkeys(sdata.coordinate_systems, 4.0)}
     return sdata
 
@@ -86,7 +86,7 @@ def test_scores_are_those_of_evaluate(outcome):
     expected = sth.get.scores(alone, by="section").set_index("section")
     found = one(scores, seed=0, method="ridge")
     for metric, scale in (("pcc_residual", "pearson_residuals"), ("pcc", "log1p"), ("rmse", "log1p")):
-        mine = one(found, metric=metric, normalisation=scale).set_index("test")["value"]
+        mine = one(found, metric=metric, normalization=scale).set_index("test")["value"]
         np.testing.assert_allclose(mine[["A1", "A2"]], expected.loc[["A1", "A2"], metric], rtol=1e-5)
     ceiling = one(scores, method="ceiling").set_index("test")["value"]
     np.testing.assert_allclose(ceiling[["A1", "A2"]], expected.loc[["A1", "A2"], "ceiling"], rtol=1e-5)
@@ -95,7 +95,7 @@ def test_scores_are_those_of_evaluate(outcome):
 
 
 def test_mean_and_pool_are_told_apart(outcome):
-    found = one(outcome[3], method="ridge", seed=0, metric="pcc", normalisation="log1p").set_index("test")["value"]
+    found = one(outcome[3], method="ridge", seed=0, metric="pcc", normalization="log1p").set_index("test")["value"]
     assert found["mean of A1+A2"] == pytest.approx(found[["A1", "A2"]].mean())
     assert found["pooled A1+A2"] != pytest.approx(found["mean of A1+A2"], rel=1e-6)
 
@@ -158,11 +158,11 @@ def test_a_patient_on_both_sides_is_refused_by_patient_and_said_by_section(tmp_p
     assert "'A' stand on both sides" in caplog.text
 
 
-def test_a_spot_under_another_name_is_recognised(tmp_path):
+def test_a_spot_under_another_name_is_recognized(tmp_path):
     sdata = make(("A1", "B1"))
     sdata["B1_image"].data = sdata["A1_image"].data
     with pytest.raises(ValueError, match="are training spots under another name"):
-        run(sdata, Protocol("her2st", ("colour",), train=("A1",), test=("B1",), **SMALL), out=tmp_path)
+        run(sdata, Protocol("her2st", ("color",), train=("A1",), test=("B1",), **SMALL), out=tmp_path)
 
 
 def test_without_names_each_group_is_held_out_in_turn():
@@ -212,7 +212,7 @@ def test_unknown_names_are_refused():
 
 
 def paper_scores(dataset, label, **values):
-    row = {"dataset": dataset, "method": label, "seed": 0, "metric": "pcc", "normalisation": "log1p in panel", **values}
+    row = {"dataset": dataset, "method": label, "seed": 0, "metric": "pcc", "normalization": "log1p in panel", **values}
     return pd.DataFrame([row])
 
 
@@ -244,7 +244,7 @@ def test_values_of_the_paper_stand_beside_ours():
     assert "| 3 | DANet | smoothed k=100 average | HVG | 0.200 ± 0.013 | 0.200 |" in lines
 
 
-def test_replicates_are_summarised_as_the_papers_table_does():
+def test_replicates_are_summarized_as_the_papers_table_does():
     row = {"test": "C1", "genes": "markers (8; given)"}
     seeds = [
         paper_scores("liver", "danet", **row, value=value).assign(seed=i) for i, value in enumerate((0.1, 0.2, 0.6))
@@ -287,7 +287,7 @@ def test_best_genes_of_the_first_replicate_stand_beside_the_papers():
 
 def test_five_best_genes_of_a_method_are_those_of_the_highest_correlation(outcome):
     protocol, sdata, _, scores = outcome
-    found = one(scores, metric="pcc of gene", method="ridge", seed=0, test="A1", normalisation="log1p")
+    found = one(scores, metric="pcc of gene", method="ridge", seed=0, test="A1", normalization="log1p")
     sth.tl.predict(
         sdata,
         sth.tl.fit(
@@ -309,12 +309,12 @@ def test_five_best_genes_of_a_method_are_those_of_the_highest_correlation(outcom
 
 def test_every_way_in_which_the_papers_protocol_leaks_is_told(tmp_path):
     sdata = make(("A1", "A2", "B1"))
-    protocol = Protocol("her2st", ("colour",), "danet_paper", **SMALL)
+    protocol = Protocol("her2st", ("color",), "danet_paper", **SMALL)
     text = tables.markdown(run(sdata, protocol, out=tmp_path), protocol)
     for leak in LEAKS:
         assert leak.what in text
     assert "How this protocol leaks" not in tables.markdown(
-        run(sdata, Protocol("her2st", ("colour",), **SMALL), out=tmp_path), Protocol("her2st", ("colour",), **SMALL)
+        run(sdata, Protocol("her2st", ("color",), **SMALL), out=tmp_path), Protocol("her2st", ("color",), **SMALL)
     )
 
 
@@ -341,7 +341,7 @@ def test_the_means_interval_is_over_the_genes_of_each_section(outcome):
     said = {"m": [rng.normal(size=one.log1p.shape) for one in measured]}
     chosen = [np.arange(12) < 4, np.arange(12) >= 4]
     found = scoring.correlations(scoring.Scope("both", measured), chosen, said, reference=None)
-    rows = {row["metric"]: row for _, row in found if row["normalisation"] == "pearson_residuals"}
+    rows = {row["metric"]: row for _, row in found if row["normalization"] == "pearson_residuals"}
     own = [
         residual_pearson(m.counts, p, totals=m.totals)[c].mean()
         for m, p, c in zip(measured, said["m"], chosen, strict=True)
@@ -353,10 +353,10 @@ def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch,
     monkeypatch.setattr(_command, "_read", lambda options: make(("A1", "A2", "B1")))
     genes = tmp_path / "genes.txt"
     genes.write_text("gene0\ngene1\ngene2\ngene3\nNOT_THERE\n")
-    arguments = ["benchmark", "her2st", "--methods", "colour,mean", "--genes", str(genes), "--seeds", "1"]
+    arguments = ["benchmark", "her2st", "--methods", "color,mean", "--genes", str(genes), "--seeds", "1"]
     out = tmp_path / "out"
     assert main([*arguments, "--train", "B", "--test", "A", "--out", str(out)]) == 0
-    assert "| colour |" in capsys.readouterr().out
+    assert "| color |" in capsys.readouterr().out
     scores = pd.read_csv(out / "scores.csv")
     assert list(scores) == list(COLUMNS)
     assert set(scores["genes"]) == {"panel (4; given)", "gene0", "gene1", "gene2", "gene3"}

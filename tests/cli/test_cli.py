@@ -22,13 +22,13 @@ def store(tmp_path):
 
 
 def test_fit_predict_and_evaluate_run_from_store_to_scores(store, tmp_path, capsys):
-    model, predicted = tmp_path / "colour.sthisto", tmp_path / "predicted.zarr"
-    assert main(["fit", str(store), "--model", str(model), "--method", "colour"]) == 0
+    model, predicted = tmp_path / "color.sthisto", tmp_path / "predicted.zarr"
+    assert main(["fit", str(store), "--model", str(model), "--method", "color"]) == 0
     assert main(["predict", str(store), "--model", str(model), "--out", str(predicted)]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(predicted), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
-    overall = next(row for row in scores if row["section"] == "all" and row["genes"] == "all modelled")
+    overall = next(row for row in scores if row["section"] == "all" and row["genes"] == "all modeled")
     assert overall["pcc_residual"] > 0.1
 
 
@@ -62,7 +62,7 @@ def test_a_folder_that_is_no_store_is_said_with_what_to_do(tmp_path, capsys):
 
 
 def test_unknown_option_of_a_method_is_an_error(store, tmp_path, capsys):
-    arguments = ["fit", str(store), "--model", str(tmp_path / "m"), "--method", "colour", "--option", "depth=3"]
+    arguments = ["fit", str(store), "--model", str(tmp_path / "m"), "--method", "color", "--option", "depth=3"]
     assert main(arguments) == 1
     assert "depth" in capsys.readouterr().err
 

@@ -34,7 +34,7 @@ class Her2stSection:
     suffix: str = "jpg"
     pitch_px: float = 20.0
 
-    def centre(self, x: int, y: int) -> tuple[float, float]:
+    def center(self, x: int, y: int) -> tuple[float, float]:
         return (x - 4) * self.pitch_px + 3.25, (y - 9) * self.pitch_px + 1.5
 
     def count(self, x: int, y: int) -> list[int]:
@@ -51,7 +51,7 @@ class Her2stSection:
         with gzip.open(folders["ST-cnts"] / f"{self.name}.tsv.gz", "wt") as file:
             file.write("\n".join(lines) + "\n")
         rows = [
-            (x + 0.08, y - 0.06, x + 0.003, y - 0.002, *self.centre(x + 0.003, y - 0.002), 1) for x, y in self.spots
+            (x + 0.08, y - 0.06, x + 0.003, y - 0.002, *self.center(x + 0.003, y - 0.002), 1) for x, y in self.spots
         ]
         columns = ["x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"]
         spots = pd.DataFrame(rows, columns=columns)

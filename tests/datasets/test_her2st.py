@@ -19,7 +19,7 @@ def counts(sdata, spot, gene):
     return table.X[table.obs_names.get_loc(spot), table.var_names.get_loc(gene)]
 
 
-def centres(sdata, section):
+def centers(sdata, section):
     """Spot -> x, y in pixels of the image."""
     obs = sdata["counts"].obs
     points = sdata[f"{section}_spots"].geometry
@@ -29,11 +29,11 @@ def centres(sdata, section):
 def test_counts_reach_their_spot_whatever_the_order_of_the_files(make_section, tmp_path):
     section = make_section()
     sdata = her2st(section.write(tmp_path))
-    placed = centres(sdata, "B1")
+    placed = centers(sdata, "B1")
     assert len(placed) == 12
     for x, y in section.spots:
         assert counts(sdata, f"B1_{x}x{y}", "FN1") == x * 1000 + y * 10 + 1
-        assert placed[f"B1_{x}x{y}"] == pytest.approx(section.centre(x + 0.003, y - 0.002))
+        assert placed[f"B1_{x}x{y}"] == pytest.approx(section.center(x + 0.003, y - 0.002))
     obs = sdata["counts"].obs.loc["B1_6x11"]
     assert (obs["array_col"], obs["array_row"], obs["patient"], obs["in_tissue"]) == (6, 11, "B", 1)
 
@@ -148,7 +148,7 @@ def test_real_sections_have_the_scale_and_the_spots_that_are_known(matrix):
 def test_real_spots_lie_on_tissue():
     sdata = her2st(REAL, sections=["A1"])
     image = sdata["A1_image"]["scale0"]["image"].values
-    x, y = np.array(list(centres(sdata, "A1").values())).round().astype(int).T
+    x, y = np.array(list(centers(sdata, "A1").values())).round().astype(int).T
     at_spots = np.stack([image[:, y + dy, x + dx].mean(axis=0) for dy in range(-8, 9, 4) for dx in range(-8, 9, 4)])
     assert ((at_spots.mean(axis=0) > 20) & (at_spots.mean(axis=0) < 235)).all()
     assert image.mean() < 0.75 * at_spots.mean()

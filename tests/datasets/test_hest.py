@@ -52,7 +52,7 @@ def test_samples_keep_pixels_counts_and_resolution(tmp_path):
     for section in read_sections(sdata):
         name = section.region.removesuffix("_spots")
         adata, pixels = written[name]
-        np.testing.assert_array_equal(section.centres, adata.obsm["spatial"])
+        np.testing.assert_array_equal(section.centers, adata.obsm["spatial"])
         assert section.um_per_px == pytest.approx(0.4 if name == "NCBI2" else 0.7)
         assert section.diameter == pytest.approx(22)
         for gene in table.var_names:
@@ -68,7 +68,7 @@ def test_patches_are_cut_at_one_resolution(tmp_path):
     write_sample(tmp_path, "X1", genes=list("ABCD"), dataset_title="D", patient="1")
     write_sample(tmp_path, "X2", genes=list("ABCD"), seed=1, dataset_title="D", patient="2")
     sdata = sth.datasets.hest(tmp_path)
-    model = sth.tl.fit(sdata, method="colour", patch_size=32, patch_um=16.0, shapes_key="X1_spots")
+    model = sth.tl.fit(sdata, method="color", patch_size=32, patch_um=16.0, shapes_key="X1_spots")
     assert model.patch.um_per_px == 0.5
     sth.tl.predict(sdata, model)
 
@@ -100,12 +100,12 @@ def test_an_image_is_laid_out_of_patches_where_there_is_no_slide(tmp_path):
     np.testing.assert_array_equal(sdata["counts"].X.toarray(), adata.X.toarray()[kept])
     assert section.um_per_px == 0.5
     assert section.diameter * 0.5 == pytest.approx(22 * 3.5)
-    between = np.diff(section.centres, axis=0) * 0.5
+    between = np.diff(section.centers, axis=0) * 0.5
     np.testing.assert_allclose(between, np.diff(adata.obsm["spatial"][kept], axis=0) * 3.5, atol=0.5)
     (source,) = section.patches(PatchSpec(size=224, um_per_px=0.5))
     read = source.read()
     for row, i in enumerate(kept):
-        inner = slice(14, -14)  # beyond, patches of neighbours overlap
+        inner = slice(14, -14)  # beyond, patches of neighbors overlap
         np.testing.assert_array_equal(read[row][inner, inner], patches[i][inner, inner])
 
 

@@ -114,7 +114,7 @@ def test_spots_counts_and_pixels_belong_together(tmp_path):
         spots, pixels = written[name]
         spots = spots.set_index("barcode")
         own = [barcode.removeprefix(f"{name}_") for barcode in table.obs_names[section.rows]]
-        np.testing.assert_array_equal(section.centres, spots.loc[own, ["x", "y"]])
+        np.testing.assert_array_equal(section.centers, spots.loc[own, ["x", "y"]])
         expected = np.stack(spots.loc[own, "counts"])
         found = table[section.rows, ["HAL", "CYP3A4", "VWF"]].X.toarray()
         np.testing.assert_array_equal(found, np.column_stack([expected[:, 0] + expected[:, 3], expected[:, 1:3]]))
@@ -190,7 +190,7 @@ def test_a_method_can_be_fitted_on_them(tmp_path):
         write_section(tmp_path, i, name)
     sdata = sth.datasets.liver(tmp_path)
     sth.pp.split(sdata, by="section", test=["C1_spots"], patient_key="patient")
-    model = sth.tl.fit(sdata, method="colour", patch_size=16)
+    model = sth.tl.fit(sdata, method="color", patch_size=16)
     sth.tl.predict(sdata, model)
     sth.tl.evaluate(sdata)
     assert set(sth.get.scores(sdata)["n_spots"]) == {19}

@@ -16,7 +16,7 @@ def sdata():
     return synthetic(n_sections=3, n_patients=2, n_spots=90, seed=0)
 
 
-def pixel_centres(sdata, section, matrix):
+def pixel_centers(sdata, section, matrix):
     shapes = sdata[f"{section}_spots"]
     homogeneous = np.column_stack([shapes.geometry.x, shapes.geometry.y, np.ones(len(shapes))])
     to_um = matrix(shapes, section)
@@ -33,11 +33,11 @@ def rows_of(sdata, section):
 def patches(sdata, section, matrix, size=112):
     image = sdata[f"{section}_image"]["scale0"]["image"].values
     image = np.pad(image, ((0, 0), (size, size), (size, size)), mode="reflect").astype(float)
-    corners = np.round(pixel_centres(sdata, section, matrix)[1]).astype(int) + size - size // 2
+    corners = np.round(pixel_centers(sdata, section, matrix)[1]).astype(int) + size - size // 2
     return np.stack([image[:, y : y + size, x : x + size] for x, y in corners])
 
 
-def colour(sdata, section, matrix):
+def color(sdata, section, matrix):
     """Means, deviations and deciles of the channels, (n_spots, 12)."""
     flat = patches(sdata, section, matrix).reshape(90, 3, -1)
     return np.hstack([flat.mean(axis=2), flat.std(axis=2), *np.quantile(flat, [0.1, 0.9], axis=2)])
@@ -55,7 +55,7 @@ def test_each_section_has_a_coordinate_system_of_its_own_and_none_is_global(sdat
 
 
 def test_spots_are_55_um_wide_and_100_um_apart(sdata, matrix):
-    um, _ = pixel_centres(sdata, "S1", matrix)
+    um, _ = pixel_centers(sdata, "S1", matrix)
     distance = np.linalg.norm(um[:, None] - um, axis=-1) + 1e6 * np.eye(len(um))
     np.testing.assert_allclose(np.sort(distance.min(axis=1))[: len(um) // 2], 100, atol=1e-6)
     scale = np.sqrt(abs(np.linalg.det(matrix(sdata["S1_spots"], "S1")[:2, :2])))
@@ -73,7 +73,7 @@ def test_images_and_spots_have_different_frames(sdata, matrix):
 def test_every_spot_lies_on_tissue(sdata, matrix):
     for section in ("S1", "S2", "S3"):
         image = sdata[f"{section}_image"]["scale0"]["image"]
-        _, px = pixel_centres(sdata, section, matrix)
+        _, px = pixel_centers(sdata, section, matrix)
         assert (px > 0).all()
         assert (px < image.shape[1]).all()
         annotation = sdata["expression"].obs.loc[rows_of(sdata, section), "annotation"].to_numpy()
@@ -85,7 +85,7 @@ def test_nuclei_are_where_the_annotation_says(sdata, matrix):
     red = np.concatenate([patches(sdata, s, matrix)[:, 0].mean(axis=(1, 2)) for s in ("S1", "S2", "S3")])
     names = [sdata["expression"].obs.loc[rows_of(sdata, s), "annotation"] for s in ("S1", "S2", "S3")]
     annotation = np.concatenate(names)
-    assert red[annotation == "tumour"].mean() < red[annotation == "stroma"].mean() < red[annotation == "fat"].mean()
+    assert red[annotation == "tumor"].mean() < red[annotation == "stroma"].mean() < red[annotation == "fat"].mean()
 
 
 def test_table_has_counts_of_unique_genes_in_shuffled_order(sdata):
@@ -123,7 +123,7 @@ def test_the_random_state_of_the_caller_is_left_alone():
 
 @pytest.mark.parametrize(
     ("gene", "annotation"),
-    [("ERBB2", "tumour"), ("COL1A1", "stroma"), ("CD3E", "immune"), ("PIP", "gland"), ("ADIPOQ", "fat")],
+    [("ERBB2", "tumor"), ("COL1A1", "stroma"), ("CD3E", "immune"), ("PIP", "gland"), ("ADIPOQ", "fat")],
 )
 def test_marker_genes_peak_where_their_cells_are(sdata, gene, annotation):
     table = sdata["expression"]
@@ -134,8 +134,8 @@ def test_marker_genes_peak_where_their_cells_are(sdata, gene, annotation):
 
 def test_housekeeping_genes_have_no_spatial_pattern(sdata):
     table = sdata["expression"]
-    constant = (table.var["programme"] == "housekeeping").to_numpy()
-    inside = (sdata["expression"].obs.loc[rows_of(sdata, "S1"), "annotation"] == "tumour").to_numpy()
+    constant = (table.var["program"] == "housekeeping").to_numpy()
+    inside = (sdata["expression"].obs.loc[rows_of(sdata, "S1"), "annotation"] == "tumor").to_numpy()
     residuals = metrics.pearson_residuals(counts_of(sdata, "S1"))
     contrast = np.abs(residuals[inside].mean(axis=0) - residuals[~inside].mean(axis=0))
     assert contrast[constant].mean() < 0.35 * contrast[~constant].mean()
@@ -146,19 +146,19 @@ def test_depth_predicts_raw_expression_but_not_the_residuals(sdata):
     for section in ("S1", "S2", "S3"):
         counts = counts_of(sdata, section)
         depth = np.repeat(np.log(counts.sum(axis=1, keepdims=True)), counts.shape[1], axis=1)
-        normalised = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
-        raw.append(np.nanmean(metrics.pearson(normalised, depth)))
+        normalized = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+        raw.append(np.nanmean(metrics.pearson(normalized, depth)))
         residual.append(np.nanmean(metrics.residual_pearson(counts, depth)))
     assert np.mean(raw) > 0.05
     assert abs(np.mean(residual)) < 0.04
 
 
-def test_colour_of_one_seed_predicts_another_seed(sdata, matrix):
-    x = np.concatenate([colour(sdata, s, matrix) for s in ("S1", "S2", "S3")])
+def test_color_of_one_seed_predicts_another_seed(sdata, matrix):
+    x = np.concatenate([color(sdata, s, matrix) for s in ("S1", "S2", "S3")])
     y = np.concatenate([metrics.pearson_residuals(counts_of(sdata, s)) for s in ("S1", "S2", "S3")])
     model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 6))).fit(x, y)
     other = synthetic(n_sections=1, n_patients=1, n_spots=90, seed=11)
-    score = metrics.residual_pearson(counts_of(other, "S1"), model.predict(colour(other, "S1", matrix)))
+    score = metrics.residual_pearson(counts_of(other, "S1"), model.predict(color(other, "S1", matrix)))
     assert np.nanmean(score) > 0.3
 
 

@@ -21,7 +21,7 @@ def write(sdata, key="sthisto", method="danet", symbols=""):
     table.layers[f"{key}_pred"] = values
     table.var[f"{key}_gene"] = np.arange(table.n_vars) < 2
     scores = pd.DataFrame({"section": "one", "gene": table.var_names[:2], "pcc_residual": [0.1, 0.3]})
-    summary = pd.DataFrame({"section": ["one", "all"], "genes": "all modelled", "pcc_residual": [0.2, 0.2]})
+    summary = pd.DataFrame({"section": ["one", "all"], "genes": "all modeled", "pcc_residual": [0.2, 0.2]})
     table.uns[key] = {"method": method, "gene_symbols": symbols, "scores": scores, "summary": summary}
 
 

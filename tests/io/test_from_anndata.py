@@ -15,7 +15,7 @@ from sthisto._sdata.sections import read_sections
 UM_PER_PX = 100 / PITCH_PX
 
 
-def darkness_in_centre(section, size: int = 9) -> np.ndarray:
+def darkness_in_center(section, size: int = 9) -> np.ndarray:
     (patches,) = section.patches(sth.models.PatchSpec(size=size, um_per_px=section.um_per_px))
     return patches.read()[:, size // 2, size // 2].mean(axis=-1)
 
@@ -30,13 +30,13 @@ def test_names_follow_the_library(adata):
 
 def test_spots_lie_on_their_marks_in_the_hires_image(adata):
     (section,) = read_sections(sth.io.from_anndata(adata))
-    assert (darkness_in_centre(section, 3) < 200).all()
+    assert (darkness_in_center(section, 3) < 200).all()
 
 
 def test_spots_lie_on_their_marks_in_a_full_resolution_array(adata, visium):
     (section,) = read_sections(sth.io.from_anndata(adata, image=visium.image))
-    np.testing.assert_allclose(section.centres, visium.xy)
-    assert (darkness_in_centre(section) < 80).all()
+    np.testing.assert_allclose(section.centers, visium.xy)
+    assert (darkness_in_center(section) < 80).all()
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
@@ -111,7 +111,7 @@ def test_each_library_becomes_a_section_of_one_table(two_libraries):
     ]
     for section, library in zip(sections, libraries.values(), strict=True):
         assert len(section) == len(library.obs)
-        assert (darkness_in_centre(section, 3) < 200).all()
+        assert (darkness_in_center(section, 3) < 200).all()
 
 
 def test_one_of_several_libraries_can_be_chosen(two_libraries):
@@ -119,7 +119,7 @@ def test_one_of_several_libraries_can_be_chosen(two_libraries):
     sdata = sth.io.from_anndata(merged, library_key="sample", library_id="B", image={"B": libraries["B"].image})
     (section,) = read_sections(sdata)
     assert len(section) == sdata["table"].n_obs == len(libraries["B"].obs)
-    assert (darkness_in_centre(section) < 80).all()
+    assert (darkness_in_center(section) < 80).all()
 
 
 def test_libraries_whose_elements_would_have_one_name_are_refused(two_libraries):
@@ -182,7 +182,7 @@ def test_pillow_keeps_its_limit_of_size(adata, visium, tmp_path, monkeypatch):
 def test_prediction_of_a_converted_section_follows_the_tissue(adata, visium):
     sdata = sth.io.from_anndata(adata, image=visium.image)
     sth.pp.split(sdata, by="block", test=0.3, margin=24)
-    model = sth.tl.fit(sdata, method="colour", patch_size=24, genes=visium.genes)
+    model = sth.tl.fit(sdata, method="color", patch_size=24, genes=visium.genes)
     sth.tl.predict(sdata, model)
     sth.tl.evaluate(sdata)
     assert sdata["table"].var["sthisto_pcc"].iloc[-1] > 0.3

@@ -32,7 +32,7 @@ def annotated(region: str, instances: np.ndarray, **obs) -> ad.AnnData:
     return TableModel.parse(table, region=region, region_key="region", instance_key="instance")
 
 
-def centre_pixels(section, size: int = 9) -> np.ndarray:
+def center_pixels(section, size: int = 9) -> np.ndarray:
     (patches,) = section.patches(sth.models.PatchSpec(size=size, um_per_px=section.um_per_px))
     return patches.read()[:, size // 2, size // 2].mean(axis=-1)
 
@@ -40,8 +40,8 @@ def centre_pixels(section, size: int = 9) -> np.ndarray:
 @pytest.fixture
 def visium_hd():
     """Bins of 8 and 16 µm as squares, a table for each size, an image of 0.5 µm per px."""
-    centres = grid(400, 320, 40, margin=60)
-    image = Image2DModel.parse(draw_marks(400, 320, centres), dims=("c", "y", "x"), transformations={"crc": Identity()})
+    centers = grid(400, 320, 40, margin=60)
+    image = Image2DModel.parse(draw_marks(400, 320, centers), dims=("c", "y", "x"), transformations={"crc": Identity()})
     shapes, tables = {}, {}
     for um, px in ((8, 16), (16, 32)):
         name = f"crc_square_{um:03d}um"
@@ -69,12 +69,12 @@ def test_bins_know_their_resolution_and_width(visium_hd, um):
 
 def test_bins_off_tissue_are_left_out(visium_hd):
     (section,) = read_sections(visium_hd, table_key="square_016um")
-    assert (section.centres[:, 0] < 200).all()
+    assert (section.centers[:, 0] < 200).all()
 
 
 def test_bins_are_fitted_and_predicted(visium_hd, tmp_path):
     keys = {"table_key": "square_016um"}
-    model = sth.tl.fit(visium_hd, method="colour", patch_size=16, genes=GENES, **keys)
+    model = sth.tl.fit(visium_hd, method="color", patch_size=16, genes=GENES, **keys)
     sth.tl.predict(visium_hd, model, **keys)
     visium_hd.write(tmp_path / "crc.zarr")
     table = read_zarr(tmp_path / "crc.zarr").tables["square_016um"]
@@ -118,8 +118,8 @@ def xenium():
 def test_cells_lie_on_their_marks_in_the_aligned_image(xenium, table):
     sdata, he_px = xenium
     (section,) = read_sections(sdata, table_key=table)
-    np.testing.assert_allclose(section.centres, he_px, atol=0.6)
-    assert (centre_pixels(section) < 80).all()
+    np.testing.assert_allclose(section.centers, he_px, atol=0.6)
+    assert (center_pixels(section) < 80).all()
 
 
 def test_cells_know_resolution_through_the_alignment(xenium):
@@ -131,7 +131,7 @@ def test_cells_know_resolution_through_the_alignment(xenium):
 @pytest.mark.parametrize("table", ["cells", "masks"])
 def test_cells_are_fitted_and_predicted(xenium, table):
     sdata = xenium[0]
-    model = sth.tl.fit(sdata, method="colour", patch_um=20, patch_size=32, genes=GENES, table_key=table)
+    model = sth.tl.fit(sdata, method="color", patch_um=20, patch_size=32, genes=GENES, table_key=table)
     sth.tl.predict(sdata, model, table_key=table)
     assert np.isfinite(sdata[table].layers["sthisto_pred"]).all()
 

@@ -49,10 +49,10 @@ def test_images_to_choose_from_are_listed(sdata):
 def test_files_lead_to_a_scored_prediction(sdata):
     keys = {"image_key": "liver_full_image"}
     sth.pp.split(sdata, by="block", test=0.3, margin=24, **keys)
-    model = sth.tl.fit(sdata, method="colour", patch_um=60, patch_size=24, n_top_genes=20, **keys)
+    model = sth.tl.fit(sdata, method="color", patch_um=60, patch_size=24, n_top_genes=20, **keys)
     sth.tl.predict(sdata, model, **keys)
     sth.tl.evaluate(sdata, **keys)
     table = sdata["table"]
-    modelled = table.var["sthisto_gene"].to_numpy()
-    assert np.isfinite(table.layers["sthisto_pred"][:, modelled]).all()
+    modeled = table.var["sthisto_gene"].to_numpy()
+    assert np.isfinite(table.layers["sthisto_pred"][:, modeled]).all()
     assert table.var["sthisto_pcc"].max() > 0.3

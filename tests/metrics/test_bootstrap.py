@@ -49,7 +49,7 @@ def test_intervals_of_independent_spots_cover_the_truth_as_often_as_they_say(coo
     assert all(0.9 <= share <= 0.99 for share in coverage(coordinates, 4, smooth=False))
 
 
-def test_blocks_cover_the_truth_where_neighbours_err_alike_and_single_spots_do_not(coordinates):
+def test_blocks_cover_the_truth_where_neighbors_err_alike_and_single_spots_do_not(coordinates):
     assert all(0.86 <= share <= 0.99 for share in coverage(coordinates, 6, smooth=True))
     assert all(share < 0.75 for share in coverage(coordinates, 1, smooth=True))
 

@@ -126,7 +126,7 @@ def test_too_little_has_no_ceiling(shape):
     assert np.isnan(found.overall)
 
 
-def test_normalised_values_are_refused(noise_counts):
+def test_normalized_values_are_refused(noise_counts):
     with pytest.raises(ValueError, match="whole numbers"):
         metrics.noise_ceiling(np.log1p(noise_counts))
     with pytest.raises(ValueError, match="whole numbers"):

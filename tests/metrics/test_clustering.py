@@ -11,7 +11,7 @@ SCORES = ["cluster_ari", "cluster_nmi", "cluster_homogeneity"]
 @pytest.fixture
 def groups(rng):
     """Three groups of spots that differ in 40 genes, and their labels."""
-    labels = np.repeat(["tumour", "stroma", "immune"], [60, 50, 40])
+    labels = np.repeat(["tumor", "stroma", "immune"], [60, 50, 40])
     means = dict(zip(np.unique(labels), rng.normal(size=(3, 40)) * 3, strict=True))
     return np.stack([means[name] for name in labels]) + rng.normal(size=(150, 40)), labels
 
@@ -113,7 +113,7 @@ def test_too_little_to_cluster_is_refused(shape, rng):
 
 def test_labels_of_too_few_spots_are_refused(groups):
     with pytest.raises(ValueError, match="Fewer than two spots"):
-        metrics.cluster_ari(groups[0], ["undetermined"] * 149 + ["tumour"])
+        metrics.cluster_ari(groups[0], ["undetermined"] * 149 + ["tumor"])
     with pytest.raises(ValueError, match="labels"):
         metrics.cluster_ari(groups[0], groups[1][:7])
 
@@ -122,6 +122,6 @@ def test_labels_of_every_kind_may_be_missing():
     import pandas as pd
 
     x = np.repeat([[0.0, 5.0, 1.0], [9.0, 1.0, 2.0]], 4, axis=0) + np.eye(8, 3)
-    labels = ["tumour"] * 3 + [None] + ["stroma"] * 3 + [None]
+    labels = ["tumor"] * 3 + [None] + ["stroma"] * 3 + [None]
     for dtype in (object, "string", "category"):
         assert metrics.cluster_ari(x, pd.Series(labels, dtype=dtype)) == 1.0

@@ -7,19 +7,19 @@ from sklearn.linear_model import LinearRegression
 from sthisto import metrics
 
 
-def log_normalised(counts, totals):
+def log_normalized(counts, totals):
     return np.log1p(counts / totals[:, None] * 1e4)
 
 
 def test_depth_alone_has_the_raw_score_on_c2_that_the_design_states(c2):
-    target = log_normalised(c2.counts, c2.totals)
+    target = log_normalized(c2.counts, c2.totals)
     assert metrics.depth_pearson(target, c2.totals).mean() == pytest.approx(0.14, abs=0.005)
 
 
-def test_depth_alone_scores_higher_on_c2_normalised_inside_the_panel(c2):
+def test_depth_alone_scores_higher_on_c2_normalized_inside_the_panel(c2):
     in_panel = c2.counts.sum(axis=1)
     kept = in_panel > 0
-    target = log_normalised(c2.counts[kept], in_panel[kept])
+    target = log_normalized(c2.counts[kept], in_panel[kept])
     assert metrics.depth_pearson(target, in_panel[kept]).mean() == pytest.approx(0.24, abs=0.005)
 
 
@@ -110,7 +110,7 @@ def test_partial_correlation_is_that_of_scikit_learns_regression_residuals_gene_
 
 
 def test_partial_correlation_given_depth_is_zero_for_a_prediction_that_is_only_depth(c2, rng):
-    target = log_normalised(c2.counts, c2.totals)
+    target = log_normalized(c2.counts, c2.totals)
     log_totals = np.log(c2.totals)
     prediction = np.tile(np.sqrt(log_totals)[:, None], target.shape[1]) + rng.normal(0, 0.01, target.shape)
     covariates = metrics.DepthSpline.fit(log_totals).transform(log_totals)

@@ -22,7 +22,7 @@ def test_radius_links_exactly_the_spots_within_it(graph):
     np.testing.assert_array_equal(graph.toarray(), distance == 1)
 
 
-def test_nearest_neighbours_are_linked_in_both_directions_and_to_at_least_as_many(rng):
+def test_nearest_neighbors_are_linked_in_both_directions_and_to_at_least_as_many(rng):
     graph = metrics.spatial_graph(rng.uniform(size=(60, 2)), n_neighbors=5)
     assert (graph != graph.T).nnz == 0
     assert (graph.sum(axis=1) >= 5).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tissue import GENES, PATCHES, encoder, make_section
 
-from sthisto.models import METHODS, Colour, Knn, Mean, PatchSpec, Ridge
+from sthisto.models import METHODS, Color, Knn, Mean, PatchSpec, Ridge
 
 
 def fitted(cls, *sections, options=None):
@@ -50,8 +50,8 @@ def test_options_of_other_methods_are_refused_by_name():
         Ridge.make_options({"k": 4})
 
 
-@pytest.mark.parametrize("cls", [Mean, Colour, Ridge, Knn])
-def test_spots_that_were_trained_on_are_recognised(cls):
+@pytest.mark.parametrize("cls", [Mean, Color, Ridge, Knn])
+def test_spots_that_were_trained_on_are_recognized(cls):
     options = cls.make_options({"k": 5}) if cls is Knn else None
     section = make_section(validation=9)
     section = replace(section, train=section.train[:20])
@@ -61,14 +61,14 @@ def test_spots_that_were_trained_on_are_recognised(cls):
     assert not model.predict(make_section(seed=7).inputs).seen.any()
 
 
-def test_patches_of_one_colour_are_no_ones():
+def test_patches_of_one_color_are_no_ones():
     blank = make_section()
     blank.inputs.patches[0].level.array[:] = 240
     model = fitted(Mean, blank)
     assert not model.predict(blank.inputs).seen.any()
 
 
-def test_sections_that_were_trained_on_are_recognised_by_any_spot():
+def test_sections_that_were_trained_on_are_recognized_by_any_spot():
     first, second = make_section("A"), make_section("B", seed=1)
     model = fitted(Mean, first, second)
     prints = np.array([model._fingerprint[60], 5], dtype=np.uint64)

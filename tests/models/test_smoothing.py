@@ -10,17 +10,17 @@ from sthisto.models.smoothing import smooth_expression, variance_kept
 
 
 def hexagons(n: int = 8) -> np.ndarray:
-    """Centres on a hexagonal array, each moved a little, so that no two neighbours are equally far."""
-    centres = np.array([(2 * x + y % 2, y * 3**0.5) for y in range(n) for x in range(n)], dtype=float)
-    return centres + np.random.default_rng(1).uniform(-0.1, 0.1, centres.shape)
+    """Centers on a hexagonal array, each moved a little, so that no two neighbors are equally far."""
+    centers = np.array([(2 * x + y % 2, y * 3**0.5) for y in range(n) for x in range(n)], dtype=float)
+    return centers + np.random.default_rng(1).uniform(-0.1, 0.1, centers.shape)
 
 
-def test_neighbours_agree_with_scikit_learn():
-    centres, expression = hexagons(), np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
-    graph = kneighbors_graph(centres, 6).toarray() > 0
+def test_neighbors_agree_with_scikit_learn():
+    centers, expression = hexagons(), np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
+    graph = kneighbors_graph(centers, 6).toarray() > 0
     graph |= graph.T
     expected = 0.4 * expression + 0.6 * graph @ expression / graph.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(smooth_expression(expression, centres, 0.6), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(smooth_expression(expression, centers, 0.6), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_constant_prediction_stays():
@@ -40,7 +40,7 @@ def test_single_spot_has_nothing_to_be_smoothed_by():
 
 def test_predict_smooths_on_request_and_records_what_is_left():
     sdata = make_tissue()
-    model = sth.tl.fit(sdata, method="colour", patch_size=16)
+    model = sth.tl.fit(sdata, method="color", patch_size=16)
     sth.tl.predict(sdata, model, key_added="plain")
     sth.tl.predict(sdata, model, smooth=0.5, key_added="smooth")
     table = sdata["counts"]

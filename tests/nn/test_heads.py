@@ -28,8 +28,8 @@ def test_head_is_equation_two():
     down = F.gelu(projected) @ head.fc_in.weight.T + head.fc_in.bias
     up = head.kan.layers[0](down) @ head.fc_out.weight.T + head.fc_out.bias
     total = up + projected
-    centred = total - total.mean(1, keepdim=True)
-    expected = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
+    centered = total - total.mean(1, keepdim=True)
+    expected = centered / torch.sqrt(centered.square().mean(1, keepdim=True) + 1e-5)
     torch.testing.assert_close(head(x), expected)
 
 

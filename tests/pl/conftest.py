@@ -21,12 +21,12 @@ GRID = {"left": (14, 10), "right": (9, 12)}  # columns, rows of spots
 
 
 def _section(name: str, rng: np.random.Generator, offset: int) -> tuple[dict, ad.AnnData]:
-    """A section whose lower right half is tumour, in an image that is violet there and pink elsewhere."""
+    """A section whose lower right half is tumor, in an image that is violet there and pink elsewhere."""
     columns, rows = GRID[name]
     width, height = (columns + 2) * PITCH, (rows + 2) * PITCH
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    tumour = x / width + y / height > 1
-    picture = np.where(tumour[..., None], [120, 80, 160], [235, 190, 210]) + rng.normal(0, 8, (height, width, 1))
+    tumor = x / width + y / height > 1
+    picture = np.where(tumor[..., None], [120, 80, 160], [235, 190, 210]) + rng.normal(0, 8, (height, width, 1))
     in_um = Sequence([Scale([UM_PER_PX, UM_PER_PX], axes=("x", "y")), Translation([offset, 100], axes=("x", "y"))])
     image = Image2DModel.parse(
         np.moveaxis(picture.clip(0, 255).astype(np.uint8), -1, 0),
@@ -34,15 +34,15 @@ def _section(name: str, rng: np.random.Generator, offset: int) -> tuple[dict, ad
         transformations={f"{name}_um": in_um},
         scale_factors=[2],
     )
-    centres = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * PITCH + 1.5 * PITCH
-    instances = rng.permutation(len(centres)) + offset
+    centers = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * PITCH + 1.5 * PITCH
+    instances = rng.permutation(len(centers)) + offset
     shapes = ShapesModel.parse(
-        centres, geometry=0, radius=RADIUS, index=instances, transformations={f"{name}_um": in_um}
+        centers, geometry=0, radius=RADIUS, index=instances, transformations={f"{name}_um": in_um}
     )
-    within = tumour[centres[:, 1].astype(int), centres[:, 0].astype(int)]
+    within = tumor[centers[:, 1].astype(int), centers[:, 0].astype(int)]
     mean = np.exp(rng.normal(1, 0.6, len(GENES))) * np.where(within[:, None], np.linspace(3, 0.4, len(GENES)), 1)
-    counts = rng.poisson(mean * rng.gamma(8, 1 / 8, (len(centres), 1)) * 3)
-    obs = pd.DataFrame({"region": name, "instance": instances, "annotation": np.where(within, "tumour", "stroma")})
+    counts = rng.poisson(mean * rng.gamma(8, 1 / 8, (len(centers), 1)) * 3)
+    obs = pd.DataFrame({"region": name, "instance": instances, "annotation": np.where(within, "tumor", "stroma")})
     obs.index = [f"{name}_{i}" for i in instances]
     table = ad.AnnData(sp.csr_matrix(counts.astype(np.float32)), obs=obs, var=pd.DataFrame(index=GENES))
     return {f"{name}_image": image, name: shapes}, table
@@ -63,7 +63,7 @@ def write_prediction(table: ad.AnnData, key: str, noise: float, seed: int = 0, m
         "method": method,
         "version": "0.1.0",
         "parameters": {"seed": seed},
-        "normalisation": {"target": "log1p", "layer": "X", "target_sum": 1e4},
+        "normalization": {"target": "log1p", "layer": "X", "target_sum": 1e4},
         "gene_symbols": "",
         "history": pd.DataFrame({"epoch": range(5), "train_loss": [5, 4, 3, 2, 1.0], "val_loss": [5, 3, 2, 2.5, 3]}),
     }

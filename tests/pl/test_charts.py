@@ -141,7 +141,7 @@ def test_scores_of_cross_validated_methods_are_means_over_seeds(sdata):
     sth.tl.evaluate(sdata)
     record = dict(table.uns["sthisto"])
     parts = [
-        (method, seed, shift) for method, shift in (("danet", 0.0), ("ridge", -0.2), ("colour", 0.1)) for seed in (0, 1)
+        (method, seed, shift) for method, shift in (("danet", 0.0), ("ridge", -0.2), ("color", 0.1)) for seed in (0, 1)
     ]
     for name in ("scores", "summary"):
         record[name] = pd.concat(

@@ -46,7 +46,7 @@ def test_prediction_without_measurement_is_drawn_alone_and_has_no_score(sdata, t
     table = sdata["spots"]
     table.X = table.layers["sthisto_pred"].copy()
     table.uns["sthisto"] |= {"holds_measurement": False}
-    table.uns["sthisto"]["normalisation"] = {"target": target, "layer": "X", "target_sum": 1e4}
+    table.uns["sthisto"]["normalization"] = {"target": target, "layer": "X", "target_sum": 1e4}
     del table.uns["bleep"]
     assert titles(sth.pl.gene_compare(sdata, "FN1", sections="left", show_measured=False)) == ["DANet", "H&E"]
     for arguments in ({}, {"show_measured": False, "difference": True}):
@@ -77,7 +77,7 @@ def test_y_points_down_and_nothing_is_mirrored(sdata):
         assert y0 < y1
 
 
-def test_image_under_a_spot_is_the_tissue_at_its_centre(sdata):
+def test_image_under_a_spot_is_the_tissue_at_its_center(sdata):
     ax = panels(sth.pl.gene_compare(sdata, "FN1", sections="left"))[-1]
     picture = ax.images[0]
     left, right, bottom, top = picture.get_extent()
@@ -87,7 +87,7 @@ def test_image_under_a_spot_is_the_tissue_at_its_centre(sdata):
         point = sdata["left"].geometry[instance]
         row = int((point.y - top) / (bottom - top) * pixels.shape[0])
         column = int((point.x - left) / (right - left) * pixels.shape[1])
-        assert (pixels[row, column, 0] < 180) == (annotation == "tumour")
+        assert (pixels[row, column, 0] < 180) == (annotation == "tumor")
 
 
 def test_spots_have_their_true_width(sdata):
@@ -109,7 +109,7 @@ def test_a_gene_has_one_robust_scale_over_keys_and_sections(sdata):
     np.testing.assert_allclose(next(iter(limits[0])), np.quantile(drawn, [0.01, 0.99]), rtol=1e-5)
 
 
-def test_given_limits_and_colour_map_are_used(sdata):
+def test_given_limits_and_color_map_are_used(sdata):
     figure = sth.pl.gene_compare(sdata, "FN1", sections="left", vmin=1, vmax=9, cmap="magma", dpi=77, figsize=(9, 3))
     assert spots(panels(figure)[0]).get_clim() == (1, 9)
     assert spots(panels(figure)[0]).get_cmap().name == "magma"
@@ -284,7 +284,7 @@ def test_genes_that_are_not_predicted_are_refused(sdata):
 
 
 def test_predictions_on_two_scales_share_no_picture(sdata):
-    sdata["spots"].uns["bleep"]["normalisation"]["target"] = "pearson_residuals"
+    sdata["spots"].uns["bleep"]["normalization"]["target"] = "pearson_residuals"
     with pytest.raises(ValueError, match="different scales"):
         sth.pl.gene_compare(sdata, "FN1", key_added=["sthisto", "bleep"])
 

@@ -35,9 +35,9 @@ def test_heatmaps_are_the_correlations_in_one_order(sdata):
 
 def test_genes_that_go_together_stand_together(sdata):
     rng = np.random.default_rng(0)
-    programme = rng.gamma(2, 1, (sdata["spots"].n_obs, 2)).repeat(4, axis=1)
+    program = rng.gamma(2, 1, (sdata["spots"].n_obs, 2)).repeat(4, axis=1)
     order = rng.permutation(8)
-    sdata["spots"].X = rng.poisson(20 * programme[:, order]).astype(np.float32)
+    sdata["spots"].X = rng.poisson(20 * program[:, order]).astype(np.float32)
     ax = heatmaps(sth.pl.gene_correlation(sdata))[0]
     genes = [label.get_text() for label in ax.get_xticklabels()]
     group = {gene: column // 4 for gene, column in zip(sdata["spots"].var_names, order, strict=True)}

@@ -32,7 +32,7 @@ def draw_mean_variance(sdata):
 def draw_clusters(sdata):
     obs = sdata["spots"].obs
     obs["annotation"] = pd.Categorical(obs["annotation"])
-    obs["sthisto_cluster"] = pd.Categorical((obs["annotation"] == "tumour").map({True: "1", False: "0"}))
+    obs["sthisto_cluster"] = pd.Categorical((obs["annotation"] == "tumor").map({True: "1", False: "0"}))
     return sth.pl.clusters(sdata, ["annotation", "sthisto_cluster"], sections="left")
 
 

@@ -71,7 +71,7 @@ def test_too_few_genes_are_refused(sdata):
 
 
 def test_shares_of_residuals_are_refused(sdata):
-    sdata["spots"].uns["sthisto"]["normalisation"]["target"] = "pearson_residuals"
+    sdata["spots"].uns["sthisto"]["normalization"]["target"] = "pearson_residuals"
     with pytest.raises(ValueError, match="negative values"):
         sth.pl.mean_variance(sdata)
 

@@ -45,7 +45,7 @@ def test_pearson_residuals_equal_scanpys_of_each_section(tissue):
 
 
 def test_residuals_of_spots_off_tissue_are_nan_and_take_no_part():
-    in_tissue = np.ones(len(Region().centres), dtype=int)
+    in_tissue = np.ones(len(Region().centers), dtype=int)
     in_tissue[:5] = 0
     sdata = make_sdata(Region(in_tissue=in_tissue))
     sth.pp.normalize(sdata, target="pearson_residuals")

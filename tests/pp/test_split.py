@@ -62,11 +62,11 @@ def test_blocks_are_whole(tissue, role):
         roles = tissue["counts"].obs["sthisto_split"].iloc[section.rows].to_numpy()
         if role == "val":
             keep = roles != "test"
-            roles, centres = roles[keep], section.centres[keep]
+            roles, centers = roles[keep], section.centers[keep]
         else:
-            centres = section.centres
-        low, high = centres.min(axis=0), centres.max(axis=0)
-        cell = np.minimum((centres - low) / (high - low) * 5, 4).astype(int)
+            centers = section.centers
+        low, high = centers.min(axis=0), centers.max(axis=0)
+        cell = np.minimum((centers - low) / (high - low) * 5, 4).astype(int)
         for one in np.unique(cell, axis=0):
             assert len({found == role for found in roles[(cell == one).all(axis=1)]}) == 1
         assert (roles == role).any()
@@ -78,7 +78,7 @@ def test_training_spots_whose_patch_shares_pixels_with_a_test_patch_are_left_out
     for section in read_sections(tissue):
         roles = obs["sthisto_split"].iloc[section.rows].astype(object).to_numpy()
         tested, known = roles == "test", np.isin(roles, ["train", "val"])
-        gap = np.abs(section.centres[:, None] - section.centres[None, tested]).max(axis=2).min(axis=1)
+        gap = np.abs(section.centers[:, None] - section.centers[None, tested]).max(axis=2).min(axis=1)
         assert gap[known].min() >= 50
         np.testing.assert_array_equal(known, ~tested & (gap >= 50))
         assert (~tested & ~known).any()
@@ -118,7 +118,7 @@ def test_a_patient_of_two_spatialdata_is_one():
 
 
 def test_spots_left_out_have_no_role():
-    in_tissue = np.ones(len(Region().centres), dtype=int)
+    in_tissue = np.ones(len(Region().centers), dtype=int)
     in_tissue[:5] = 0
     sdata = make_sdata(Region(in_tissue=in_tissue))
     sth.pp.split(sdata, by="block", margin=0)

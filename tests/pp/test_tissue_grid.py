@@ -41,7 +41,7 @@ def test_lattice_has_its_pitch():
 
 def test_grid_lies_on_tissue_and_is_predicted(slide):
     sth.pp.tissue_grid(slide, pitch_um=150)
-    model = sth.tl.fit(slide, method="colour", table_key="expression")
+    model = sth.tl.fit(slide, method="color", table_key="expression")
     sth.tl.predict(slide, model, table_key="tissue_grid_table", new_table_key="predicted")
     predicted = slide.tables["predicted"]
     assert predicted.n_obs == len(slide.shapes["tissue_grid"])
@@ -53,7 +53,7 @@ def test_grid_has_the_physical_size_asked_for(slide):
     sth.pp.tissue_grid(slide, pitch_um=150, diameter_um=80)
     section = read_sections(slide, table_key="tissue_grid_table")[0]
     assert section.diameter * section.um_per_px == pytest.approx(80, rel=1e-3)
-    nearest = NearestNeighbors(n_neighbors=2).fit(section.centres).kneighbors(section.centres)[0][:, 1]
+    nearest = NearestNeighbors(n_neighbors=2).fit(section.centers).kneighbors(section.centers)[0][:, 1]
     assert np.median(nearest) * section.um_per_px == pytest.approx(150, rel=1e-3)
 
 

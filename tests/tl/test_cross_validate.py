@@ -32,7 +32,7 @@ def tables(sdata):
 
 def test_every_section_is_scored_by_models_of_the_other_patients(tissue):
     sth.tl.cross_validate(
-        tissue, ["colour", "knn"], seeds=2, image_encoder=encoder(), options={"knn": {"k": 5}}, **PATCH
+        tissue, ["color", "knn"], seeds=2, image_encoder=encoder(), options={"knn": {"k": 5}}, **PATCH
     )
     scores, summary = tables(tissue)
     assert set(scores.groupby("section")["fold"].unique().map(tuple).items()) == {
@@ -40,9 +40,7 @@ def test_every_section_is_scored_by_models_of_the_other_patients(tissue):
         ("B", ("P2",)),
         ("C", ("P2",)),
     }
-    assert set(zip(scores["method"], scores["seed"], strict=True)) == {
-        (m, s) for m in ("colour", "knn") for s in (0, 1)
-    }
+    assert set(zip(scores["method"], scores["seed"], strict=True)) == {(m, s) for m in ("color", "knn") for s in (0, 1)}
     overall = summary[summary["section"] == "all"].set_index(["method", "seed"])
     by_section = summary[summary["section"] != "all"].groupby(["method", "seed"])
     np.testing.assert_allclose(overall["pcc"], by_section["pcc"].mean()[overall.index])
@@ -51,10 +49,10 @@ def test_every_section_is_scored_by_models_of_the_other_patients(tissue):
 
 
 def test_scores_are_those_of_a_fit_on_the_training_sections_alone(tissue):
-    sth.tl.cross_validate(tissue, "colour", seeds=1, **PATCH)
+    sth.tl.cross_validate(tissue, "color", seeds=1, **PATCH)
     found = tables(tissue)[0].query("fold == 'P1'").set_index("gene")
     alone = make_tissue("ABC", patients={"A": "P1", "B": "P2", "C": "P2"})
-    model = sth.tl.fit(alone, method="colour", shapes_key=["B", "C"], **PATCH)
+    model = sth.tl.fit(alone, method="color", shapes_key=["B", "C"], **PATCH)
     sth.tl.predict(alone, model, shapes_key="A")
     sth.tl.evaluate(alone, shapes_key="A")
     expected = sth.get.scores(alone).set_index("gene")
@@ -62,7 +60,7 @@ def test_scores_are_those_of_a_fit_on_the_training_sections_alone(tissue):
 
 
 class OneChannel(nn.Module):
-    """An encoder that sees one colour, by its weights."""
+    """An encoder that sees one color, by its weights."""
 
     def __init__(self, channel):
         super().__init__()
@@ -100,7 +98,7 @@ def test_nothing_is_written_but_the_table_and_it_survives_disk(tissue, tmp_path)
 
 def test_killed_and_started_again_it_ends_with_the_same_table(tissue, tmp_path, monkeypatch):
     arguments = {"seeds": 2, "image_encoder": encoder(), "options": {"knn": {"k": 5}}, **PATCH}
-    sth.tl.cross_validate(tissue, ["knn", "colour"], **arguments)
+    sth.tl.cross_validate(tissue, ["knn", "color"], **arguments)
     undisturbed = tables(tissue)
     fit, calls = _fold_job.fit, []
 
@@ -116,11 +114,11 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tissue, tmp_path, 
     other = make_tissue("ABC", patients={"A": "P1", "B": "P2", "C": "P2"})
     monkeypatch.setattr(_fold_job, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
-        sth.tl.cross_validate(other, ["knn", "colour"], out=tmp_path, **arguments)
+        sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert "sthisto_cv" not in other["counts"].uns
     assert len(list(tmp_path.glob("*.npz"))) == len(list(tmp_path.iterdir())) == 5
     monkeypatch.setattr(_fold_job, "fit", count)
-    sth.tl.cross_validate(other, ["knn", "colour"], out=tmp_path, **arguments)
+    sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert len(calls) == 8
     for found, expected in zip(tables(other), undisturbed, strict=True):
         pd.testing.assert_frame_equal(
@@ -223,7 +221,7 @@ def test_expression_of_held_out_spots_is_nowhere_before_the_scoring(tissue, monk
 def test_the_same_spot_under_another_name_on_the_other_side_is_refused():
     twins = [make_tissue(["A"], patients={"A": name}) for name in ("P1", "P2")]
     with pytest.raises(ValueError, match="trained on 49 of the spots"):
-        sth.tl.cross_validate(twins, "colour", seeds=1, **PATCH)
+        sth.tl.cross_validate(twins, "color", seeds=1, **PATCH)
 
 
 def test_sections_of_a_cohort_keep_their_names():
@@ -266,7 +264,7 @@ def test_bands_leave_no_pixel_on_both_sides(tissue, monkeypatch):
     fit, predict, sides = _fold_job.fit, _fold_job.predict, []
 
     def spots(cohort):
-        return {s.name: s.centres for s in _fold_job.read_sections(cohort)}
+        return {s.name: s.centers for s in _fold_job.read_sections(cohort)}
 
     def watched_fit(cohort, **kwargs):
         sides.append([spots(cohort)])
@@ -278,11 +276,11 @@ def test_bands_leave_no_pixel_on_both_sides(tissue, monkeypatch):
 
     monkeypatch.setattr(_fold_job, "fit", watched_fit)
     monkeypatch.setattr(_fold_job, "predict", watched_predict)
-    sth.tl.cross_validate(tissue, "colour", groups="block", n_folds=3, seeds=1, patch_size=16, context=(1.0, 2.0))
+    sth.tl.cross_validate(tissue, "color", groups="block", n_folds=3, seeds=1, patch_size=16, context=(1.0, 2.0))
     assert len(sides) == 3
     for train, test in sides:
-        for name, centres in test.items():
-            assert np.abs(train[name][:, None] - centres[None]).max(axis=2).min() >= 32
+        for name, centers in test.items():
+            assert np.abs(train[name][:, None] - centers[None]).max(axis=2).min() >= 32
     assert sum(len(test["A"]) for _, test in sides) == 49
 
 
@@ -311,7 +309,7 @@ def test_a_patient_on_both_sides_is_said(tissue, caplog):
         ({"methods": "mean", "options": {"knn": {}}}, ValueError, "`options` is 'knn'"),
         ({"methods": "mean", "options": {"mean": {"key_added": "x"}}}, TypeError, "`key_added` is no argument here"),
         ({"methods": "mean", "options": {"mean": {"shapes_key": "A"}}}, TypeError, "the same for all methods"),
-        ({"methods": "colour", "groups": "block", "patch_size": 400}, ValueError, "No training spot is left"),
+        ({"methods": "color", "groups": "block", "patch_size": 400}, ValueError, "No training spot is left"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tissue, arguments, error, message):
@@ -350,8 +348,8 @@ def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
     seen = []
     near = fold_spots.near
     monkeypatch.setattr(fold_spots, "near", lambda *args: seen.append(args[2]) or near(*args))
-    options = {"colour": {"context": (1.0, 3.0)}}
-    sth.tl.cross_validate(tissue, ["colour", "mean"], groups="block", n_folds=2, seeds=1, options=options, **PATCH)
+    options = {"color": {"context": (1.0, 3.0)}}
+    sth.tl.cross_validate(tissue, ["color", "mean"], groups="block", n_folds=2, seeds=1, options=options, **PATCH)
     assert set(seen) == {48.0}
 
 

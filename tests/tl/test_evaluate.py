@@ -6,7 +6,7 @@ from scipy.stats import pearsonr
 from tissue import GENES, PATCH, make_tissue, mark_split, rows_of
 
 import sthisto as sth
-from sthisto._scoring.summary import summarise
+from sthisto._scoring.summary import summarize
 from sthisto._sdata.sections import read_sections
 from sthisto.metrics import noise_ceiling
 
@@ -22,7 +22,7 @@ def tissue():
 
 
 def predict(tissue, **arguments):
-    model = sth.tl.fit(tissue, method="colour", patch_size=PATCH, genes=GENES[:8], **arguments)
+    model = sth.tl.fit(tissue, method="color", patch_size=PATCH, genes=GENES[:8], **arguments)
     sth.tl.predict(tissue, model)
     return tissue["counts"]
 
@@ -86,17 +86,17 @@ def test_summary_holds_each_section_and_their_mean(tissue):
     assert set(summary["n_genes"]) == {8}
 
 
-def test_fifty_most_expressed_genes_of_each_section_are_summarised_apart():
+def test_fifty_most_expressed_genes_of_each_section_are_summarized_apart():
     rng = np.random.default_rng(0)
     scores = pd.DataFrame(
         rng.random((120, 7)),
         columns=["pcc", "pcc_residual", "rmse", "ceiling", "reliability", "depth_pcc", "depth_pcc_residual"],
     ).assign(pcc_partial_depth=0.5)
     scores = scores.assign(section=["A"] * 60 + ["B"] * 60, n_spots=9, mean_expression=rng.permutation(120))
-    summary = summarise(scores).set_index(["section", "genes"])
+    summary = summarize(scores).set_index(["section", "genes"])
     highest = scores[scores["section"] == "B"].sort_values("mean_expression").tail(50)
     assert summary.loc[("B", "top 50"), "pcc"] == pytest.approx(highest["pcc"].mean())
-    assert summary.loc[("all", "all modelled"), "n_genes"] == 60
+    assert summary.loc[("all", "all modeled"), "n_genes"] == 60
 
 
 def test_spots_the_model_was_trained_on_are_refused(tissue):
@@ -168,12 +168,12 @@ def test_counts_of_a_layer_are_scored_where_the_model_was_fitted_on_other_values
 
 def test_a_cohort_is_scored_together_and_each_keeps_its_record():
     train, first, second = make_tissue("AB"), make_tissue(["C"], seed=2), make_tissue(["D"], seed=3)
-    colour = sth.tl.fit(train, method="colour", patch_size=PATCH, genes=GENES)
+    color = sth.tl.fit(train, method="color", patch_size=PATCH, genes=GENES)
     mean = sth.tl.fit(train, method="mean", patch_size=PATCH, genes=GENES)
-    sth.tl.predict(first, colour)
+    sth.tl.predict(first, color)
     sth.tl.predict(second, mean)
     sth.tl.evaluate([first, second])
-    assert first["counts"].uns["sthisto"]["method"] == "colour"
+    assert first["counts"].uns["sthisto"]["method"] == "color"
     assert second["counts"].uns["sthisto"]["method"] == "mean"
     assert first["counts"].uns["sthisto"]["scores"].equals(second["counts"].uns["sthisto"]["scores"])
 
@@ -203,16 +203,16 @@ def test_the_rule_by_which_genes_were_chosen_stays_with_the_score(tissue, tmp_pa
     table = predict(tissue)
     sth.tl.evaluate(tissue)
     assert table.uns["sthisto"]["genes_rule"] == "given"
-    model = sth.tl.fit(tissue, method="colour", patch_size=PATCH)
+    model = sth.tl.fit(tissue, method="color", patch_size=PATCH)
     model.save(tmp_path / "model")
     sth.tl.predict(tissue, sth.models.load(tmp_path / "model"))
     sth.tl.evaluate(tissue)
     assert table.uns["sthisto"]["genes_rule"] == "highly variable on training spots"
     sth.pp.select_genes(tissue, GENES[:5])
-    sth.tl.predict(tissue, sth.tl.fit(tissue, method="colour", patch_size=PATCH))
+    sth.tl.predict(tissue, sth.tl.fit(tissue, method="color", patch_size=PATCH))
     assert table.uns["sthisto"]["genes_rule"] == "given"
     sth.pp.select_genes(tissue, n_top_genes=5)
-    sth.tl.predict(tissue, sth.tl.fit(tissue, method="colour", patch_size=PATCH))
+    sth.tl.predict(tissue, sth.tl.fit(tissue, method="color", patch_size=PATCH))
     assert table.uns["sthisto"]["genes_rule"] == "highly variable on training spots"
 
 
@@ -270,10 +270,10 @@ def test_mean_residual_score_has_an_interval_from_spatial_blocks(tissue):
         residuals = sth.metrics.pearson_residuals(counts[:, :8], totals=counts.sum(axis=1))
         (section,) = read_sections(tissue, shapes_key=name)
         np.testing.assert_array_equal(section.rows, rows)
-        of_each = sth.metrics.spatial_blocks(section.centres, np.ptp(section.centres, axis=0).max() / 4.999)
+        of_each = sth.metrics.spatial_blocks(section.centers, np.ptp(section.centers, axis=0).max() / 4.999)
         assert len(np.unique(of_each)) == 25
-        predicted = {"colour": table.layers["sthisto_pred"][rows][:, :8]}
-        expected = sth.metrics.bootstrap_pearson(residuals, predicted, of_each, seed=3)["colour"]
+        predicted = {"color": table.layers["sthisto_pred"][rows][:, :8]}
+        expected = sth.metrics.bootstrap_pearson(residuals, predicted, of_each, seed=3)["color"]
         assert expected.value == pytest.approx(summary.loc[name, "pcc_residual"], rel=1e-6)
         assert (low[name], high[name]) == pytest.approx((expected.low, expected.high), rel=1e-6)
     half = (high - low) / 2
@@ -307,9 +307,9 @@ def test_ceiling_of_all_sections_is_that_of_the_mean_reliability():
     scores = pd.DataFrame({"section": ["a", "b"], "gene": "g", "n_spots": 5, "mean_expression": 1.0})
     for name in ("pcc", "pcc_residual", "pcc_partial_depth", "rmse", "depth_pcc", "depth_pcc_residual"):
         scores[name] = 0.1
-    table = summarise(scores.assign(reliability=[0.2, -0.2])).set_index("section")
+    table = summarize(scores.assign(reliability=[0.2, -0.2])).set_index("section")
     assert table["ceiling"].tolist() == pytest.approx([np.sqrt(0.2), 0, 0])
-    table = summarise(scores.assign(reliability=[0.2, -0.1])).set_index("section")
+    table = summarize(scores.assign(reliability=[0.2, -0.1])).set_index("section")
     assert table.loc["all", "ceiling"] == pytest.approx(np.sqrt(0.05))
     assert table.loc["all", "share_of_ceiling"] == pytest.approx(0.1 / np.sqrt(0.05))
 

@@ -14,7 +14,7 @@ from sthisto.models.training import loop
 
 QUICK = {"image_encoder": Pool(), "patch_size": PATCH}
 SMALL = QUICK | {"k": 5, "max_epochs": 3, "batch_size": 16, "embedding_dim": 8, "bottleneck": 4}
-METHODS = {"danet": SMALL, "ridge": QUICK, "knn": QUICK | {"k": 5}, "colour": {"patch_size": PATCH}, "mean": {}}
+METHODS = {"danet": SMALL, "ridge": QUICK, "knn": QUICK | {"k": 5}, "color": {"patch_size": PATCH}, "mean": {}}
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def tissue():
     return make_tissue()
 
 
-def learnt(model):
+def learned(model):
     return model.state() | {f"bank.{name}": value for name, value in model.bank_state().items()}
 
 
 def same(first, second):
     """Whether two models are equal bit for bit."""
-    a, b = learnt(first), learnt(second)
+    a, b = learned(first), learned(second)
     return first.genes == second.genes and a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -55,7 +55,7 @@ def test_test_spots_do_not_change_a_bit_of_the_model(tissue, method):
 
 
 @pytest.mark.parametrize("target", ["log1p", "pearson_residuals"])
-def test_normalisation_uses_training_spots_alone(tissue, target):
+def test_normalization_uses_training_spots_alone(tissue, target):
     """Blocks of one section are tested: the residuals' model must not see them."""
     sth.pp.split(tissue, by="block", margin=0)
     model = sth.tl.fit(tissue, method="mean", target=target)
@@ -102,7 +102,7 @@ def test_nothing_but_the_data_is_needed(monkeypatch, caplog):
     assert "spatial blocks of every section choose the epoch" in caplog.text
     record = tissue["counts"].uns["sthisto"]
     assert record["method"] == "danet"
-    assert record["normalisation"] == {"target": "log1p", "layer": "X", "target_sum": 1e4}
+    assert record["normalization"] == {"target": "log1p", "layer": "X", "target_sum": 1e4}
     assert list(record["training_sections"]) == ["A", "B"]
     assert record["parameters"]["k"] == 100
     assert record["history"].equals(model.history)
@@ -189,7 +189,7 @@ def test_training_value_that_is_not_finite_is_refused(tissue):
         sth.tl.fit(tissue, method="mean")
 
 
-def test_genes_of_select_genes_are_modelled_and_a_panel_comes_before_them(tissue):
+def test_genes_of_select_genes_are_modeled_and_a_panel_comes_before_them(tissue):
     sth.pp.select_genes(tissue, ["gene7", "gene2"])
     assert sth.tl.fit(tissue, method="mean").genes == ("gene2", "gene7")
     assert list(tissue["counts"].var_names[tissue["counts"].var["sthisto_gene"]]) == ["gene2", "gene7"]
@@ -365,7 +365,7 @@ def test_genes_are_found_by_a_column_of_var(tissue):
     ("arguments", "error", "message"),
     [
         ({"method": "magic"}, ValueError, "'danet'"),
-        ({"method": "knn", "neighbours": 5}, TypeError, "no option 'neighbours'. It has: 'k'"),
+        ({"method": "knn", "neighbors": 5}, TypeError, "no option 'neighbors'. It has: 'k'"),
         ({"method": "knn", "k": 0, **QUICK}, ValueError, "`k` must be positive"),
         ({"method": "knn", "k": 99, **QUICK}, ValueError, "k=99.*98 training spots"),
         ({"method": "knn", "aggregation": "median", **QUICK}, ValueError, "'average', 'weighted', 'simple'"),
@@ -382,10 +382,10 @@ def test_wrong_arguments_are_refused_and_nothing_is_written(tissue, arguments, e
 
 
 def test_section_of_one_spot_is_trained_on():
-    lone = Region(name="lone", image_key="lone_image", system="lone", centres=np.array([[100.0, 100.0]]))
+    lone = Region(name="lone", image_key="lone_image", system="lone", centers=np.array([[100.0, 100.0]]))
     sdata = make_sdata(Region(), lone)
     model = sth.tl.fit(sdata, method="knn", **METHODS["knn"])
-    assert len(model.bank_state()["row"]) == len(Region().centres) + 1
+    assert len(model.bank_state()["row"]) == len(Region().centers) + 1
 
 
 def test_training_spots_that_see_pixels_of_test_spots_are_counted_and_said(caplog):

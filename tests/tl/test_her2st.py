@@ -21,16 +21,16 @@ def scored():
     sdata = sth.datasets.her2st(FOLDER, sections=["C2", "C3", "C4"])
     genes = (FOLDER / "genes_785.txt").read_text().split()
     sth.pp.split(sdata, by="section", test=["C2_spots"], patient_key="patient")
-    for method in ("ridge", "knn", "colour"):
-        arguments = {} if method == "colour" else {"image_encoder": "efficientnet_lite0"}
+    for method in ("ridge", "knn", "color"):
+        arguments = {} if method == "color" else {"image_encoder": "efficientnet_lite0"}
         model = sth.tl.fit(sdata, method=method, genes=genes, patch_size=112, key_added=method, **arguments)
         sth.tl.predict(sdata, model, shapes_key="C2_spots", key_added=method)
         sth.tl.evaluate(sdata, shapes_key="C2_spots", n_splits=2, key_added=method)
-    summary = sth.get.scores(sdata, key_added=["ridge", "knn", "colour"], by="section")
-    return summary[(summary["section"] == "all") & (summary["genes"] == "all modelled")].set_index("key")
+    summary = sth.get.scores(sdata, key_added=["ridge", "knn", "color"], by="section")
+    return summary[(summary["section"] == "all") & (summary["genes"] == "all modeled")].set_index("key")
 
 
-@pytest.mark.parametrize(("method", "known"), [("ridge", 0.100), ("knn", 0.095), ("colour", 0.096)])
+@pytest.mark.parametrize(("method", "known"), [("ridge", 0.100), ("knn", 0.095), ("color", 0.096)])
 def test_pcc_of_a_baseline_is_the_one_that_was_measured_before(scored, method, known):
     assert scored.loc[method, "pcc"] == pytest.approx(known, abs=0.012)
 

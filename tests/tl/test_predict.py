@@ -74,7 +74,7 @@ def test_every_region_gets_its_own_prediction(tissue, model):
         assert not alone["counts"].obs["sthisto_seen"].iloc[others].any()
 
 
-def test_genes_that_are_not_modelled_are_nan(tissue, model):
+def test_genes_that_are_not_modeled_are_nan(tissue, model):
     sth.tl.predict(tissue, model)
     table = tissue["counts"]
     assert table.layers["sthisto_pred"].dtype == np.float32
@@ -109,7 +109,7 @@ def test_expression_is_not_looked_at(tissue, model):
 
 
 def test_spots_off_tissue_stay_nan(model):
-    in_tissue = np.ones(len(Region().centres), dtype=int)
+    in_tissue = np.ones(len(Region().centers), dtype=int)
     in_tissue[:7] = 0
     sdata = make_sdata(Region(in_tissue=in_tissue))
     sth.tl.predict(sdata, model)
@@ -118,9 +118,9 @@ def test_spots_off_tissue_stay_nan(model):
 
 
 def test_one_spot_is_predicted_and_an_empty_section_left_out(model, caplog):
-    centre = np.array([[100.0, 100.0]])
-    lone = Region(name="lone", image_key="lone_image", system="lone", centres=centre, in_tissue=np.ones(1, dtype=int))
-    off = np.zeros(len(Region().centres), dtype=int)
+    center = np.array([[100.0, 100.0]])
+    lone = Region(name="lone", image_key="lone_image", system="lone", centers=center, in_tissue=np.ones(1, dtype=int))
+    off = np.zeros(len(Region().centers), dtype=int)
     empty = Region(name="empty", image_key="empty_image", system="empty", in_tissue=off)
     sdata = make_sdata(lone, empty)
     sth.tl.predict(sdata, model)
@@ -159,7 +159,7 @@ def test_results_of_two_keys_stand_side_by_side(tissue, model):
 
 def test_second_prediction_under_a_key_leaves_nothing_of_the_first(tissue, model):
     sth.tl.predict(tissue, model)
-    sth.tl.predict(tissue, sth.tl.fit(tissue, method="colour", patch_size=PATCH, key_added="other"))
+    sth.tl.predict(tissue, sth.tl.fit(tissue, method="color", patch_size=PATCH, key_added="other"))
     table = tissue["counts"]
     assert "sthisto_pred" in table.layers
     assert "sthisto_pred_sd" not in table.layers
@@ -182,7 +182,7 @@ def test_genes_are_matched_by_a_column_of_var(tissue, model):
     assert tissue["counts"].uns["sthisto"]["gene_symbols"] == "own"
 
 
-def test_new_table_holds_the_modelled_genes_of_the_predicted_spots(tissue, model):
+def test_new_table_holds_the_modeled_genes_of_the_predicted_spots(tissue, model):
     sth.tl.predict(tissue, model)
     rows = rows_of(tissue, "B")
     other = make_tissue("ABC")
@@ -207,7 +207,7 @@ def test_new_table_is_not_put_over_another(model):
 
 
 def test_new_tables_of_a_cohort_skip_one_without_spots(model):
-    empty = Region(in_tissue=np.zeros(len(Region().centres), dtype=int))
+    empty = Region(in_tissue=np.zeros(len(Region().centers), dtype=int))
     pair = [make_sdata(empty), make_tissue("ABC")]
     sth.tl.predict(pair, model, new_table_key="predicted")
     assert "predicted" not in pair[0].tables
@@ -222,14 +222,14 @@ def test_nothing_is_written_when_the_second_of_a_cohort_lacks_genes(tissue, mode
 
 
 def test_own_section_is_not_retrieved(tissue, model):
-    neighbours = sth.get.neighbours(tissue, model)
-    own = neighbours["section"] == neighbours["training_section"]
+    neighbors = sth.get.neighbors(tissue, model)
+    own = neighbors["section"] == neighbors["training_section"]
     assert not own.any()
-    assert set(neighbours.loc[neighbours["section"] == "A", "training_section"]) == {"B"}
-    assert set(neighbours.loc[neighbours["section"] == "C", "training_section"]) == {"A", "B"}
+    assert set(neighbors.loc[neighbors["section"] == "A", "training_section"]) == {"B"}
+    assert set(neighbors.loc[neighbors["section"] == "C", "training_section"]) == {"A", "B"}
 
 
-def test_own_section_is_recognised_by_its_pixels_after_renaming_subsetting_and_shuffling(model):
+def test_own_section_is_recognized_by_its_pixels_after_renaming_subsetting_and_shuffling(model):
     original = make_tissue("ABC")
     sth.tl.predict(original, model, shapes_key="A")
     expected = by_spot(original, predicted(original))[:49]
@@ -241,8 +241,8 @@ def test_own_section_is_recognised_by_its_pixels_after_renaming_subsetting_and_s
     del few.uns[TableModel.ATTRS_KEY]
     few = TableModel.parse(few, region="Z", region_key="region", instance_key="instance")
     part = SpatialData(images={"scan": renamed["A_image"]}, shapes={"Z": renamed["A"]}, tables={"counts": few})
-    neighbours = sth.get.neighbours(part, model)
-    assert set(neighbours["training_section"]) == {"B"}
+    neighbors = sth.get.neighbors(part, model)
+    assert set(neighbors["training_section"]) == {"B"}
     sth.tl.predict(part, model)
     assert part["counts"].obs["sthisto_seen"].all()
     kept = few.obs["instance"].to_numpy() - 100
@@ -251,7 +251,7 @@ def test_own_section_is_recognised_by_its_pixels_after_renaming_subsetting_and_s
 
 def test_spot_rule_excludes_the_spot_alone_and_none_excludes_nothing(tissue, model):
     def itself(exclude):
-        found = sth.get.neighbours(tissue, model, exclude=exclude, shapes_key="A")
+        found = sth.get.neighbors(tissue, model, exclude=exclude, shapes_key="A")
         names = tissue["counts"].obs_names[rows_of(tissue, "A")]
         position = found["spot"].map({name: i for i, name in enumerate(names)})
         return found, (position == found["training_spot"]) & (found["training_section"] == "A")
@@ -320,7 +320,7 @@ def test_results_survive_writing_and_reading(tissue, model, tmp_path):
         assert found.keys() == was.keys()
         assert np.isnan(found["patch"]["um_per_px"])
         assert list(found["training_sections"]) == list(was["training_sections"])
-        assert dict(found["normalisation"]) == was["normalisation"]
+        assert dict(found["normalization"]) == was["normalization"]
         assert len(found["history"]) == 0
     scores = stored.uns["sthisto"]["scores"].reset_index(drop=True)
     for column in scores:

@@ -30,7 +30,7 @@ def test_four_points_lie_around_each_spot_and_hold_what_is_predicted_there(tissu
         points = fine[name]
         names = table.obs["spot"].to_numpy()[points.rows]
         place = {spot: i for i, spot in enumerate(tissue["counts"].obs_names[section.rows])}
-        offset = points.centres - section.centres[[place[spot] for spot in names]]
+        offset = points.centers - section.centers[[place[spot] for spot in names]]
         np.testing.assert_allclose(np.abs(offset), SPACING / 4, atol=1e-6)
         assert points.diameter == pytest.approx(section.diameter / 2)
         assert set(get_transformation(tissue[name], get_all=True)) == {f"{section.region}_slide"}
@@ -63,9 +63,9 @@ def test_it_is_drawn_without_measurement(tissue, model):
 
 
 def test_refusals(tissue, model):
-    colour = sth.tl.fit(tissue, method="colour", patch_size=16)
-    with pytest.raises(TypeError, match="'colour' does not predict between spots; method='histogene' does"):
-        sth.tl.predict_between(tissue, colour)
+    color = sth.tl.fit(tissue, method="color", patch_size=16)
+    with pytest.raises(TypeError, match="'color' does not predict between spots; method='histogene' does"):
+        sth.tl.predict_between(tissue, color)
     with pytest.raises(ValueError, match="factor"):
         sth.tl.predict_between(tissue, model, factor=0)
     assert "between" not in tissue.tables

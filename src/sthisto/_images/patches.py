@@ -61,7 +61,7 @@ class PatchSource:
     ----------
     level
         The image level that is read.
-    centres
+    centers
         (n, 2) array of x and y in px of `level`; pixel i covers [i, i + 1).
     extent
         Width of a patch in px of `level`.
@@ -71,29 +71,29 @@ class PatchSource:
     Raises
     ------
     ValueError
-        A centre lies outside the level.
+        A center lies outside the level.
     """
 
-    def __init__(self, level: Level, centres: np.ndarray, *, extent: float, size: int) -> None:
+    def __init__(self, level: Level, centers: np.ndarray, *, extent: float, size: int) -> None:
         check_positive(extent, name="extent")
         check_positive(size, name="size")
         self.level = level
         self.extent = float(extent)
         self.size = size
-        self._centres = np.asarray(centres, dtype=np.float64).reshape(-1, 2)
+        self._centers = np.asarray(centers, dtype=np.float64).reshape(-1, 2)
         shape = np.array([level.width, level.height])
-        if not ((self._centres > -1) & (self._centres < shape + 1)).all():
-            msg = f"Patches need centres inside the level of {level.width} x {level.height} px."
+        if not ((self._centers > -1) & (self._centers < shape + 1)).all():
+            msg = f"Patches need centers inside the level of {level.width} x {level.height} px."
             raise ValueError(msg)
         self._resampled = max(1, round(extent)) != size
         self._window = int(np.ceil(extent)) + 1 if self._resampled else size
-        corners = self._centres - extent / 2 if self._resampled else np.floor((self._centres - size / 2) + 0.5)
-        # Rounding at a coarse level may put a centre on the border itself: one pixel of each window stays inside.
+        corners = self._centers - extent / 2 if self._resampled else np.floor((self._centers - size / 2) + 0.5)
+        # Rounding at a coarse level may put a center on the border itself: one pixel of each window stays inside.
         self._corners = np.clip(np.floor(corners).astype(np.int64), 1 - self._window, shape - 1)
         self._offsets = np.clip(corners - self._corners, 0, self._window - extent)
 
     def __len__(self) -> int:
-        return len(self._centres)
+        return len(self._centers)
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield every patch once, in the order in which the image is stored.
@@ -102,12 +102,12 @@ class PatchSource:
 
         Yields
         ------
-        Indices (b,) into the centres, and the patches (b, size, size, 3) in uint8 RGB.
+        Indices (b,) into the centers, and the patches (b, size, size, 3) in uint8 RGB.
         """
         yield from read_ahead(self._grouped(batch_size or settings.batch_size))
 
     def read(self) -> np.ndarray:
-        """Return all patches in the order of the centres: (n, size, size, 3), uint8 RGB."""
+        """Return all patches in the order of the centers: (n, size, size, 3), uint8 RGB."""
         patches = np.empty((len(self), self.size, self.size, 3), dtype=np.uint8)
         for i, patch in self._in_image_order():
             patches[i] = patch
@@ -115,11 +115,11 @@ class PatchSource:
 
     def subset(self, index: np.ndarray) -> PatchSource:
         """Return the source of the patches at `index`, in that order."""
-        return PatchSource(self.level, self._centres[index], extent=self.extent, size=self.size)
+        return PatchSource(self.level, self._centers[index], extent=self.extent, size=self.size)
 
     def on(self, level: Level) -> PatchSource:
         """Return the source of the same patches from another form of the same level."""
-        return PatchSource(level, self._centres, extent=self.extent, size=self.size)
+        return PatchSource(level, self._centers, extent=self.extent, size=self.size)
 
     def _grouped(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         filled = 0

@@ -119,7 +119,7 @@ class Level:
                 canvas[:, :, :] = np.asarray(part)
 
     def _column_runs(self, boxes: np.ndarray) -> list[tuple[int, int]]:
-        """Return where the columns of chunks that some box touches begin and end, neighbours joined."""
+        """Return where the columns of chunks that some box touches begin and end, neighbors joined."""
         edges = np.cumsum((0, *self._chunks(2)))
         touched = np.zeros(len(edges), dtype=np.int64)
         np.add.at(touched, np.searchsorted(edges, boxes[:, 0], "right") - 1, 1)

@@ -12,17 +12,17 @@ _OVERVIEW_PX = 2000
 _LEAST_SATURATION = 0.05
 
 
-def tissue_share(image: Pyramid, centres: np.ndarray, diameter: float) -> np.ndarray:
+def tissue_share(image: Pyramid, centers: np.ndarray, diameter: float) -> np.ndarray:
     """Return which share of each spot is tissue.
 
-    Stained tissue is saturated where glass and masked background are white, grey or black: the saturation of an
+    Stained tissue is saturated where glass and masked background are white, gray or black: the saturation of an
     overview of at most 2000 px is smoothed and divided by Otsu's threshold.
 
     Parameters
     ----------
     image
         The slide.
-    centres
+    centers
         (n, 2) x and y in px of the full resolution.
     diameter
         Width of a spot in px of the full resolution.
@@ -36,8 +36,8 @@ def tissue_share(image: Pyramid, centres: np.ndarray, diameter: float) -> np.nda
     tissue = saturation > max(float(threshold_otsu(saturation)), _LEAST_SATURATION)
     height, width = tissue.shape
     px = np.array([width / (right - left), height / (bottom - top)])
-    low = np.round((centres - [left, top] - diameter / 2) * px).astype(int)
-    high = np.maximum(np.round((centres - [left, top] + diameter / 2) * px).astype(int), low + 1)
+    low = np.round((centers - [left, top] - diameter / 2) * px).astype(int)
+    high = np.maximum(np.round((centers - [left, top] + diameter / 2) * px).astype(int), low + 1)
     low, high = np.clip(low, 0, [width, height]), np.clip(high, 0, [width, height])
     summed = np.pad(tissue.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     inside = (

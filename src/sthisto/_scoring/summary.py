@@ -13,7 +13,7 @@ _CORRELATIONS = ("pcc", "pcc_residual", "pcc_partial_depth")
 INTERVAL = ("pcc_residual_low", "pcc_residual_high")
 
 
-def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the mean scores of each section, and their mean over sections as section "all" (its n_spots is the sum).
 
     Parameters
@@ -23,7 +23,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    Columns section, genes ("all modelled", or "top 50": the most expressed in that section), n_genes, n_spots, pcc,
+    Columns section, genes ("all modeled", or "top 50": the most expressed in that section), n_genes, n_spots, pcc,
     pcc_residual, pcc_partial_depth (given a spline of the log total count, whose knots are those of the training
     spots), rmse, depth_pcc, depth_pcc_residual, ceiling (root of the mean reliability), share_of_ceiling (mean
     pcc_residual of the same genes and spots by it, NaN where it is 0).
@@ -59,7 +59,7 @@ def with_ceilings(means: pd.DataFrame) -> pd.DataFrame:
 
 def gene_sets(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of a section's scores by set of genes: all, and the most expressed there."""
-    sets = {"all modelled": part}
+    sets = {"all modeled": part}
     if len(part) > N_HIGHEST:
         sets[f"top {N_HIGHEST}"] = part.nlargest(N_HIGHEST, "mean_expression")
     return sets

@@ -1,4 +1,4 @@
-"""SpatialData's elements as arrays: pixels, transformations, centres. With `_sections`, all that reads them."""
+"""SpatialData's elements as arrays: pixels, transformations, centers. With `_sections`, all that reads them."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def _rgb_channels(image: DataArray, image_key: str) -> list[int]:
         raise ValueError(msg)
     n_channels = image.sizes["c"]
     labels = [str(name) for name in image.coords["c"].values] if "c" in image.coords else []
-    are_colours = all(label.lower()[:1] in "rgba" or label.isdigit() for label in labels)
-    if n_channels == 4 and not are_colours:
+    are_colors = all(label.lower()[:1] in "rgba" or label.isdigit() for label in labels)
+    if n_channels == 4 and not are_colors:
         msg = (
             f"Image {image_key!r} has the channels {listed(labels)}, as a fluorescence image has; an H&E image has r, "
             "g and b. Pass image_key=…"
@@ -122,7 +122,7 @@ def _rgb_channels(image: DataArray, image_key: str) -> list[int]:
         raise ValueError(msg)
     if n_channels == 4:
         logger.warning("Image %r has four channels: the one beside RGB is transparency and left out.", image_key)
-    elif n_channels == 3 and not are_colours:
+    elif n_channels == 3 and not are_colors:
         logger.warning("Image %r has the channels %s: they are taken for red, green, blue.", image_key, listed(labels))
     elif n_channels != 3:
         msg = f"Image {image_key!r} has {n_channels} channel(s); an H&E image in RGB has 3. Pass image_key=…"
@@ -176,7 +176,7 @@ class Spots:
     instances
         (n,) what the table's instance key refers to.
     xy
-        (n, 2) centres.
+        (n, 2) centers.
     diameters
         (n,) width of each; of a polygon or a label, that of the circle of the same area.
     areas

@@ -1,4 +1,4 @@
-"""Expression as a model sees it: raw counts recognised and normalised. Arrays in, arrays out."""
+"""Expression as a model sees it: raw counts recognized and normalized. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Normalization:
         return cls(record["target"], None if layer == "X" else layer, float(record["target_sum"]))
 
     def __call__(self, matrix: sp.csr_array, columns: np.ndarray | None = None) -> np.ndarray:
-        """Normalise one section over all its genes and return the genes at `columns`.
+        """Normalize one section over all its genes and return the genes at `columns`.
 
         Parameters
         ----------

@@ -22,7 +22,7 @@ _WIDEST_UM = 400
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
     """Return what a model sees of a section's images."""
-    return SectionInput(section.name, section.patches(spec), section.centres)
+    return SectionInput(section.name, section.patches(spec), section.centers)
 
 
 def training_section(
@@ -35,7 +35,7 @@ def training_section(
     gene_symbols: str | None,
     residuals: bool = False,
 ) -> TrainingSection:
-    """Return a section with the normalised expression of its training and validation spots, NaN elsewhere.
+    """Return a section with the normalized expression of its training and validation spots, NaN elsewhere.
 
     Spots without any count say nothing of expression: they are left out, said. With `residuals`, Pearson residuals
     stand beside log1p expression.
@@ -75,9 +75,9 @@ def read_expression(
     normalization: Normalization,
     gene_symbols: str | None,
 ) -> np.ndarray:
-    """Return the normalised expression of some spots of a section, by their positions in it: (n_spots, n_genes).
+    """Return the normalized expression of some spots of a section, by their positions in it: (n_spots, n_genes).
 
-    Other spots are NaN and take no part in the normalisation. Spots without any count are NaN too.
+    Other spots are NaN and take no part in the normalization. Spots without any count are NaN too.
     """
     columns = gene_positions(section.table, genes, gene_symbols)
     matrix = read_rows(section, normalization.layer, spots)
@@ -91,7 +91,7 @@ def read_expression(
 def resolve_normalization(
     sections: Sequence[Section], roles: Sequence[np.ndarray], *, layer: str | None, target: Target | None
 ) -> Normalization:
-    """Return how the expression is brought to the scale of the model: counts are recognised, others taken as is.
+    """Return how the expression is brought to the scale of the model: counts are recognized, others taken as is.
 
     Only spots that may be trained on are looked at.
 
@@ -115,7 +115,7 @@ def resolve_normalization(
         msg = f"target={target!r} needs raw counts, and {'X' if layer is None else layer!r} holds none. Pass layer=…"
         raise ValueError(msg)
     logger.warning(
-        "%s holds no raw counts: its values are taken as they are, as if already normalised.",
+        "%s holds no raw counts: its values are taken as they are, as if already normalized.",
         "X" if layer is None else f"Layer {layer!r}",
     )
     return Normalization("as_is", layer)
@@ -137,16 +137,16 @@ def _check_no_negative_counts(
 
 
 def check_scale(section: Section, normalization: Normalization) -> None:
-    """Raise ValueError when a section holds no counts where the model's normalisation needs them, or the reverse."""
+    """Raise ValueError when a section holds no counts where the model's normalization needs them, or the reverse."""
     is_counts = looks_like_counts(read_rows(section, normalization.layer))
     place = f"{'X' if normalization.layer is None else f'Layer {normalization.layer!r}'} of section {section.name!r}"
     if is_counts and normalization.target == "as_is":
         msg = (
-            f"{place} holds raw counts, but the model was fitted on values taken as they are. Normalise them likewise."
+            f"{place} holds raw counts, but the model was fitted on values taken as they are. Normalize them likewise."
         )
         raise ValueError(msg)
     if not is_counts and normalization.target != "as_is":
-        msg = f"{place} holds no raw counts, which the model's normalisation ({normalization.target!r}) needs."
+        msg = f"{place} holds no raw counts, which the model's normalization ({normalization.target!r}) needs."
         raise ValueError(msg)
 
 

@@ -113,19 +113,19 @@ def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.nda
     return rows[keep], position[keep]
 
 
-def inside_image(centres: np.ndarray, image: Pyramid, *, region: str, image_key: str) -> np.ndarray:
-    """Return which centres, (n, 2) in px of the full resolution, lie in the image.
+def inside_image(centers: np.ndarray, image: Pyramid, *, region: str, image_key: str) -> np.ndarray:
+    """Return which centers, (n, 2) in px of the full resolution, lie in the image.
 
     Raises
     ------
     ValueError
         None does.
     """
-    inside: np.ndarray = np.all((centres >= 0) & (centres < [image.width, image.height]), axis=1)
-    if len(centres) and not inside.any():
-        (left, top), (right, bottom) = centres.min(axis=0), centres.max(axis=0)
+    inside: np.ndarray = np.all((centers >= 0) & (centers < [image.width, image.height]), axis=1)
+    if len(centers) and not inside.any():
+        (left, top), (right, bottom) = centers.min(axis=0), centers.max(axis=0)
         msg = (
-            f"No spot of {region!r} lies in image {image_key!r} of {image.width} x {image.height} px: the centres "
+            f"No spot of {region!r} lies in image {image_key!r} of {image.width} x {image.height} px: the centers "
             f"reach from x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f} px. The coordinate systems of "
             "both probably don't match: check their transformations, or pass coordinate_system=…"
         )

@@ -30,7 +30,7 @@ _LABELS = {
     "knn": "kNN",
     "mean": "Mean",
     "depth": "Depth",
-    "colour": "Colour",
+    "color": "Color",
     "hybrid": "Hybrid",
     "ensemble": "Ensemble",
 }
@@ -122,7 +122,7 @@ def record_updates(
             "um_per_px": model.patch.um_per_px or float("nan"),
             "context": [float(width) for width in model.patch.context],
         },
-        "normalisation": dict(model.normalization),
+        "normalization": dict(model.normalization),
         "genes_rule": model.genes_rule,
         "depth_knots": np.asarray(model.depth_knots, dtype=float),
         "gene_symbols": gene_symbols or "",
@@ -149,7 +149,7 @@ def removed_embeddings(sections: Sequence[Section], key_added: str) -> list[Upda
 
 def read_normalization(record: Mapping[str, Any]) -> Normalization:
     """Return the scale that a record says a prediction is on."""
-    return Normalization.from_record(record["normalisation"])
+    return Normalization.from_record(record["normalization"])
 
 
 def _plain(value: Any) -> Any:

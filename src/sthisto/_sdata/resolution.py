@@ -12,7 +12,7 @@ _ISOTROPY_TOLERANCE = 0.05
 _BIN_SIZE = re.compile(r"square_(\d{3})um")
 
 
-def um_per_px_of_visium(obs: pd.DataFrame, centres: np.ndarray, region: str) -> float | None:
+def um_per_px_of_visium(obs: pd.DataFrame, centers: np.ndarray, region: str) -> float | None:
     """Return µm per px from the array positions of Visium spots or Visium HD bins, None for anything else.
 
     Visium's spots lie on a hexagonal lattice 100 µm apart, on which `array_row + array_col` is even. Visium HD's bins
@@ -23,7 +23,7 @@ def um_per_px_of_visium(obs: pd.DataFrame, centres: np.ndarray, region: str) -> 
     ----------
     obs
         Rows of the table, of which `array_row` and `array_col` are read.
-    centres
+    centers
         (n, 2) x and y of the same rows, in px.
     region
         The region's name.
@@ -33,10 +33,10 @@ def um_per_px_of_visium(obs: pd.DataFrame, centres: np.ndarray, region: str) -> 
     row, column = (obs[name].to_numpy(dtype=float) for name in ("array_row", "array_col"))
     if bin_size := _BIN_SIZE.search(region):
         step = float(bin_size.group(1))
-        return _um_per_px(np.column_stack([column * step, row * step]), centres)
+        return _um_per_px(np.column_stack([column * step, row * step]), centers)
     if ((row + column) % 2 == 0).all():
         half = _VISIUM_PITCH_UM / 2
-        return _um_per_px(np.column_stack([column * half, row * half * np.sqrt(3)]), centres)
+        return _um_per_px(np.column_stack([column * half, row * half * np.sqrt(3)]), centers)
     return None
 
 

@@ -41,7 +41,7 @@ class Section:
         The region's name; where it repeats in a list of SpatialData, their number stands before it: "0:A", "1:A".
     rows
         (n_spots,) rows of `table` that belong to the section, lie on tissue and inside the image.
-    centres
+    centers
         (n_spots, 2) x and y of the spots in px of the full resolution; pixel i covers [i, i + 1).
     diameter
         Width of a spot in px of the full resolution, the median where spots differ; of polygons and labels, that of
@@ -58,7 +58,7 @@ class Section:
     table: AnnData
     image: Pyramid
     rows: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     diameter: float
     um_per_px: float | None
 
@@ -102,7 +102,7 @@ class Section:
     def _patches(self, size: int, full_px: float) -> PatchSource:
         level = self.image.level_for(full_px)
         extent = size * full_px / level.downsample
-        return PatchSource(level, level.locate(self.centres), extent=extent, size=size)
+        return PatchSource(level, level.locate(self.centers), extent=extent, size=size)
 
 
 def read_sections(
@@ -220,10 +220,10 @@ def _read_section(
     spots = read_spots(sdata[region], region, system)
     rows, position = match_rows(table, region, spots.instances)
     to_pixels = np.linalg.inv(to_system)
-    centres = apply_affine(to_pixels, spots.xy[position])
-    inside = inside_image(centres, image, region=region, image_key=image_key)
-    rows, centres, diameters = rows[inside], centres[inside], spots.diameters[position[inside]]
-    known = um_per_px_of_visium(table.obs.iloc[rows], centres, region)
+    centers = apply_affine(to_pixels, spots.xy[position])
+    inside = inside_image(centers, image, region=region, image_key=image_key)
+    rows, centers, diameters = rows[inside], centers[inside], spots.diameters[position[inside]]
+    known = um_per_px_of_visium(table.obs.iloc[rows], centers, region)
     if of_system := known_um_per_px(sdata, image_key):
         known = of_system if um_per_px is not None else stated_um_per_px(of_system, known, region)
     return Section(
@@ -235,7 +235,7 @@ def _read_section(
         table=table,
         image=image,
         rows=rows,
-        centres=centres,
+        centers=centers,
         diameter=float(np.median(diameters)) * scale(to_pixels) if len(rows) else float("nan"),
         um_per_px=known if um_per_px is None else stated_um_per_px(um_per_px, known, region),
     )

@@ -58,7 +58,7 @@ def seen(key: str) -> str:
     return f"{key}_seen"
 
 
-def modelled_gene(key: str) -> str:
+def modeled_gene(key: str) -> str:
     """Slot of ``var`` that is true for the genes that the model predicts."""
     return f"{key}_gene"
 

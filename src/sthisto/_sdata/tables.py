@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, modelled_gene
+from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, modeled_gene
 from sthisto._utils.validate import check_key, listed
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def gene_positions(table: AnnData, genes: Sequence[str], gene_symbols: str | Non
     return position
 
 
-def modelled_genes(table: AnnData, key: str, gene_symbols: str | None = None) -> list[str]:
+def modeled_genes(table: AnnData, key: str, gene_symbols: str | None = None) -> list[str]:
     """Return the genes that a model predicts, in the order of the table."""
-    column = modelled_gene(key)
+    column = modeled_gene(key)
     check_key(column, table.var.columns, name="key_added", where="the columns of var", remedy="Call sth.tl.fit first.")
     return gene_names(table, gene_symbols)[table.var[column].to_numpy(dtype=bool)].tolist()
 

@@ -10,7 +10,7 @@ _CELLS = 5
 def spatial_blocks(positions: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
     """Choose whole blocks of a section until they hold a fraction of its spots.
 
-    The section is divided into 5 x 5 cells; neighbouring spots look alike, so that single spots drawn at random
+    The section is divided into 5 x 5 cells; neighboring spots look alike, so that single spots drawn at random
     would be all but copies of those beside them.
 
     Parameters

@@ -48,11 +48,11 @@ def make_folds(
 
 
 def _banded(sections: Sequence[Section], n_folds: int, width: Sequence[float]) -> list[Fold]:
-    band = [block_folds(section.centres, n_folds) for section in sections]
+    band = [block_folds(section.centers, n_folds) for section in sections]
     folds = []
     for i in range(n_folds):
         test = [mine == i for mine in band]
-        beside = [near(one.centres, out, w) for one, out, w in zip(sections, test, width, strict=True)]
+        beside = [near(one.centers, out, w) for one, out, w in zip(sections, test, width, strict=True)]
         train = [~(out | lost) for out, lost in zip(test, beside, strict=True)]
         if not any(mine.any() for mine in train):
             msg = (

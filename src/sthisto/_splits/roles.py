@@ -41,7 +41,7 @@ def read_roles(sections: Sequence[Section], *, validation: float = 0.0, seed: in
     if validation and not any((role == VALIDATION).any() for role in roles):
         for i, (section, role) in enumerate(zip(sections, roles, strict=True)):
             train = np.flatnonzero(role == TRAIN)
-            role[train[spatial_blocks(section.centres[train], validation, seed=seed + i)]] = VALIDATION
+            role[train[spatial_blocks(section.centers[train], validation, seed=seed + i)]] = VALIDATION
         logger.info("No validation spots are marked: spatial blocks of every section choose the epoch.")
     return roles
 

@@ -1,4 +1,4 @@
-"""Digests of arrays and of lists of names: to recognise the same thing again."""
+"""Digests of arrays and of lists of names: to recognize the same thing again."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def _default_cache() -> Path:
 class Settings:
     """What the user may set once for all calls.
 
-    Assigning an unknown name or an impossible value raises, so that a misspelt setting is never ignored.
+    Assigning an unknown name or an impossible value raises, so that a misspelled setting is never ignored.
 
     Examples
     --------

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sthisto.benchmark._protocol import Protocol
 
-_METHODS = "danet,ridge,knn,colour,mean"
+_METHODS = "danet,ridge,knn,color,mean"
 
 
 def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:

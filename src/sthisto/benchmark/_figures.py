@@ -15,7 +15,7 @@ _METRICS = (("pcc_residual", "pearson_residuals"), ("pcc", "log1p"))
 
 
 def figure(scores: pd.DataFrame, *, genes: str = "panel") -> Figure:
-    """Draw residual and raw score of each method and test; a grey line is the ceiling, points are seeds.
+    """Draw residual and raw score of each method and test; a gray line is the ceiling, points are seeds.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def figure(scores: pd.DataFrame, *, genes: str = "panel") -> Figure:
     drawn = Figure(figsize=(8, 1 + 2.2 * len(tests)), layout="constrained")
     for axes, test in zip(drawn.subplots(len(tests), 2, squeeze=False), tests, strict=True):
         for ax, (metric, scale) in zip(axes, _METRICS, strict=True):
-            part = shown[(shown["test"] == test) & (shown["metric"] == metric) & (shown["normalisation"] == scale)]
+            part = shown[(shown["test"] == test) & (shown["metric"] == metric) & (shown["normalization"] == scale)]
             _draw(ax, part)
             ax.set_title(f"{test}: {metric} ({scale})", fontsize=9)
     return drawn

@@ -70,7 +70,7 @@ def best_genes_table(scores: pd.DataFrame, protocol: Protocol) -> str:
     """Return the five best genes of each method, picked on the test section as the paper does, beside the paper's."""
     paper = paper_values()
     paper = paper[(paper["table"] == _PICKED["liver"]) & (paper["dataset"] == _DATASET[protocol.dataset])]
-    ours = scores[(scores["metric"] == OF_GENE) & (scores["normalisation"] == "log1p in panel")]
+    ours = scores[(scores["metric"] == OF_GENE) & (scores["normalization"] == "log1p in panel")]
     ours = ours[ours["seed"] == 0]
     rows = []
     for (test, label), part in ours.groupby(["test", "method"], sort=False):
@@ -93,7 +93,7 @@ def _ours(scores: pd.DataFrame, row: dict[str, Any], protocol: Protocol) -> pd.S
     same = [one for one in scores["method"].unique() if label is not None and _same(str(one), label)]
     mine = scores[scores["method"].isin(same[:1]) & (scores["metric"] == metric.lower())]
     mine = mine[mine["genes"].str.startswith(f"{genes} (")]
-    mine = mine[mine["normalisation"] == ("labels" if metric == "ARI" else "log1p in panel")]
+    mine = mine[mine["normalization"] == ("labels" if metric == "ARI" else "log1p in panel")]
     if row["column"] in _SETS:
         return mine.set_index("seed")["value"]
     tested = PAPER_TEST[protocol.dataset]

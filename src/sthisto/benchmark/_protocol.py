@@ -55,8 +55,8 @@ LEAKS: Final = (
     Leak("Batch correction is fitted with the test section.", "not repeated: there is none"),
     Leak("Other sections of the test patient are trained on, serial ones of the same tissue.", "repeated"),
     Leak(
-        "The target is normalised inside the panel, so that the library size of the spot is left in it.",
-        "repeated in the column 'log1p in panel'; the other columns are normalised over all genes",
+        "The target is normalized inside the panel, so that the library size of the spot is left in it.",
+        "repeated in the column 'log1p in panel'; the other columns are normalized over all genes",
     ),
     Leak("The 50 most expressed and most variable genes are those of the test section.", "repeated"),
     Leak("On HER2+ the retrieved spots are all of the test patient.", "not repeated: all training sections"),

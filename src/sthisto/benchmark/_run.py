@@ -34,7 +34,7 @@ COLUMNS: Final = (
     "test",
     "seed",
     "genes",
-    "normalisation",
+    "normalization",
     "metric",
     "value",
     "low",
@@ -89,7 +89,7 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
     KeyError
         A section or gene is missing.
     ValueError
-        A section or, split by patient, a patient would stand on both sides, or a spot does, recognised by its pixels.
+        A section or, split by patient, a patient would stand on both sides, or a spot does, recognized by its pixels.
     """
     sections = {_of_obs(one, "section"): one for one in read_sections(sdata)}
     patient_of = {name: _of_obs(one, "patient") for name, one in sections.items()}
@@ -181,7 +181,7 @@ def _measure(section: Section, genes: Sequence[str]) -> scoring.Measured:
     obs = section.table.obs.iloc[section.rows]
     labels = obs["annotation"].to_numpy(dtype=object) if "annotation" in obs else None
     columns = gene_positions(section.table, genes)
-    return scoring.Measured.of(_of_obs(section, "section"), read_rows(section, None), columns, section.centres, labels)
+    return scoring.Measured.of(_of_obs(section, "section"), read_rows(section, None), columns, section.centers, labels)
 
 
 def _rows(outcome: Outcome, protocol: Protocol) -> list[scoring.Row]:

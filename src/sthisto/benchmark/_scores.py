@@ -32,7 +32,7 @@ class Measured:
         (n_spots, n_genes) Pearson residuals with all-gene depth.
     counts, totals
         (n_spots, n_genes) of the panel and (n_spots,) over all genes.
-    centres
+    centers
         (n_spots, 2) px.
     labels
         (n_spots,) labels of the tissue, None where there are none.
@@ -46,20 +46,20 @@ class Measured:
     residuals: np.ndarray
     counts: np.ndarray
     totals: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     labels: np.ndarray | None
     filled: np.ndarray
 
     @classmethod
     def of(
-        cls, name: str, counts: sp.csr_array, columns: np.ndarray, centres: np.ndarray, labels: np.ndarray | None
+        cls, name: str, counts: sp.csr_array, columns: np.ndarray, centers: np.ndarray, labels: np.ndarray | None
     ) -> Measured:
-        """Normalise the counts (n_all_spots, n_all_genes) of a section; `columns` are the panel's."""
+        """Normalize the counts (n_all_spots, n_all_genes) of a section; `columns` are the panel's."""
         filled = np.asarray(counts.sum(axis=1)).ravel() > 0
         counts = counts[np.flatnonzero(filled)]
         panel, totals = counts[:, columns], np.asarray(counts.sum(axis=1), dtype=float).ravel()
         normalize = Normalization("log1p")
-        known = None if labels is None or not _labelled(labels[filled]).any() else labels[filled]
+        known = None if labels is None or not _labeled(labels[filled]).any() else labels[filled]
         return cls(
             name=name,
             log1p=normalize(counts, columns),
@@ -67,7 +67,7 @@ class Measured:
             residuals=metrics.pearson_residuals(panel, totals=totals),
             counts=panel.toarray(),
             totals=totals,
-            centres=centres[filled],
+            centers=centers[filled],
             labels=known,
             filled=filled,
         )
@@ -109,14 +109,14 @@ class Scope:
         """(n_spots,) squares a fifth of the section wide, the units of the bootstrap."""
         start, parts = 0, []
         for one in self.sections:
-            size = np.ptp(one.centres, axis=0).max() / _BLOCKS_ACROSS * (1 + 1e-9)
-            parts.append(metrics.spatial_blocks(one.centres, size) + start)
+            size = np.ptp(one.centers, axis=0).max() / _BLOCKS_ACROSS * (1 + 1e-9)
+            parts.append(metrics.spatial_blocks(one.centers, size) + start)
             start = parts[-1].max() + 1
         return np.concatenate(parts)
 
 
 def scopes(sections: Sequence[Measured]) -> list[Scope]:
-    """Return each section, and for several their mean and their pool, labelled as such."""
+    """Return each section, and for several their mean and their pool, labeled as such."""
     single = [Scope(one.name, [one]) for one in sections]
     if len(sections) < 2:
         return single
@@ -149,19 +149,19 @@ def correlations(
         ("pcc", "log1p"): "log1p",
         ("pcc", "log1p in panel"): "in_panel",
     }
-    for (metric, normalisation), attribute in targets.items():
+    for (metric, normalization), attribute in targets.items():
         measured = [
             np.where(mine, getattr(one, attribute), np.nan) for one, mine in zip(scope.sections, chosen, strict=True)
         ]
         truth = np.concatenate(measured)
         for method, values in stacked.items():
             found = metrics.bootstrap_pearson(truth, {method: values}, blocks, section=section)[method]
-            yield method, _row(metric, normalisation, found.value, found.low, found.high)
+            yield method, _row(metric, normalization, found.value, found.low, found.high)
         if metric == "pcc_residual" and reference is not None:
             differences = metrics.paired_difference(truth, stacked, blocks, reference=reference, section=section)
             for method, found in differences.items():
                 name = f"pcc_residual less {reference}"
-                yield method, _row(name, normalisation, found.value, found.low, found.high)
+                yield method, _row(name, normalization, found.value, found.low, found.high)
 
 
 def beyond_depth(
@@ -201,11 +201,11 @@ def ceiling(sections: Sequence[Measured], chosen: Sequence[np.ndarray]) -> Row:
 
 def best_genes(one: Measured, genes: Sequence[str], prediction: np.ndarray) -> Iterator[Row]:
     """Yield the genes of the highest correlation on this section, which picks them with its own measurement."""
-    for normalisation, truth in (("log1p", one.log1p), ("log1p in panel", one.in_panel)):
+    for normalization, truth in (("log1p", one.log1p), ("log1p in panel", one.in_panel)):
         found = metrics.pearson(truth, prediction)
         for i in np.argsort(-np.nan_to_num(found, nan=-np.inf), kind="stable")[:N_BEST]:
             if np.isfinite(found[i]):
-                yield {"genes": str(genes[i]), **_row(OF_GENE, normalisation, float(found[i]))}
+                yield {"genes": str(genes[i]), **_row(OF_GENE, normalization, float(found[i]))}
 
 
 def clusters(one: Measured, values: np.ndarray, *, leiden: bool, seed: int) -> Row | None:
@@ -221,7 +221,7 @@ def clusters(one: Measured, values: np.ndarray, *, leiden: bool, seed: int) -> R
     return None
 
 
-def _labelled(labels: np.ndarray) -> np.ndarray:
+def _labeled(labels: np.ndarray) -> np.ndarray:
     return np.array([isinstance(label, str) and label != "undetermined" for label in labels], dtype=bool)
 
 
@@ -229,5 +229,5 @@ def _mean(values: np.ndarray) -> float:
     return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")
 
 
-def _row(metric: str, normalisation: str, value: float, low: float = np.nan, high: float = np.nan) -> Row:
-    return {"metric": metric, "normalisation": normalisation, "value": value, "low": low, "high": high}
+def _row(metric: str, normalization: str, value: float, low: float = np.nan, high: float = np.nan) -> Row:
+    return {"metric": metric, "normalization": normalization, "value": value, "low": low, "high": high}

@@ -36,12 +36,12 @@ def markdown(scores: pd.DataFrame, protocol: Protocol) -> str:
 
 
 def _scores_table(part: pd.DataFrame) -> str:
-    shown = [key for key in _SHOWN if ((part["metric"] == key[0]) & (part["normalisation"] == key[1])).any()]
+    shown = [key for key in _SHOWN if ((part["metric"] == key[0]) & (part["normalization"] == key[1])).any()]
     rows = []
     for method, mine in part.groupby("method", sort=False):
         cells = []
         for metric, scale in shown:
-            found = mine[(mine["metric"] == metric) & (mine["normalisation"] == scale)]
+            found = mine[(mine["metric"] == metric) & (mine["normalization"] == scale)]
             cells.append(_with_interval(found))
         seconds = mine["seconds_fit"].mean()
         rows.append([str(method), *cells, "" if pd.isna(seconds) else f"{seconds:.0f}"])
@@ -58,7 +58,7 @@ def _differences(part: pd.DataFrame) -> str:
 
 def _best_genes(scores: pd.DataFrame) -> str:
     """Return the genes that each method predicts best, on log1p counts, with the first seed."""
-    best = scores[(scores["metric"] == OF_GENE) & (scores["normalisation"] == "log1p") & (scores["seed"] == 0)]
+    best = scores[(scores["metric"] == OF_GENE) & (scores["normalization"] == "log1p") & (scores["seed"] == 0)]
     if best.empty:
         return ""
     rows = [

@@ -61,7 +61,7 @@ def _overall(sdata: SpatialData, method: str) -> pd.Series:
     import sthisto as sth
 
     scores = sth.get.scores(sdata, key_added=method, by="section")
-    return scores[(scores["section"] == "all") & (scores["genes"] == "all modelled")].iloc[0]
+    return scores[(scores["section"] == "all") & (scores["genes"] == "all modeled")].iloc[0]
 
 
 def _table(summaries: dict[str, pd.Series]) -> pd.DataFrame:

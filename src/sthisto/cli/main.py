@@ -121,7 +121,7 @@ def _add_predict(commands: Any) -> None:
     _add_data(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
     parser.add_argument("--out", type=Path, required=True, help="store that is written")
-    parser.add_argument("--new-table", help="write a new table of the modelled genes under this name")
+    parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
 
 

@@ -1,4 +1,4 @@
-"""HER2-positive breast tumours on legacy Spatial Transcriptomics arrays, with H&E."""
+"""HER2-positive breast tumors on legacy Spatial Transcriptomics arrays, with H&E."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LAYOUT = (
 
 
 def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str] | None = None) -> SpatialData:
-    """Read sections of HER2-positive breast tumours: 36 of 8 patients, A to H, with counts and H&E.
+    """Read sections of HER2-positive breast tumors: 36 of 8 patients, A to H, with counts and H&E.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
     References
     ----------
     Andersson et al., Nature Communications 12:6012 (2021), doi:10.1038/s41467-021-26271-2. Data:
-    https://github.com/almaan/her2st, and encrypted at doi:10.5281/zenodo.4751624. The repository states no licence.
+    https://github.com/almaan/her2st, and encrypted at doi:10.5281/zenodo.4751624. The repository states no license.
 
     Examples
     --------

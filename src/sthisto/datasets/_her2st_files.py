@@ -38,7 +38,7 @@ class SectionFiles:
 
         Returns
         -------
-        Spots, indexed by "XxY", with array_x, array_y, pixel_x and pixel_y (centre in px of the image), selected and
+        Spots, indexed by "XxY", with array_x, array_y, pixel_x and pixel_y (center in px of the image), selected and
         label (NaN where there is none); counts (n_spots, n_genes).
         """
         spots, counts = self._read_spots(), _read_counts(self.counts)

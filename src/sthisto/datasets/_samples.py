@@ -31,7 +31,7 @@ class Sample:
     obs
         Of the spots, indexed by barcode.
     xy
-        (n_spots, 2) centres in px of the image.
+        (n_spots, 2) centers in px of the image.
     spot_diameter
         In px of the image.
     um_per_px

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sthisto.models.base import Exclude
 
 
-def neighbours(
+def neighbors(
     sdata: SpatialData | Sequence[SpatialData],
     model: ExpressionModel,
     *,
@@ -56,7 +56,7 @@ def neighbours(
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
-    >>> sth.get.neighbours(sdata, model).head()  # doctest: +SKIP
+    >>> sth.get.neighbors(sdata, model).head()  # doctest: +SKIP
     """
     sections = read_sections(
         sdata,
@@ -70,11 +70,11 @@ def neighbours(
 
 
 def of_section(section: Section, model: ExpressionModel, exclude: Exclude | None) -> pd.DataFrame:
-    """Return the rows of `neighbours` for one section; raise TypeError for a method that retrieves no spots."""
-    retrieve = getattr(model, "neighbours", None)
+    """Return the rows of `neighbors` for one section; raise TypeError for a method that retrieves no spots."""
+    retrieve = getattr(model, "neighbors", None)
     if retrieve is None:
         msg = (
-            f"Method {model.method!r} predicts without retrieving training spots, so a spot has no neighbours. "
+            f"Method {model.method!r} predicts without retrieving training spots, so a spot has no neighbors. "
             f"Methods that do: {listed(_retrieving())}."
         )
         raise TypeError(msg)
@@ -90,4 +90,4 @@ def of_section(section: Section, model: ExpressionModel, exclude: Exclude | None
 def _retrieving() -> list[str]:
     from sthisto.models import METHODS
 
-    return [name for name, method in METHODS.items() if hasattr(method, "neighbours")]
+    return [name for name, method in METHODS.items() if hasattr(method, "neighbors")]

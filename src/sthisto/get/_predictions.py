@@ -11,7 +11,7 @@ import pandas as pd
 from sthisto._sdata.record import check_predicted, symbols_of
 from sthisto._sdata.sections import as_cohort, resolve_table
 from sthisto._sdata.slots import KEY, prediction
-from sthisto._sdata.tables import gene_positions, modelled_genes
+from sthisto._sdata.tables import gene_positions, modeled_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,7 +43,7 @@ def predictions(
 
     Returns
     -------
-    (n_spots, n_genes) float32 on the scale that ``uns[key_added]["normalisation"]`` names; the index holds the names
+    (n_spots, n_genes) float32 on the scale that ``uns[key_added]["normalization"]`` names; the index holds the names
     of the spots, the columns the genes.
 
     Raises
@@ -55,7 +55,7 @@ def predictions(
     --------
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
-    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> sth.get.predictions(sdata).shape  # doctest: +SKIP
     """
     tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
@@ -66,7 +66,7 @@ def predictions(
 def _of_table(table: AnnData, genes: Sequence[str] | None, key: str, gene_symbols: str | None) -> pd.DataFrame:
     check_predicted(table, key)
     symbols = gene_symbols or symbols_of(table, key)
-    chosen = modelled_genes(table, key, symbols) if genes is None else list(genes)
+    chosen = modeled_genes(table, key, symbols) if genes is None else list(genes)
     values = np.asarray(table.layers[prediction(key)][:, gene_positions(table, chosen, symbols)], dtype=np.float32)
     known = np.isfinite(values).any(axis=1)
     return pd.DataFrame(values[known], index=table.obs_names[known], columns=pd.Index(chosen, name="gene"))

@@ -42,7 +42,7 @@ def scores(
 
     Returns
     -------
-    Columns ``key``, ``method``, section, gene or genes ("all modelled", and "top 50", the most expressed there),
+    Columns ``key``, ``method``, section, gene or genes ("all modeled", and "top 50", the most expressed there),
     n_spots, and the scores: ``pcc`` and ``pcc_residual``, Pearson on the scale of the model and against Pearson
     residuals, by section with an interval, ``pcc_residual_low`` and ``pcc_residual_high``; ``pcc_partial_depth``, what
     is left of pcc given the depth; ``depth_pcc`` and ``depth_pcc_residual``, what depth alone scores; ``reliability``,
@@ -59,7 +59,7 @@ def scores(
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
     >>> sth.pp.split(sdata, by="patient", patient_key="patient")
-    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> sth.tl.evaluate(sdata)
     >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "ceiling"]]  # doctest: +SKIP
     """

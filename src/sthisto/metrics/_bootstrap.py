@@ -45,14 +45,14 @@ def bootstrap_pearson(
 ) -> dict[str, Interval]:
     """Give each method's mean Pearson score an interval by resampling spatial blocks.
 
-    Neighbouring spots err alike; an interval that resamples single spots would be too narrow. Whole blocks are drawn
+    Neighboring spots err alike; an interval that resamples single spots would be too narrow. Whole blocks are drawn
     with replacement within each section, and the score is computed anew: Pearson per gene over the spots of a section,
     averaged over genes, then over sections.
 
     Parameters
     ----------
     truth
-        (n_spots, n_genes) target: log-normalised, or `pearson_residuals` of each section.
+        (n_spots, n_genes) target: log-normalized, or `pearson_residuals` of each section.
     predictions
         Name of each method -> (n_spots, n_genes). All are scored on the spots and genes that all of them have: a
         value that is NaN in one is left out for all. A gene that varies scores 0 where its prediction is constant.
@@ -80,7 +80,7 @@ def bootstrap_pearson(
     -----
     The interval is the score ± the resamples' standard deviation times Student's t for the number of blocks less the
     number of sections. On simulated sections of 576 spots in 9 to 36 blocks it covers 89 to 97 % at level 0.95, the
-    resamples' quantiles 86 to 95 %; single spots as blocks cover about 60 % where neighbours err alike. It holds for
+    resamples' quantiles 86 to 95 %; single spots as blocks cover about 60 % where neighbors err alike. It holds for
     further tissue like these sections, not for new patients.
 
     References
@@ -245,16 +245,16 @@ def _block_scores(
     """Pearson of each method in each resample, from the blocks' sums of spots, values, squares and products."""
     present = np.asarray(~np.isnan(np.stack(columns)).any(axis=0))
     n = np.maximum(present.sum(axis=0), 1)
-    centred = []
+    centered = []
     for x in columns:
         known = np.where(present, x, 0.0)
-        centred.append(np.where(present, known - known.sum(axis=0) / n, 0.0))
+        centered.append(np.where(present, known - known.sum(axis=0) / n, 0.0))
 
     def resample(x: NDArray[Any]) -> NDArray[np.float64]:
         return weights @ np.add.reduceat(x, starts, axis=0).astype(np.float64)
 
     counted = np.maximum(resample(present), 1.0)
-    truth, *predictions = centred
+    truth, *predictions = centered
     t, tt = resample(truth), resample(truth * truth)
     scores = []
     for prediction in predictions:

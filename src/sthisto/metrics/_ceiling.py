@@ -150,7 +150,7 @@ def _half_correlation(
             continue
         for genes, a, b in gene_blocks(first, second):
             x, y = (
-                _standardised(residual_block(half[measured], totals[measured], theta=theta, clip=np.sqrt(n)))
+                _standardized(residual_block(half[measured], totals[measured], theta=theta, clip=np.sqrt(n)))
                 for half, totals in ((a, first_totals), (b, second_totals))
             )
             once = (x * y).mean(axis=0)
@@ -163,8 +163,8 @@ def _half_correlation(
     return r / counted, influence / counted
 
 
-def _standardised(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centre and scale each column; NaN for a constant one."""
+def _standardized(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Center and scale each column; NaN for a constant one."""
     sd = x.std(axis=0)
     return (x - x.mean(axis=0)) / np.where(sd > 1e-12, sd, np.nan)
 

@@ -26,9 +26,9 @@ def depth_pearson(target: Matrix, totals: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     target
-        (n_spots, n_genes) the measured expression that predictions are scored against: log-normalised or residuals.
+        (n_spots, n_genes) the measured expression that predictions are scored against: log-normalized or residuals.
     totals
-        (n_spots,) counts of each spot over the genes that the target was normalised with. Spots with 0 are left out.
+        (n_spots,) counts of each spot over the genes that the target was normalized with. Spots with 0 are left out.
 
     Returns
     -------

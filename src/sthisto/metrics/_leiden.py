@@ -1,4 +1,4 @@
-"""Leiden communities of a nearest neighbour graph, at a resolution or with a number of communities."""
+"""Leiden communities of a nearest neighbor graph, at a resolution or with a number of communities."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def leiden(
 ) -> NDArray[np.intp]:
     """Return the community of each spot, (n_spots,), given its principal components."""
     check_positive(resolution, name="resolution")
-    graph = _neighbour_graph(components, n_neighbors)
+    graph = _neighbor_graph(components, n_neighbors)
     if n_clusters is None:
         return _communities(graph, resolution, seed)
     return _search(graph, n_clusters, resolution=resolution, seed=seed)
 
 
-def _neighbour_graph(components: NDArray[np.floating], n_neighbors: int) -> Any:
-    """Weight each pair of neighbours by the Jaccard index of their neighbourhoods, themselves included."""
+def _neighbor_graph(components: NDArray[np.floating], n_neighbors: int) -> Any:
+    """Weight each pair of neighbors by the Jaccard index of their neighborhoods, themselves included."""
     try:
         import igraph
     except ImportError as error:
@@ -36,9 +36,9 @@ def _neighbour_graph(components: NDArray[np.floating], n_neighbors: int) -> Any:
         raise ImportError(msg) from error
     n_spots = len(components)
     k = min(n_neighbors, n_spots - 1)
-    neighbours = (kneighbors_graph(components, k) + sp.identity(n_spots)).tocsr()
-    linked = sp.triu(neighbours.maximum(neighbours.T), k=1).tocoo()
-    shared = np.asarray(neighbours[linked.row].multiply(neighbours[linked.col]).sum(axis=1)).ravel()
+    neighbors = (kneighbors_graph(components, k) + sp.identity(n_spots)).tocsr()
+    linked = sp.triu(neighbors.maximum(neighbors.T), k=1).tocoo()
+    shared = np.asarray(neighbors[linked.row].multiply(neighbors[linked.col]).sum(axis=1)).ravel()
     weights = shared / (2 * (k + 1) - shared)
     return igraph.Graph(n=n_spots, edges=np.column_stack([linked.row, linked.col]), edge_attrs={"weight": weights})
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 ROUNDING = 1e-26
 """A gene varies when its sum of squares exceeds this share of the squares of its mean: (1e-13)², float64's rounding."""
 
-_CANCELLED = 1e-6
-"""Centred squares that are a smaller share of the squares than this have lost more digits than they should."""
+_CANCELED = 1e-6
+"""Centered squares that are a smaller share of the squares than this have lost more digits than they should."""
 
 
 def pearson(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
@@ -123,12 +123,12 @@ def _from_sums(
         squares = sums[2:4] - n * means**2
         product = sums[4] - n * means[0] * means[1]
         score = correlation(product, squares, floors=ROUNDING * n * (first + means) ** 2)
-        keeps_digits = squares >= _CANCELLED * sums[2:4]
+        keeps_digits = squares >= _CANCELED * sums[2:4]
     return score, np.flatnonzero(~np.vstack([np.isfinite(sums), keeps_digits]).all(axis=0))
 
 
 def correlation(product: NDArray[np.float64], squares: Any, *, floors: Any) -> NDArray[np.float64]:
-    """Divide centred products by both centred squares; NaN where one of these is not above its floor."""
+    """Divide centered products by both centered squares; NaN where one of these is not above its floor."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         varies = (squares[0] > floors[0]) & (squares[1] > floors[1])
         r = product / (np.sqrt(squares[0]) * np.sqrt(squares[1]))
@@ -140,13 +140,13 @@ def paired_pearson(t: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np
     present = ~np.isnan(t)
     n = np.maximum(present.sum(axis=0), 1)
     with np.errstate(invalid="ignore", over="ignore"):
-        (t, t_mean), (p, p_mean) = (_centred(x, present, n) for x in (t, p))
+        (t, t_mean), (p, p_mean) = (_centered(x, present, n) for x in (t, p))
         squares = (t * t).sum(axis=0), (p * p).sum(axis=0)
         floors = [ROUNDING * n * mean**2 for mean in (t_mean, p_mean)]
         return correlation((t * p).sum(axis=0), squares, floors=floors)
 
 
-def _centred(
+def _centered(
     x: NDArray[np.float64], present: NDArray[np.bool_], n: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the columns less their means, 0 where nothing is, and the means; twice, since large means are rounded."""

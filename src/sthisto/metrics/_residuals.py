@@ -100,7 +100,7 @@ def residual_pearson(
 ) -> NDArray[np.float64]:
     """Correlate each gene's prediction with the Pearson residuals of its measured counts: the primary score.
 
-    A spot's total count predicts much of every gene after log normalisation; against residuals it predicts nothing. The
+    A spot's total count predicts much of every gene after log normalization; against residuals it predicts nothing. The
     prediction may be on any scale.
 
     Parameters

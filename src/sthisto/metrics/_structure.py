@@ -20,7 +20,7 @@ def gene_correlation_agreement(truth: Matrix, prediction: Matrix) -> float:
     """Correlate the gene-gene correlations of the prediction with those of the measurement.
 
     The Pearson correlations of all pairs of genes over the spots are computed in both matrices; the value is the
-    Pearson correlation of these two lists. Depth correlates all genes in log-normalised data: with residuals as
+    Pearson correlation of these two lists. Depth correlates all genes in log-normalized data: with residuals as
     `truth`, it does not count.
 
     Parameters
@@ -65,7 +65,7 @@ def gene_correlation_agreement(truth: Matrix, prediction: Matrix) -> float:
 
 
 def _complete(truth: Any, prediction: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standardise both matrices over the shared spots, each gene to length 1."""
+    """Standardize both matrices over the shared spots, each gene to length 1."""
     both = [np.asarray(m if isinstance(m, np.ndarray) else m.toarray(), dtype=np.float64) for m in (truth, prediction)]
     genes = np.logical_and(*(predicted_part(m)[1] for m in both))
     both = [m[:, genes] for m in both]
@@ -74,6 +74,6 @@ def _complete(truth: Any, prediction: Any) -> tuple[NDArray[np.float64], NDArray
     if not spots.any():
         return both[0], both[1]
     varies = np.logical_and(*(m.max(axis=0) > m.min(axis=0) for m in both))
-    centred = [m[:, varies] - m[:, varies].mean(axis=0) for m in both]
-    t, p = (m / np.linalg.norm(m, axis=0) for m in centred)
+    centered = [m[:, varies] - m[:, varies].mean(axis=0) for m in both]
+    t, p = (m / np.linalg.norm(m, axis=0) for m in centered)
     return t, p

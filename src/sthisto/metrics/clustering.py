@@ -44,8 +44,8 @@ def cluster(
         How many clusters. None leaves the number to Leiden at `resolution`; with a number, Leiden's resolution is
         searched for it and `resolution` is where the search begins.
     method
-        "kmeans" (k-means++, ten starts) or "leiden" (on a graph of `n_neighbors` nearest neighbours, weighted by the
-        Jaccard index of their neighbourhoods).
+        "kmeans" (k-means++, ten starts) or "leiden" (on a graph of `n_neighbors` nearest neighbors, weighted by the
+        Jaccard index of their neighborhoods).
     n_components
         Most principal components; fewer spots or genes allow one less than the smaller of the two, as in scanpy.
     n_neighbors, resolution
@@ -148,7 +148,7 @@ def cluster_ari(
 
     Notes
     -----
-    Taking the number of clusters from the labels uses the labels; it is the usual protocol, and it favours no method.
+    Taking the number of clusters from the labels uses the labels; it is the usual protocol, and it favors no method.
     The measured expression, clustered alike, is the scale to read it against.
 
     References
@@ -160,7 +160,7 @@ def cluster_ari(
     >>> import numpy as np
     >>> from sthisto import metrics
     >>> x = np.repeat([[0.0, 5.0, 1.0], [9.0, 1.0, 2.0]], 4, axis=0) + np.eye(8, 3)
-    >>> metrics.cluster_ari(x, ["tumour"] * 4 + ["stroma"] * 3 + ["undetermined"])
+    >>> metrics.cluster_ari(x, ["tumor"] * 4 + ["stroma"] * 3 + ["undetermined"])
     1.0
     """
     return _agreement(adjusted_rand_score, prediction, labels, exclude, n_clusters, method, seed)
@@ -175,7 +175,7 @@ def cluster_nmi(
     method: Method = "kmeans",
     seed: int = 0,
 ) -> float:
-    """Compare clusters of the prediction with given labels by normalised mutual information.
+    """Compare clusters of the prediction with given labels by normalized mutual information.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def cluster_nmi(
     >>> from sthisto import metrics
     >>> prediction = np.repeat([[0.0, 1.0, 2.0], [5.0, 0.0, 1.0]], 10, axis=0)
     >>> prediction += np.random.default_rng(0).normal(scale=0.1, size=prediction.shape)
-    >>> metrics.cluster_nmi(prediction, ["tumour"] * 10 + ["stroma"] * 10)
+    >>> metrics.cluster_nmi(prediction, ["tumor"] * 10 + ["stroma"] * 10)
     1.0
     """
     return _agreement(normalized_mutual_info_score, prediction, labels, exclude, n_clusters, method, seed)
@@ -243,7 +243,7 @@ def cluster_homogeneity(
     >>> from sthisto import metrics
     >>> prediction = np.repeat([[0.0, 1.0, 2.0], [5.0, 0.0, 1.0]], 10, axis=0)
     >>> prediction += np.random.default_rng(0).normal(scale=0.1, size=prediction.shape)
-    >>> metrics.cluster_homogeneity(prediction, ["tumour"] * 10 + ["stroma"] * 10)
+    >>> metrics.cluster_homogeneity(prediction, ["tumor"] * 10 + ["stroma"] * 10)
     1.0
     """
     return _agreement(homogeneity_score, prediction, labels, exclude, n_clusters, method, seed)
@@ -261,13 +261,13 @@ def _agreement(
     matrix = check_matrix(prediction, name="prediction")
     given = check_spotwise(np.asarray(labels, dtype=object), matrix.shape[0], name="labels")
     left_out = {exclude} if isinstance(exclude, str) else set(exclude or ())
-    labelled = np.array([not (pd.isna(v) or v in left_out) for v in given], dtype=bool)
-    if labelled.sum() < 2:
+    labeled = np.array([not (pd.isna(v) or v in left_out) for v in given], dtype=bool)
+    if labeled.sum() < 2:
         msg = f"Fewer than two spots have a label once {sorted(left_out)} are excluded."
         raise ValueError(msg)
-    _, codes = np.unique(given[labelled].astype(str), return_inverse=True)
+    _, codes = np.unique(given[labeled].astype(str), return_inverse=True)
     clusters = cluster(
-        matrix[labelled], n_clusters if n_clusters is not None else codes.max() + 1, method=method, seed=seed
+        matrix[labeled], n_clusters if n_clusters is not None else codes.max() + 1, method=method, seed=seed
     )
     found = clusters >= 0
     return float(score(codes[found], clusters[found]))

@@ -1,4 +1,4 @@
-"""What depends on where the spots lie: neighbours, blocks, autocorrelation and local similarity."""
+"""What depends on where the spots lie: neighbors, blocks, autocorrelation and local similarity."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def spatial_graph(
     radius: float | None = None,
     section: ArrayLike | None = None,
 ) -> sp.csr_array:
-    """Link spots that are neighbours in the tissue.
+    """Link spots that are neighbors in the tissue.
 
     Parameters
     ----------
     coordinates
-        (n_spots, 2) centres, in px or µm.
+        (n_spots, 2) centers, in px or µm.
     n_neighbors
         Nearest spots that each spot is linked to: 6 on Visium's hexagonal grid, 4 or 8 on a square one. A link holds in
         both directions, so that a spot may have more.
     radius
-        Links all spots within this distance, in the unit of the coordinates, instead of a number of neighbours.
+        Links all spots within this distance, in the unit of the coordinates, instead of a number of neighbors.
     section
         (n_spots,) section of each spot; spots of different sections are never linked.
 
@@ -55,22 +55,22 @@ def spatial_graph(
            [1, 0, 1],
            [0, 1, 0]])
     """
-    centres = _check_coordinates(coordinates)
+    centers = _check_coordinates(coordinates)
     check_positive(n_neighbors if radius is None else radius, name="n_neighbors" if radius is None else "radius")
     rows, columns, weights = ([np.empty(0, dtype)] for dtype in (np.intp, np.intp, float))
-    for spots in _spots_of_sections(section, len(centres)):
+    for spots in _spots_of_sections(section, len(centers)):
         if len(spots) < 2:
             continue
         if radius is None:
-            links = kneighbors_graph(centres[spots], min(n_neighbors, len(spots) - 1))
+            links = kneighbors_graph(centers[spots], min(n_neighbors, len(spots) - 1))
         else:
-            links = radius_neighbors_graph(centres[spots], radius)
+            links = radius_neighbors_graph(centers[spots], radius)
         mutual = sp.coo_array(links.maximum(links.T))
         rows.append(spots[mutual.row])
         columns.append(spots[mutual.col])
         weights.append(mutual.data)
     places = np.concatenate(rows), np.concatenate(columns)
-    return sp.csr_array((np.concatenate(weights), places), shape=(len(centres), len(centres)))
+    return sp.csr_array((np.concatenate(weights), places), shape=(len(centers), len(centers)))
 
 
 def spatial_blocks(coordinates: ArrayLike, size: float, *, section: ArrayLike | None = None) -> NDArray[np.intp]:
@@ -79,7 +79,7 @@ def spatial_blocks(coordinates: ArrayLike, size: float, *, section: ArrayLike | 
     Parameters
     ----------
     coordinates
-        (n_spots, 2) centres, in px or µm.
+        (n_spots, 2) centers, in px or µm.
     size
         Side of a square in the unit of the coordinates; at least the distance over which errors are similar.
     section
@@ -100,12 +100,12 @@ def spatial_blocks(coordinates: ArrayLike, size: float, *, section: ArrayLike | 
     >>> metrics.spatial_blocks([[0, 0], [0, 1], [5, 0], [9, 9]], 5)
     array([0, 0, 1, 2])
     """
-    centres = _check_coordinates(coordinates)
+    centers = _check_coordinates(coordinates)
     check_positive(size, name="size")
-    blocks = np.empty(len(centres), dtype=np.intp)
+    blocks = np.empty(len(centers), dtype=np.intp)
     used = 0
-    for spots in _spots_of_sections(section, len(centres)):
-        squares = np.floor((centres[spots] - centres[spots].min(axis=0)) / size)
+    for spots in _spots_of_sections(section, len(centers)):
+        squares = np.floor((centers[spots] - centers[spots].min(axis=0)) / size)
         found, numbers = np.unique(squares, axis=0, return_inverse=True)
         blocks[spots] = numbers.ravel() + used
         used += len(found)
@@ -113,7 +113,7 @@ def spatial_blocks(coordinates: ArrayLike, size: float, *, section: ArrayLike | 
 
 
 def morans_i(values: Matrix, graph: Any) -> NDArray[np.float64]:
-    """Measure how alike neighbouring spots are in each gene.
+    """Measure how alike neighboring spots are in each gene.
 
     ``I = n / sum(w) * sum_ij(w_ij z_i z_j) / sum_i(z_i²)``, z the values less their mean.
 
@@ -166,7 +166,7 @@ def morans_i(values: Matrix, graph: Any) -> NDArray[np.float64]:
 def ssim(truth: Matrix, prediction: Matrix, graph: Any, *, data_range: float | None = None) -> NDArray[np.float64]:
     """Compare the local level, contrast and structure of each gene's predicted and measured map.
 
-    Structural similarity with graph neighbourhoods as windows: the window of a spot is the spot and its neighbours,
+    Structural similarity with graph neighborhoods as windows: the window of a spot is the spot and its neighbors,
     each with weight 1. With the windows' means m, variances v and covariance c (divided by the number of spots in the
     window), ``(2 m_t m_p + C1) (2 c + C2) / ((m_t² + m_p² + C1) (v_t + v_p + C2))``, C1 = (0.01 L)², C2 = (0.03 L)²,
     averaged over the spots.
@@ -182,7 +182,7 @@ def ssim(truth: Matrix, prediction: Matrix, graph: Any, *, data_range: float | N
 
     Returns
     -------
-    (n_genes,), 1 for equal maps, small for unrelated ones. Spots without a neighbour are left out; NaN for a gene whose
+    (n_genes,), 1 for equal maps, small for unrelated ones. Spots without a neighbor are left out; NaN for a gene whose
     measurement is constant, unless `data_range` is given, or without links.
 
     Raises
@@ -233,11 +233,11 @@ def _ssim(
 
 
 def _check_coordinates(coordinates: ArrayLike) -> NDArray[np.float64]:
-    centres = np.asarray(coordinates, dtype=np.float64)
-    if centres.ndim != 2 or centres.shape[1] != 2 or not np.isfinite(centres).all():
-        msg = f"`coordinates` must be finite and have the shape (n_spots, 2), found {centres.shape}."
+    centers = np.asarray(coordinates, dtype=np.float64)
+    if centers.ndim != 2 or centers.shape[1] != 2 or not np.isfinite(centers).all():
+        msg = f"`coordinates` must be finite and have the shape (n_spots, 2), found {centers.shape}."
         raise ValueError(msg)
-    return centres
+    return centers
 
 
 def _check_graph(graph: Any, n_spots: int) -> sp.csr_array:

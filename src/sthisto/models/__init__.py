@@ -13,7 +13,7 @@ from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder, load_encoder
 from sthisto.models.encoders.features import clear_cache
 from sthisto.models.methods.bleep import BLEEP
-from sthisto.models.methods.color import Colour
+from sthisto.models.methods.color import Color
 from sthisto.models.methods.danet import DANet
 from sthisto.models.methods.ensemble import Ensemble, resolve_method
 from sthisto.models.methods.histogene import FinePrediction, HisToGene
@@ -28,7 +28,7 @@ __all__ = [
     "BLEEP",
     "METHODS",
     "Bank",
-    "Colour",
+    "Color",
     "DANet",
     "Encoder",
     "Ensemble",
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 METHODS: dict[str, type[ExpressionModel]] = {
-    **{cls.method: cls for cls in (DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Colour, Mean, Hybrid, Ensemble)},
+    **{cls.method: cls for cls in (DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Color, Mean, Hybrid, Ensemble)},
     "recommended": Hybrid,
 }
 """Every method by its name; a new one is added here. `Hybrid` says how "recommended" was chosen."""

@@ -36,7 +36,7 @@ class ExpressionModel(ABC):
     Parameters
     ----------
     genes
-        The modelled genes; their order is part of the model.
+        The modeled genes; their order is part of the model.
     patch
         The patches that the model is fitted on.
     options
@@ -170,7 +170,7 @@ class ExpressionModel(ABC):
         self._remember(sections)
 
     def _remember(self, sections: Sequence[TrainingSection]) -> None:
-        """Keep what the spots that were learnt from are recognised by."""
+        """Keep what the spots that were learned from are recognized by."""
         self._fingerprint = np.concatenate([section_fingerprints(one.inputs)[one.used] for one in sections])
         self.is_fitted = True
 
@@ -184,7 +184,7 @@ class ExpressionModel(ABC):
         exclude
             For methods that retrieve training spots, which of them a spot may not retrieve: those of its own
             "section", itself ("spot"), or "none". None is "section" where the model has seen other sections, else
-            "spot". Sections and spots are recognised by their pixels.
+            "spot". Sections and spots are recognized by their pixels.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class ExpressionModel(ABC):
         raise TypeError(msg)
 
     def embed_genes(self, expression: np.ndarray) -> np.ndarray:
-        """Return the gene embedding of (n_spots, n_genes) normalised expression, (n_spots, n_dimensions) float32."""
+        """Return the gene embedding of (n_spots, n_genes) normalized expression, (n_spots, n_dimensions) float32."""
         msg = f"Method {self.method!r} has no gene embedding."
         raise TypeError(msg)
 
@@ -246,7 +246,7 @@ class ExpressionModel(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Return what was learnt, as tensors."""
+        """Return what was learned, as tensors."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:

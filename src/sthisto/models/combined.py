@@ -34,7 +34,7 @@ class Member(NamedTuple):
 class CombinedModel(ExpressionModel):
     """Base of ensembles: several models fitted on the same sections, whose predictions are combined.
 
-    Each prediction is centred and scaled, gene by gene, by the mean and the standard deviation of what that model
+    Each prediction is centered and scaled, gene by gene, by the mean and the standard deviation of what that model
     predicts for the training spots (for models that retrieve: from other sections where there are any). The weighted
     mean of these is brought back to the expression's scale with the training mean of the gene and the mean of the
     standard deviations of the models that learn the expression, so that it is as far from the mean as these dare to
@@ -78,13 +78,13 @@ class CombinedModel(ExpressionModel):
             histories.append(member.history)
         self.history = _mean_history(histories)
         self._mean = stack(sections, "train").mean(axis=0)
-        centres, spreads = [], []
+        centers, spreads = [], []
         for member in self._members:
             rows = [member.predict(section.inputs).expression[section.used] for section in sections]
             predicted = np.concatenate(rows)
-            centres.append(predicted.mean(axis=0))
+            centers.append(predicted.mean(axis=0))
             spreads.append(predicted.std(axis=0))
-        self._centre, self._spread = np.stack(centres), np.stack(spreads)
+        self._center, self._spread = np.stack(centers), np.stack(spreads)
 
     def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         predictions = [member.predict(section, exclude=exclude) for member in self._members]
@@ -99,14 +99,14 @@ class CombinedModel(ExpressionModel):
         )
 
     def _scaled(self, expression: np.ndarray) -> np.ndarray:
-        """Centre and scale what each member says, (n_members, n_spots, n_genes)."""
+        """Center and scale what each member says, (n_members, n_spots, n_genes)."""
         spread = self._spread.copy()
         residuals = np.array([plan.of_residuals for plan in self._plan()])
         for scale in (residuals, ~residuals):
             if scale.any():
                 least = np.maximum(_LEAST_SHARE * spread[scale].max(axis=0), _SMALLEST_SPREAD)
                 spread[scale] = np.maximum(spread[scale], least)
-        return np.asarray((expression - self._centre[:, None]) / spread[:, None])
+        return np.asarray((expression - self._center[:, None]) / spread[:, None])
 
     def _combine(self, scaled: np.ndarray) -> np.ndarray:
         """Combine what `_scaled` returned to expression, (n_spots, n_genes) float32."""
@@ -143,14 +143,14 @@ class CombinedModel(ExpressionModel):
         return self._members[0].embed_genes(expression)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the members learnt, and how they are combined."""
-        own = {"mean": self._mean, "centre": self._centre, "spread": self._spread}
+        """Return what the members learned, and how they are combined."""
+        own = {"mean": self._mean, "center": self._center, "spread": self._spread}
         state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in own.items()}
         return state | dict(self._numbered(member.state() for member in self._members))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take what the members learnt, and how they are combined."""
-        self._mean, self._centre, self._spread = (state[name].numpy() for name in ("mean", "centre", "spread"))
+        """Take what the members learned, and how they are combined."""
+        self._mean, self._center, self._spread = (state[name].numpy() for name in ("mean", "center", "spread"))
         self._build()
         for number, member in enumerate(self._members):
             member.training_sections = self.training_sections

@@ -38,15 +38,15 @@ class SectionInput:
 
 @dataclass(frozen=True)
 class TrainingSection:
-    """One section with the expression that may be learnt from.
+    """One section with the expression that may be learned from.
 
     Attributes
     ----------
     inputs
         All spots of the section; their images may be looked at.
     expression
-        (n_spots, n_genes) float32 on the scale of the model's normalisation; NaN in every row that is neither in
-        `train` nor in `validation`, so that it cannot be learnt from.
+        (n_spots, n_genes) float32 on the scale of the model's normalization; NaN in every row that is neither in
+        `train` nor in `validation`, so that it cannot be learned from.
     train, validation
         Rows that weights are fitted on, and rows that choose the epoch.
     residuals

@@ -18,7 +18,7 @@ _MOST_FOLDS = 5
 
 @dataclass(frozen=True)
 class LinearMap:
-    """`x @ weight + bias`: centring, PCA and ridge in one, with the strength that was chosen."""
+    """`x @ weight + bias`: centering, PCA and ridge in one, with the strength that was chosen."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -50,16 +50,16 @@ def fit_ridge(
     n_components
         Principal components that are kept before the regression; None keeps the features.
     within_groups
-        Centre features and targets by group first: learn from differences within groups alone, as regression with
+        Center features and targets by group first: learn from differences within groups alone, as regression with
         fixed effects does. The map's offset is that of the mean over all spots.
     alphas
         Strengths to choose among.
     seed
-        Of PCA's randomised solver and of random folds.
+        Of PCA's randomized solver and of random folds.
     """
     x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
     if within_groups:
-        x, y = _centred(x, groups), _centred(y, groups)
+        x, y = _centered(x, groups), _centered(y, groups)
     n_groups = len(np.unique(groups))
     if n_groups > 1:
         folds = list(GroupKFold(min(n_groups, _MOST_FOLDS)).split(x, groups=groups))
@@ -82,7 +82,7 @@ def fit_ridge(
     return LinearMap(weight, y_mean - x_mean @ weight, alpha)
 
 
-def _centred(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def _centered(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return (n, n_columns) less the mean of each row's group."""
     names, group = np.unique(groups, return_inverse=True)
     means = np.stack([values[group == i].mean(axis=0) for i in range(len(names))])

@@ -1,4 +1,4 @@
-"""Predictions drawn towards those of the neighbouring spots. Arrays in, arrays out."""
+"""Predictions drawn toward those of the neighboring spots. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ N_NEIGHBORS = 6
 
 
 def check_share(share: float) -> None:
-    """Raise ValueError unless `share` can be the weight of the neighbours."""
+    """Raise ValueError unless `share` can be the weight of the neighbors."""
     if not 0 <= share <= 1:
-        msg = f"`smooth` is the share of the neighbours, between 0 and 1; found {share!r}."
+        msg = f"`smooth` is the share of the neighbors, between 0 and 1; found {share!r}."
         raise ValueError(msg)
 
 
-def smooth_expression(expression: np.ndarray, centres: np.ndarray, share: float) -> np.ndarray:
-    """Mix each spot's prediction with the mean of its neighbours'.
+def smooth_expression(expression: np.ndarray, centers: np.ndarray, share: float) -> np.ndarray:
+    """Mix each spot's prediction with the mean of its neighbors'.
 
     Parameters
     ----------
     expression
         (n_spots, n_genes) prediction of one section.
-    centres
+    centers
         (n_spots, 2) of the spots.
     share
-        Weight of the neighbours' mean; 0 changes nothing. A spot has the 6 nearest as neighbours, and those that have
+        Weight of the neighbors' mean; 0 changes nothing. A spot has the 6 nearest as neighbors, and those that have
         it among theirs.
     """
     if len(expression) < 2:
         return expression
-    graph = spatial_graph(centres, n_neighbors=min(N_NEIGHBORS, len(centres) - 1))
-    neighbours = graph @ expression / np.asarray(graph.sum(axis=1)).reshape(-1, 1)
-    return np.asarray((1 - share) * expression + share * neighbours, dtype=np.float32)
+    graph = spatial_graph(centers, n_neighbors=min(N_NEIGHBORS, len(centers) - 1))
+    neighbors = graph @ expression / np.asarray(graph.sum(axis=1)).reshape(-1, 1)
+    return np.asarray((1 - share) * expression + share * neighbors, dtype=np.float32)
 
 
 def variance_kept(before: list[np.ndarray], after: list[np.ndarray]) -> float:

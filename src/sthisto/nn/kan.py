@@ -1,4 +1,4 @@
-"""A Kolmogorov-Arnold layer: every connection is a spline that is learnt."""
+"""A Kolmogorov-Arnold layer: every connection is a spline that is learned."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["KANLinear", "spline_bases"]
 
 
 class KANLinear(nn.Module):
-    """A layer of learnt univariate functions: ``y_o = sum_i (w_oi SiLU(x_i) + s_oi sum_c c_oic B_c(x_i))``.
+    """A layer of learned univariate functions: ``y_o = sum_i (w_oi SiLU(x_i) + s_oi sum_c c_oic B_c(x_i))``.
 
     The B_c are B-splines on `grid`; `base_weight` is w, `spline_scaler` is s, `spline_weight` is c. The formulation
     and the parameters' names are those of efficient-kan, so that weights pass both ways: written after
-    efficient-kan by Blealtan and contributors (MIT licence), which reformulates KAN's activations as one linear map
+    efficient-kan by Blealtan and contributors (MIT license), which reformulates KAN's activations as one linear map
     of the bases. Initial values come from torch's generator.
 
     Parameters

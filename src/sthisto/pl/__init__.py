@@ -7,7 +7,7 @@ from sthisto.pl._gene_compare import gene_compare
 from sthisto.pl._gene_correlation import gene_correlation
 from sthisto.pl._history import history
 from sthisto.pl._mean_variance import mean_variance
-from sthisto.pl._neighbors import neighbours
+from sthisto.pl._neighbors import neighbors
 from sthisto.pl._scores import scores
 from sthisto.pl._uncertainty import uncertainty
 
@@ -17,7 +17,7 @@ __all__ = [
     "gene_correlation",
     "history",
     "mean_variance",
-    "neighbours",
+    "neighbors",
     "scores",
     "uncertainty",
 ]

@@ -1,4 +1,4 @@
-"""Clusters and annotated regions over the H&E, in matched colours."""
+"""Clusters and annotated regions over the H&E, in matched colors."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def clusters(
     dpi: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show clusters of the measurement and of predictions, and annotated regions, in colours that match.
+    """Show clusters of the measurement and of predictions, and annotated regions, in colors that match.
 
-    The clusters of each further column take the colours of those of the reference that they overlap with most, one to
+    The clusters of each further column take the colors of those of the reference that they overlap with most, one to
     one (Hungarian assignment), section by section, since the number of a cluster means nothing in another section.
     Titles give the adjusted Rand index with the reference.
 
@@ -62,10 +62,10 @@ def clusters(
         measurement: ``sth.tl.cluster(sdata, key_added="measured_cluster")``, of a prediction:
         ``sth.tl.cluster(sdata, layer="sthisto_pred")``.
     reference
-        The column that colours and scores refer to; None is the first. Its colours are those of
+        The column that colors and scores refer to; None is the first. Its colors are those of
         ``uns[f"{reference}_colors"]`` where there are any.
     exclude
-        Labels of the reference that don't count: their spots are grey there, and left out of the score.
+        Labels of the reference that don't count: their spots are gray there, and left out of the score.
     sections
         Names of the sections to draw; None is all.
     show_image
@@ -175,7 +175,7 @@ def _labels(section: Section, column: str) -> pd.Series:
 def _palette(
     tables: Sequence[AnnData], reference: str, labels: Sequence[Mapping[str, pd.Series]], left_out: set[str]
 ) -> dict[str, str]:
-    """Return the colour of each label of the reference: the user's, or ours in the order of the categories."""
+    """Return the color of each label of the reference: the user's, or ours in the order of the categories."""
     found = {label for by_column in labels for label in by_column[reference].dropna()}
     colors: dict[str, str] = {}
     for table in tables:
@@ -196,7 +196,7 @@ def _endless(n: int) -> list[str]:
 
 
 def _matched(reference: pd.Series, other: pd.Series, palette: Mapping[str, str], left_out: set[str]) -> dict[str, str]:
-    """Give each cluster the colour of the reference's label that it is assigned to; further ones get unused colours."""
+    """Give each cluster the color of the reference's label that it is assigned to; further ones get unused colors."""
     counted = ~reference.isin(left_out)
     overlap = pd.crosstab(other[counted], reference[counted])
     rows, columns = linear_sum_assignment(overlap.to_numpy(), maximize=True)

@@ -1,4 +1,4 @@
-"""What stands around a panel: scale bar, colour bar, title, and axes placed in inches."""
+"""What stands around a panel: scale bar, color bar, title, and axes placed in inches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ROBUST = (0.01, 0.99)
 
 
 def ink() -> str:
-    """Return the colour of text in the user's style: black on white, white on a dark one."""
+    """Return the color of text in the user's style: black on white, white on a dark one."""
     color: str = mpl.rcParams["text.color"]
     return color
 
@@ -54,7 +54,7 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def robust_norm(*values: np.ndarray, vmin: float | None = None, vmax: float | None = None) -> Normalize:
-    """Return one colour scale for several arrays: from their 1 % to their 99 % quantile, unless it is given."""
+    """Return one color scale for several arrays: from their 1 % to their 99 % quantile, unless it is given."""
     known = np.concatenate([array[np.isfinite(array)] for array in values])
     low, high = np.quantile(known, _ROBUST) if len(known) else (0.0, 1.0)
     low, high = low if vmin is None else vmin, high if vmax is None else vmax
@@ -100,7 +100,7 @@ def side_label(ax: Axes, text: str, *, line: int = 0, **style: Any) -> None:
 
 
 def color_bar(ax: Axes, mappable: ScalarMappable, label: str) -> Axes:
-    """Draw a slim colour bar right of a panel, as high as the panel is."""
+    """Draw a slim color bar right of a panel, as high as the panel is."""
     bar = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
     colors = figure_of(ax).colorbar(mappable, cax=bar)
     colors.outline.set_linewidth(0.4)

@@ -45,7 +45,7 @@ def gene_compare(
 
     Each gene of each section is a strip: measured, then every prediction, then the H&E (with many genes the strips
     stand side by side and the H&E of each section comes first, once). All panels of a gene, over all sections, share
-    one colour scale, from the 1 % to the 99 % quantile of what is drawn. Spots have their true size over the faded
+    one color scale, from the 1 % to the 99 % quantile of what is drawn. Spots have their true size over the faded
     image; those without a value are left out. A title gives Pearson's correlation with the measurement over the spots
     that `sthisto.tl.evaluate` scores; where a section has none, over all its spots, with "(trained on)" beside it.
 
@@ -69,9 +69,9 @@ def gene_compare(
     uncertainty
         Whether to draw the spread that each method gives for its prediction.
     cmap
-        Colour map of the expression.
+        Color map of the expression.
     vmin, vmax
-        Ends of every gene's colour scale, instead of the quantiles.
+        Ends of every gene's color scale, instead of the quantiles.
     image_alpha
         Opacity of the H&E under the spots, 0 to 1.
     image_key, shapes_key, table_key, coordinate_system
@@ -100,7 +100,7 @@ def gene_compare(
     --------
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
-    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> figure = sth.pl.gene_compare(sdata, "COL1A1")
     """
     genes = [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))

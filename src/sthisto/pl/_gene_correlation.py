@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-_LABELLED = 40
+_LABELED = 40
 _OPTIMAL = 300
 _PANEL = 2.2
 
@@ -63,7 +63,7 @@ def gene_correlation(
     sections
         Names of the sections whose spots count; None is all that have a prediction.
     cmap
-        Diverging colour map, its middle at 0.
+        Diverging color map, its middle at 0.
     image_key, shapes_key, table_key, coordinate_system, gene_symbols
         As for `sthisto.pl.gene_compare`.
     figsize
@@ -89,7 +89,7 @@ def gene_correlation(
     --------
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
-    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> figure = sth.pl.gene_correlation(sdata)
     """
     keys = as_keys(key_added)
@@ -105,8 +105,8 @@ def gene_correlation(
     if min(scored.truth.shape) < 3:
         msg = f"{scored.truth.shape[0]} spots and {scored.truth.shape[1]} genes: at least three of each are needed."
         raise ValueError(msg)
-    centred = {title: within_sections(values, scored.section) for title, values in _matrices(scored).items()}
-    matrices = {title: _correlations(values) for title, values in centred.items()}
+    centered = {title: within_sections(values, scored.section) for title, values in _matrices(scored).items()}
+    matrices = {title: _correlations(values) for title, values in centered.items()}
     order = _hierarchical_order(matrices["Measured"])
     figure, axes = _axes(ax, len(matrices), scored.genes, figsize, dpi)
     note = "" if scored.honest else " (trained on)"
@@ -114,7 +114,7 @@ def gene_correlation(
         limit = _limit(matrix)
         image = panel.imshow(matrix[np.ix_(order, order)], vmin=-limit, vmax=limit, cmap=cmap, interpolation="nearest")
         if title != "Measured":
-            agreement = gene_correlation_agreement(centred["Measured"], centred[title])
+            agreement = gene_correlation_agreement(centered["Measured"], centered[title])
             title = f"{title}, agreement {agreement:.2f}{note}"
         set_title(panel, title)
         _name_genes(panel, [scored.genes[i] for i in order], with_rows=panel is axes[0])
@@ -134,7 +134,7 @@ def _correlations(values: np.ndarray) -> np.ndarray:
 
 
 def _limit(correlations: np.ndarray) -> float:
-    """Return the end of the colour scale: the 99 % quantile of the correlations between different genes."""
+    """Return the end of the color scale: the 99 % quantile of the correlations between different genes."""
     off_diagonal = np.abs(correlations[~np.eye(len(correlations), dtype=bool)])
     known = off_diagonal[np.isfinite(off_diagonal)]
     return float(np.quantile(known, 0.99)) if len(known) else 1.0
@@ -160,7 +160,7 @@ def _axes(
     if ax is not None:
         (given,) = given_axes(ax, 1, n)
         return figure_of(given[0]), given
-    names = 0.075 * max(map(len, genes)) + 0.1 if len(genes) <= _LABELLED else 0.1
+    names = 0.075 * max(map(len, genes)) + 0.1 if len(genes) <= _LABELED else 0.1
     gap, top, bar = 0.55, 0.26, 0.65
     natural = np.array([names + n * _PANEL + (n - 1) * gap + bar, top + _PANEL + names])
     size = np.asarray(figsize) if figsize else natural
@@ -173,7 +173,7 @@ def _name_genes(ax: Axes, genes: Sequence[str], *, with_rows: bool) -> None:
     ax.spines[:].set_linewidth(0.4)
     ax.grid(visible=False)
     ax.set(xticks=[], yticks=[])
-    if len(genes) > _LABELLED:
+    if len(genes) > _LABELED:
         return
     size = min(TICK_SIZE, 150 / len(genes))
     style: dict[str, Any] = {"fontsize": size, "fontstyle": "italic"}

@@ -38,7 +38,7 @@ class Strips:
     n_panels
         Panels in a strip.
     bars
-        Positions of the panels that have a colour bar.
+        Positions of the panels that have a color bar.
     label_lines
         Vertical lines of text left of a strip.
     title_lines

@@ -86,7 +86,7 @@ def mean_variance(
     --------
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
-    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> figure = sth.pl.mean_variance(sdata)
     """
     keys = as_keys(key_added)

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 _COLUMNS = 5
 
 
-def neighbours(
+def neighbors(
     sdata: SpatialData | Sequence[SpatialData],
     model: ExpressionModel,
     spot: str,
     *,
     reference: SpatialData | Sequence[SpatialData] | None = None,
-    n_neighbours: int = 9,
+    n_neighbors: int = 9,
     exclude: Exclude | None = None,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
@@ -55,7 +55,7 @@ def neighbours(
         Name of the spot in the table.
     reference
         The data that the model was fitted on; None is `sdata`.
-    n_neighbours
+    n_neighbors
         How many of the nearest to draw.
     exclude
         Which training spots a spot may not retrieve, as for `sthisto.tl.predict`.
@@ -66,11 +66,11 @@ def neighbours(
     dpi
         Resolution of the figure.
     ax
-        Axes to draw into instead of a new figure: one for the spot and one for each neighbour.
+        Axes to draw into instead of a new figure: one for the spot and one for each neighbor.
 
     Returns
     -------
-    The figure: the spot first, then its neighbours from the nearest on, with section and cosine. Patches are as the
+    The figure: the spot first, then its neighbors from the nearest on, with section and cosine. Patches are as the
     model gets them; of several widths of context the narrowest is drawn.
 
     Raises
@@ -87,9 +87,9 @@ def neighbours(
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
-    >>> figure = sth.pl.neighbours(sdata, model, sdata["table"].obs_names[0])  # doctest: +SKIP
+    >>> figure = sth.pl.neighbors(sdata, model, sdata["table"].obs_names[0])  # doctest: +SKIP
     """
-    check_positive(n_neighbours, name="n_neighbours")
+    check_positive(n_neighbors, name="n_neighbors")
     elements: dict[str, Any] = {
         "image_key": image_key,
         "shapes_key": shapes_key,
@@ -100,7 +100,7 @@ def neighbours(
     section, position = _find(read_sections(sdata, **elements), spot)
     bank = {one.name: one for one in read_sections(sdata if reference is None else reference, **elements)}
     found = of_section(section, model, exclude)
-    nearest = found[found["spot"] == spot].nsmallest(n_neighbours, "rank")
+    nearest = found[found["spot"] == spot].nsmallest(n_neighbors, "rank")
     missing = sorted(set(nearest["training_section"]) - set(bank))
     if missing:
         msg = (
@@ -128,7 +128,7 @@ def _training_patch(section: Section, position: int, model: Any) -> np.ndarray:
     """Return the patch of a training spot; raise ValueError where the data hold another spot under its name."""
     patch = _patch(section, position, model) if position < len(section) else np.zeros((1, 1, 3), dtype=np.uint8)
     expected = model.fingerprint(section.name, position)
-    is_first = min(model.patch.context) == model.patch.context[0]  # which the model recognises its spots by
+    is_first = min(model.patch.context) == model.patch.context[0]  # which the model recognizes its spots by
     if expected and is_first and int(fingerprints(patch[None])[0]) != expected:
         msg = (
             f"Section {section.name!r} of these data is not the one of that name that the model was fitted on: its "
@@ -140,7 +140,7 @@ def _training_patch(section: Section, position: int, model: Any) -> np.ndarray:
 
 def _patch(section: Section, position: int, model: ExpressionModel) -> np.ndarray:
     """Return (size, size, 3) px of the narrowest context."""
-    alone = replace(section, rows=section.rows[[position]], centres=section.centres[[position]])
+    alone = replace(section, rows=section.rows[[position]], centers=section.centers[[position]])
     narrowest = replace(model.patch, context=(min(model.patch.context),))
     patch: np.ndarray = alone.patches(narrowest)[0].read()[0]
     return patch

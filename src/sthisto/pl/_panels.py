@@ -1,4 +1,4 @@
-"""The panels of `gene_compare`: what each one shows, on which colour scale, and how a strip of them is drawn."""
+"""The panels of `gene_compare`: what each one shows, on which color scale, and how a strip of them is drawn."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Kind = Literal["expression", "difference", "spread", "image"]
 
 @dataclass(frozen=True)
 class Look:
-    """How values become colours."""
+    """How values become colors."""
 
     cmap: str | Colormap
     vmin: float | None
@@ -65,7 +65,7 @@ class Look:
         return robust_norm(*values, vmin=self.vmin, vmax=self.vmax)
 
     def colors(self, kind: Kind) -> str | Colormap:
-        """Return the colour map of a kind."""
+        """Return the color map of a kind."""
         return {"difference": "RdBu_r", "spread": "cividis"}.get(kind, self.cmap)
 
 

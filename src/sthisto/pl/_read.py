@@ -12,7 +12,7 @@ from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.record import check_predicted, method_labels, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPLIT, TEST, prediction, prediction_sd, seen
-from sthisto._sdata.tables import gene_positions, layer_names, modelled_genes, read_matrix, read_rows
+from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_matrix, read_rows
 from sthisto._utils.validate import check_key, listed
 from sthisto.metrics import pearson
 
@@ -56,28 +56,28 @@ def _is_predicted(section: Section, key: str) -> bool:
 
 
 def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
-    """Return the normalisation that the predictions of all keys share.
+    """Return the normalization that the predictions of all keys share.
 
     Raises
     ------
     ValueError
         They differ: a value of one means nothing on the scale of another.
     """
-    records = {(key, id(table)): dict(read_record(table, key)["normalisation"]) for table in tables for key in keys}
+    records = {(key, id(table)): dict(read_record(table, key)["normalization"]) for table in tables for key in keys}
     scales = {name: Normalization.from_record(record) for name, record in records.items()}
     first = next(iter(scales.values()))
     if any(scale != first for scale in scales.values()):
         by_key = {key: str(scale) for (key, _), scale in scales.items()}
         msg = (
             f"The predictions are on different scales and cannot share a picture: {by_key}. "
-            "Draw them one by one, or fit them with the same normalisation."
+            "Draw them one by one, or fit them with the same normalization."
         )
         raise ValueError(msg)
     return first
 
 
 def scale_label(scale: Normalization) -> str:
-    """Return the unit of expression for a colour bar."""
+    """Return the unit of expression for a color bar."""
     if scale.target == "log1p":
         return "log1p " + {1e4: "CP10K", 1e6: "CPM"}.get(scale.target_sum, f"counts per {scale.target_sum:g}")
     return {"pearson_residuals": "Pearson residual", "as_is": scale.layer or "X"}[scale.target]
@@ -222,15 +222,15 @@ def read_scored(
 
 def within_sections(values: np.ndarray, section: np.ndarray) -> np.ndarray:
     """Take each section's mean off every gene, so that differences between sections count as nothing."""
-    centred = values.astype(float)
+    centered = values.astype(float)
     for number in np.unique(section):
-        centred[section == number] -= centred[section == number].mean(axis=0)
-    return centred
+        centered[section == number] -= centered[section == number].mean(axis=0)
+    return centered
 
 
 def shared_genes(tables: Sequence[AnnData], keys: Sequence[str], symbols: str | None) -> list[str]:
     """Return the genes that every method predicts in every table, in the order of the first."""
-    sets = [modelled_genes(table, key, symbols) for table in tables for key in keys]
+    sets = [modeled_genes(table, key, symbols) for table in tables for key in keys]
     common = set(sets[0]).intersection(*sets[1:])
     if not common:
         msg = f"The methods under {listed(keys)} have no predicted gene in common."

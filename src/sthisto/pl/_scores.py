@@ -13,7 +13,7 @@ from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto._utils.validate import check_choice, listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
-from sthisto.pl._style import GREY, METHOD_COLORS, cycle, grid_of_axes, tidy
+from sthisto.pl._style import GRAY, METHOD_COLORS, cycle, grid_of_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def scores(
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
     >>> sth.pp.split(sdata, by="patient", patient_key="patient")
-    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="colour"))
+    >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> sth.tl.evaluate(sdata)
     >>> figure = sth.pl.scores(sdata)
     """
@@ -125,7 +125,7 @@ def _ranked(ax: Axes, table: pd.DataFrame, metric: str, colors: dict[str, str]) 
     if metric == "pcc_residual":
         ax.scatter(rank, first.loc[genes, "ceiling"], color="0.75", label="Noise ceiling", **style)
     ax.scatter(
-        rank, first.loc[genes, f"depth_{metric}"], color=GREY, marker="x", s=5, linewidth=0.5, label="Depth alone"
+        rank, first.loc[genes, f"depth_{metric}"], color=GRAY, marker="x", s=5, linewidth=0.5, label="Depth alone"
     )
     for method, color in list(colors.items())[::-1]:
         ax.scatter(rank, by_gene.loc[method].loc[genes, metric], color=color, label=method, **style)
@@ -147,8 +147,8 @@ def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric:
             if (i, j) == (0, 0):
                 drawn["medians"][0].set_label("Median gene")
                 drawn["means"][0].set_label("Mean")
-        whole = summary[(summary["section"] == section) & (summary["genes"] == "all modelled")].iloc[0]
-        _level(ax, i, whole[f"depth_{metric}"], "Depth alone", color=GREY, linestyle="--")
+        whole = summary[(summary["section"] == section) & (summary["genes"] == "all modeled")].iloc[0]
+        _level(ax, i, whole[f"depth_{metric}"], "Depth alone", color=GRAY, linestyle="--")
         if metric == "pcc_residual":
             _level(ax, i, whole["ceiling"], "Noise ceiling", color=ink(), linestyle=":")
     ax.axhline(0, color=ink(), linewidth=0.5, zorder=0)

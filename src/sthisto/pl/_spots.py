@@ -77,7 +77,7 @@ class View:
             self.diameter,
             0.0,
             units="xy",
-            offsets=self.section.centres[known],
+            offsets=self.section.centers[known],
             offset_transform=ax.transData,
             cmap=cmap,
             norm=norm,
@@ -90,7 +90,7 @@ class View:
         return discs
 
     def draw_classes(self, ax: Axes, codes: np.ndarray, colors: list[Any]) -> ScalarMappable:
-        """Draw each spot in the colour of its class; those with code -1 are left out."""
+        """Draw each spot in the color of its class; those with code -1 are left out."""
         values = np.where(codes < 0, np.nan, codes).astype(float)
         norm = Normalize(-0.5, len(colors) - 0.5)
         return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm, classes=True)
@@ -104,7 +104,7 @@ class View:
         step = max(right - left, bottom - top) / _RASTER_SIZE
         columns, rows = int(np.ceil((right - left) / step)), int(np.ceil((bottom - top) / step))
         known = np.isfinite(values)
-        x, y = self.section.centres[known].T
+        x, y = self.section.centers[known].T
         canvas = ds.Canvas(columns, rows, x_range=(left, right), y_range=(top, bottom))
         reduction = ds.first("value") if classes else ds.mean("value")
         drawn = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[known]}), "x", "y", reduction)
@@ -125,18 +125,18 @@ def view(section: Section, *, max_size: int = 1000) -> View:
     """
     diameter = section.diameter
     if not np.isfinite(diameter):
-        diameter = _LABELS_FILL * _pitch(section.centres)
+        diameter = _LABELS_FILL * _pitch(section.centers)
     margin = 1.5 * diameter
-    left, top = np.maximum(section.centres.min(axis=0) - margin, 0)
-    right, bottom = np.minimum(section.centres.max(axis=0) + margin, [section.image.width, section.image.height])
+    left, top = np.maximum(section.centers.min(axis=0) - margin, 0)
+    right, bottom = np.minimum(section.centers.max(axis=0) + margin, [section.image.width, section.image.height])
     box = (float(left), float(top), float(right), float(bottom))
     picture, extent = section.image.overview(box=box, max_size=max_size)
     return View(section, picture, extent, box, float(diameter))
 
 
-def _pitch(centres: np.ndarray) -> float:
+def _pitch(centers: np.ndarray) -> float:
     """Return the median distance from a spot to its nearest; 1 px for a spot alone."""
-    if len(centres) < 2:
+    if len(centers) < 2:
         return 1.0
-    distance, _ = cKDTree(centres).query(centres, k=2)
+    distance, _ = cKDTree(centers).query(centers, k=2)
     return float(np.median(distance[:, 1]))

@@ -1,4 +1,4 @@
-"""Colours and axes of the charts: colour-blind safe, set on the axes and never globally."""
+"""Colors and axes of the charts: color-blind safe, set on the axes and never globally."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CLASS_COLORS = (
     *("#882255", "#44AA99", "#332288", "#999933", "#AA4499", "#117733", "#88CCEE", "#DDCC77"),
     *("#6699CC", "#661100", "#CC6677", "#888888"),
 )
-"""Okabe and Ito's palette, continued with Tol's muted colours."""
+"""Okabe and Ito's palette, continued with Tol's muted colors."""
 
-GREY = "#5a5a5a"
+GRAY = "#5a5a5a"
 
 
 def cycle(colors: Sequence[str], n: int) -> list[str]:
-    """Return n colours, from the start again where there are fewer."""
+    """Return n colors, from the start again where there are fewer."""
     return [colors[i % len(colors)] for i in range(n)]
 
 

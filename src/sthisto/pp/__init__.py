@@ -1,4 +1,4 @@
-"""Preparation: normalise, choose genes, split, lay a grid over tissue without spots."""
+"""Preparation: normalize, choose genes, split, lay a grid over tissue without spots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw counts to a normalised layer."""
+"""Raw counts to a normalized layer."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def normalize(
     coordinate_system: str | None = None,
     key_added: str | None = None,
 ) -> None:
-    """Normalise raw counts into a layer; the counts stay as they are.
+    """Normalize raw counts into a layer; the counts stay as they are.
 
-    `tl.fit` normalises by itself: this is for those who want to see or to use the values.
+    `tl.fit` normalizes by itself: this is for those who want to see or to use the values.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def normalize(
         if not looks_like_counts(matrix):
             msg = (
                 f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts (whole numbers of at least "
-                "zero), so that it cannot be normalised. Pass layer=… to name the one that does."
+                "zero), so that it cannot be normalized. Pass layer=… to name the one that does."
             )
             raise ValueError(msg)
         if target == "log1p":

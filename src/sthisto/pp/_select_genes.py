@@ -1,4 +1,4 @@
-"""The choice of the genes that are modelled."""
+"""The choice of the genes that are modeled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def select_genes(
     coordinate_system: str | None = None,
     gene_symbols: str | None = None,
 ) -> None:
-    """Choose the genes that are modelled, on training spots alone.
+    """Choose the genes that are modeled, on training spots alone.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def select_genes(
     n_top_genes
         Highly variable genes of each section (scanpy's flavor "seurat"). The union of several sections is larger.
     layer
-        Layer with the expression; None is X. Raw counts are recognised and normalised first.
+        Layer with the expression; None is X. Raw counts are recognized and normalized first.
     image_key, shapes_key, table_key, coordinate_system
         None is the only candidate; of regions, all that the table annotates. Spots outside their image are left out.
     gene_symbols

@@ -155,17 +155,17 @@ def _drawn_blocks(section: Section, test: float | Sequence[str], seed: int) -> n
     if not isinstance(test, int | float | np.floating) or not 0 < test < 1:
         msg = f"by='block' needs `test` as a share of spots between 0 and 1, found {test!r}."
         raise ValueError(msg)
-    return spatial_blocks(section.centres, test, seed=seed)
+    return spatial_blocks(section.centers, test, seed=seed)
 
 
 def _roles(section: Section, held_out: np.ndarray, validation: float, seed: int, margin: float) -> np.ndarray:
     roles = np.where(held_out, TEST, TRAIN).astype(object)
-    beside = near(section.centres, held_out, margin)
+    beside = near(section.centers, held_out, margin)
     roles[beside] = None
     if beside.any():
         logger.info("%d of %d spots of %r lie in the margin and stay out.", beside.sum(), len(beside), section.name)
     train = np.flatnonzero(~held_out & ~beside)
-    roles[train[spatial_blocks(section.centres[train], validation, seed=seed)]] = VALIDATION
+    roles[train[spatial_blocks(section.centers[train], validation, seed=seed)]] = VALIDATION
     return roles
 
 

@@ -43,7 +43,7 @@ def tissue_grid(
     image_key
         None is the only image.
     pitch_um, diameter_um
-        Distance between neighbouring spots, and their width, in µm; the defaults are Visium's.
+        Distance between neighboring spots, and their width, in µm; the defaults are Visium's.
     um_per_px
         µm per px of the image's full resolution; None takes it from the data where it is known: from the coordinate
         system, or from the array of Visium spots or Visium HD bins that lie in one with the image.
@@ -89,22 +89,22 @@ def tissue_grid(
     if um_per_px is None:
         msg = (
             f"The µm per px of image {image_key!r} are unknown. Pass um_per_px=…, from the scanner, or for Visium the "
-            "100 µm between neighbouring spots over their distance in px."
+            "100 µm between neighboring spots over their distance in px."
         )
         raise ValueError(msg)
     pyramid, _ = read_pyramid(sdata.images[image_key], image_key, next(iter(systems)))
     diameter = diameter_um / um_per_px
-    centres = hexagonal_grid(pyramid.width, pyramid.height, pitch_um / um_per_px)
-    centres = centres[tissue_share(pyramid, centres, diameter) >= least_tissue]
-    if not len(centres):
+    centers = hexagonal_grid(pyramid.width, pyramid.height, pitch_um / um_per_px)
+    centers = centers[tissue_share(pyramid, centers, diameter) >= least_tissue]
+    if not len(centers):
         msg = f"No tissue was found in image {image_key!r}. Lower least_tissue, or look at the image."
         raise ValueError(msg)
-    shapes = ShapesModel.parse(centres, geometry=0, radius=diameter / 2, transformations=systems)
+    shapes = ShapesModel.parse(centers, geometry=0, radius=diameter / 2, transformations=systems)
     obs = pd.DataFrame(
-        {"region": pd.Categorical([key_added] * len(centres)), "instance": np.asarray(shapes.index)},
+        {"region": pd.Categorical([key_added] * len(centers)), "instance": np.asarray(shapes.index)},
         index=[f"{key_added}_{i}" for i in shapes.index],
     )
-    table = AnnData(np.empty((len(centres), 0), dtype=np.float32), obs=obs)
+    table = AnnData(np.empty((len(centers), 0), dtype=np.float32), obs=obs)
     annotated = TableModel.parse(table, region=key_added, region_key="region", instance_key="instance")
     sdata.shapes[key_added] = shapes
     sdata.tables[table_key] = annotated
@@ -123,7 +123,7 @@ def _um_per_px_of_arrays(sdata: SpatialData, image_key: str) -> float | None:
             if system := next((name for name in systems if name in own), None):
                 spots = read_spots(sdata[region], region, system)
                 rows, position = match_rows(table, region, spots.instances)
-                centres = apply_affine(np.linalg.inv(affine(sdata[image_key], system)), spots.xy[position])
-                found.append(um_per_px_of_visium(table.obs.iloc[rows], centres, region))
+                centers = apply_affine(np.linalg.inv(affine(sdata[image_key], system)), spots.xy[position])
+                found.append(um_per_px_of_visium(table.obs.iloc[rows], centers, region))
     known = [um for um in found if um is not None]
     return known[0] if known and max(known) / min(known) < _ALIKE else None

@@ -38,7 +38,7 @@ def cluster(
     sdata
         One SpatialData or a list of them.
     layer
-        "sthisto_pred" clusters a prediction, over the genes that were predicted; None is X. Raw counts are normalised
+        "sthisto_pred" clusters a prediction, over the genes that were predicted; None is X. Raw counts are normalized
         first (library size to 1e4, log1p).
     method
         "leiden", or "kmeans", which needs `n_clusters`.

@@ -45,7 +45,7 @@ def cross_validate(
     """Hold out each patient, section or band of a section in turn, and score every method on what was held out.
 
     All that is fitted is fitted within the fold: the choice of genes (where `genes` does not fix them), the
-    normalisation, the choice of epoch, the model. A method is given a SpatialData in which the held-out spots do not
+    normalization, the choice of epoch, the model. A method is given a SpatialData in which the held-out spots do not
     exist; to predict, one in which their expression is zero. It is given back for the scoring alone.
 
     Parameters
@@ -88,7 +88,7 @@ def cross_validate(
     KeyError
         An element, or the column `groups`, is missing.
     ValueError
-        A name is no method, there are too few groups, or a spot stands on both sides of a fold (recognised by its
+        A name is no method, there are too few groups, or a spot stands on both sides of a fold (recognized by its
         pixels, whatever it is called).
     TypeError
         A method has no such option, or an argument is one that folds decide.
@@ -102,7 +102,7 @@ def cross_validate(
     --------
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
-    >>> sth.tl.cross_validate(sdata, ["colour", "mean"], groups="patient", seeds=1)
+    >>> sth.tl.cross_validate(sdata, ["color", "mean"], groups="patient", seeds=1)
     >>> sth.get.scores(sdata, key_added="sthisto_cv", by="section")[["fold", "pcc_residual"]]  # doctest: +SKIP
     """
     check_new_name(key_added, name="key_added")

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from sthisto._scoring.summary import INTERVAL, gene_sets, summarise, with_intervals
+from sthisto._scoring.summary import INTERVAL, gene_sets, summarize, with_intervals
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.record import read_normalization, read_record
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_positions, layer_names, modelled_genes, read_rows
+from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_rows
 from sthisto._sdata.write import apply, uns_updates, var_updates
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key
@@ -102,7 +102,7 @@ def evaluate(
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
     >>> sth.pp.split(sdata, by="patient", patient_key="patient")
-    >>> model = sth.tl.fit(sdata, method="colour")
+    >>> model = sth.tl.fit(sdata, method="color")
     >>> sth.tl.predict(sdata, model)
     >>> sth.tl.evaluate(sdata)
     """
@@ -130,7 +130,7 @@ def evaluate(
         )
         raise ValueError(msg)
     table = pd.concat(scores, ignore_index=True)
-    by_gene, summary = _by_gene(table), with_intervals(summarise(table), intervals)
+    by_gene, summary = _by_gene(table), with_intervals(summarize(table), intervals)
     updates = []
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key_added)
@@ -168,7 +168,7 @@ def _scored_rows(section: Section, key: str) -> np.ndarray:
     )
     obs = table.obs.iloc[section.rows]
     scored = obs[slots.SPLIT].eq(slots.TEST).to_numpy() if slots.SPLIT in obs else np.ones(len(section), dtype=bool)
-    genes = table.var[slots.modelled_gene(key)].to_numpy(dtype=bool)
+    genes = table.var[slots.modeled_gene(key)].to_numpy(dtype=bool)
     predicted = np.isfinite(np.asarray(table.layers[layer][section.rows][:, genes])).all(axis=1)
     seen = obs[slots.seen(key)].to_numpy(dtype=bool) & scored & predicted
     if seen.any():
@@ -192,14 +192,14 @@ class _Measured:
     residuals: np.ndarray
     prediction: np.ndarray
     totals: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     depth_knots: Sequence[float]
 
 
 def _measured(section: Section, rows: np.ndarray, key: str, counts_layer: str | None) -> _Measured:
     record = read_record(section.table, key)
     normalization = read_normalization(record)
-    genes = modelled_genes(section.table, key, record["gene_symbols"] or None)
+    genes = modeled_genes(section.table, key, record["gene_symbols"] or None)
     columns = gene_positions(section.table, genes, record["gene_symbols"] or None)
     prediction = np.asarray(section.table.layers[slots.prediction(key)][section.rows[rows]][:, columns])
     counts = _counts(section, rows, normalization, counts_layer)
@@ -217,7 +217,7 @@ def _measured(section: Section, rows: np.ndarray, key: str, counts_layer: str | 
         residuals=pearson_residuals(panel, totals=totals),
         prediction=prediction[measured],
         totals=totals,
-        centres=section.centres[rows[measured]],
+        centers=section.centers[rows[measured]],
         depth_knots=record.get("depth_knots", ()),
     )
 
@@ -245,10 +245,10 @@ def _score(one: _Measured, *, n_splits: int, seed: int) -> pd.DataFrame:
 
 def _intervals(one: _Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:
     """Return the interval of the mean residual score over each set of genes; none without two blocks."""
-    across = np.ptp(one.centres, axis=0).max()
+    across = np.ptp(one.centers, axis=0).max()
     if across == 0 or np.ptp(one.prediction, axis=0).max() == 0:
         return []
-    blocks = spatial_blocks(one.centres, across / _BLOCKS_ACROSS * (1 + 1e-9))
+    blocks = spatial_blocks(one.centers, across / _BLOCKS_ACROSS * (1 + 1e-9))
     found = []
     for genes, chosen in gene_sets(scores).items():
         columns = scores.index.get_indexer(chosen.index)

@@ -62,7 +62,7 @@ def fit(
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
-    Spots with ``obs["sthisto_split"]`` "train" are learnt from, "val" choose the epoch, others are never looked at
+    Spots with ``obs["sthisto_split"]`` "train" are learned from, "val" choose the epoch, others are never looked at
     but for their image. Without a split all spots are trained on, and spatial blocks of every section (10 %) choose
     the epoch.
 
@@ -86,7 +86,7 @@ def fit(
     n_top_genes
         Highly variable genes of each section, where they are chosen here.
     layer
-        Layer with the expression; None is X. Raw counts are recognised and normalised, other values are taken as
+        Layer with the expression; None is X. Raw counts are recognized and normalized, other values are taken as
         they are.
     target
         Scale to learn and predict on: "log1p" (the default for counts), "pearson_residuals", or "as_is".
@@ -117,8 +117,8 @@ def fit(
     Returns
     -------
     The fitted model. Writes ``obsm["X_{key_added}"]`` (all spots) and ``obsm["X_{key_added}_gene"]`` (spots that were
-    learnt from), float32, NaN elsewhere, for methods that embed; ``var["{key_added}_gene"]``; ``uns["{key_added}"]``
-    with version, method, parameters, normalisation, genes_rule (how the genes were chosen) and history. What an
+    learned from), float32, NaN elsewhere, for methods that embed; ``var["{key_added}_gene"]``; ``uns["{key_added}"]``
+    with version, method, parameters, normalization, genes_rule (how the genes were chosen) and history. What an
     earlier model predicted under the same key is removed.
 
     Raises
@@ -169,7 +169,7 @@ def fit(
         genes = _selected_genes(sections, gene_symbols)
         genes_rule = slots.GENES_VARIABLE if genes is None else selection_rule(sections[0].table)
     as_split = read_roles(sections, validation=0, seed=seed)  # blocks cut for this method and seed choose no genes
-    modelled = choose_genes(sections, as_split, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
+    modeled = choose_genes(sections, as_split, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
     context = cls.default_context if context is None else tuple(float(width) for width in context)
     spec = patch_spec([sections[i] for i in trained], patch_size=patch_size, patch_um=patch_um, context=context)
     _warn_of_overlap(sections, roles, spec)
@@ -178,7 +178,7 @@ def fit(
         with seeded(0):
             encoder = load_encoder(image_encoder, weights=encoder_weights, input_size=input_size)
     model = cls(
-        modelled,
+        modeled,
         patch=spec,
         options=chosen_options,
         encoder=encoder,
@@ -192,7 +192,7 @@ def fit(
             sections[i],
             inputs[i],
             roles[i],
-            genes=modelled,
+            genes=modeled,
             normalization=normalization,
             gene_symbols=gene_symbols,
             residuals=cls.uses_residuals,
@@ -215,9 +215,9 @@ def fit(
             *embedding_updates(sections, inputs, model, expression, key_added=key_added),
             *var_updates(
                 sections,
-                slots.modelled_gene(key_added),
-                np.ones(len(modelled), dtype=bool),
-                genes=modelled,
+                slots.modeled_gene(key_added),
+                np.ones(len(modeled), dtype=bool),
+                genes=modeled,
                 gene_symbols=gene_symbols,
             ),
             *record_updates(sections, model, key_added=key_added, gene_symbols=gene_symbols),
@@ -252,7 +252,7 @@ def _warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], s
     """Say where training spots see pixels of test spots: that part of the test is no test."""
     for section, role in zip(sections, roles, strict=True):
         width = spec.width_on(section.um_per_px)
-        overlapping = near(section.centres, role == slots.TEST, width) & is_known(role)
+        overlapping = near(section.centers, role == slots.TEST, width) & is_known(role)
         if overlapping.any():
             logger.warning(
                 "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "

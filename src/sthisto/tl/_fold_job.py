@@ -127,7 +127,7 @@ class Job:
         """Return what changes with anything that the scores of a run depend on, but pixels."""
         arrays: dict[str, np.ndarray] = {}
         for i, section in enumerate(self.sections):
-            parts = [run.fold.train[i], run.fold.test[i], section.centres, np.array(section.um_per_px or 0.0)]
+            parts = [run.fold.train[i], run.fold.test[i], section.centers, np.array(section.um_per_px or 0.0)]
             for layer in dict.fromkeys((self.arguments.get("layer"), self.counts_layer)):
                 values = read_rows(section, layer)
                 parts += [values.data, values.indices, values.indptr]

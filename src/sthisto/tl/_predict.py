@@ -56,12 +56,12 @@ def predict(
     exclude
         For methods that retrieve training spots, which of them a spot may not retrieve: those of its own "section",
         itself alone ("spot"), or "none". None is "section" where the model has seen another section, else "spot",
-        said. Spots and sections are recognised by their pixels.
+        said. Spots and sections are recognized by their pixels.
     smooth
-        Share of each value that comes from the mean of the neighbouring spots' predictions: 0 is the prediction as it
+        Share of each value that comes from the mean of the neighboring spots' predictions: 0 is the prediction as it
         is, 0.5 half of both. What it leaves of the variance over spots is recorded as "smooth_variance_kept".
     new_table_key
-        Name of a new table that holds the modelled genes alone, instead of a layer over all genes of the table.
+        Name of a new table that holds the modeled genes alone, instead of a layer over all genes of the table.
         Use it where the table is wide, or has none of the genes.
     image_key, shapes_key, table_key, coordinate_system, um_per_px, gene_symbols
         As for `tl.fit`. A section at another resolution than the model's is resampled.
@@ -70,7 +70,7 @@ def predict(
 
     Returns
     -------
-    None. Writes, on the scale that ``uns["{key_added}"]["normalisation"]`` names, float32, NaN for spots and genes
+    None. Writes, on the scale that ``uns["{key_added}"]["normalization"]`` names, float32, NaN for spots and genes
     that were not predicted: ``layers["{key_added}_pred"]`` and, for methods that average training spots,
     ``layers["{key_added}_pred_sd"]`` (their spread) and ``obs["{key_added}_confidence"]`` (0 to 1). Further
     ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
@@ -81,7 +81,7 @@ def predict(
     Raises
     ------
     KeyError
-        An element is missing, or a modelled gene is not in the table.
+        An element is missing, or a modeled gene is not in the table.
     ValueError
         `smooth` is not between 0 and 1, something is ambiguous, `new_table_key` is taken, or every spot that could
         be retrieved is excluded.
@@ -90,7 +90,7 @@ def predict(
     --------
     >>> import sthisto as sth
     >>> sdata = sth.datasets.synthetic()
-    >>> model = sth.tl.fit(sdata, method="colour")
+    >>> model = sth.tl.fit(sdata, method="color")
     >>> sth.tl.predict(sdata, model)
     """
     check_new_name(key_added, name="key_added")
@@ -143,7 +143,7 @@ def _smoothed(
 ) -> tuple[list[Prediction], float]:
     """Return smoothed predictions, and the share of the variance over spots that is left."""
     before = [prediction.expression for prediction in predictions]
-    after = [smooth_expression(x, section.centres, share) for x, section in zip(before, sections, strict=True)]
+    after = [smooth_expression(x, section.centers, share) for x, section in zip(before, sections, strict=True)]
     smoothed = [replace(prediction, expression=x) for prediction, x in zip(predictions, after, strict=True)]
     return smoothed, variance_kept(before, after)
 
@@ -172,9 +172,9 @@ def slot_updates(
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)
     updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
-    modelled = np.ones(len(genes), dtype=bool)
+    modeled = np.ones(len(genes), dtype=bool)
     return updates + var_updates(
-        sections, slots.modelled_gene(key_added), modelled, genes=genes, gene_symbols=gene_symbols
+        sections, slots.modeled_gene(key_added), modeled, genes=genes, gene_symbols=gene_symbols
     )
 
 
@@ -186,6 +186,6 @@ def _check_genes(sections: Sequence[Section], model: ExpressionModel, gene_symbo
             msg = (
                 f"{len(missing)} of the model's {len(model.genes)} genes are not in the table of section "
                 f"{section.name!r}: {listed(missing)}. Pass gene_symbols=… if a column of var names them, or "
-                "new_table_key=… to write a table of the modelled genes."
+                "new_table_key=… to write a table of the modeled genes."
             )
             raise KeyError(msg)

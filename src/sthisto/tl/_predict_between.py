@@ -63,7 +63,7 @@ def predict_between(
     -------
     None. Writes ``sdata.shapes[f"{region}_{new_table_key}"]``, circles in the coordinate systems of the image, and
     ``sdata.tables[new_table_key]``, which annotates them: X and ``layers["{key_added}_pred"]`` are the prediction, on
-    the scale that ``uns["{key_added}"]["normalisation"]`` names; ``obs["spot"]`` is the spot that a point lies around.
+    the scale that ``uns["{key_added}"]["normalization"]`` names; ``obs["spot"]`` is the spot that a point lies around.
 
     Raises
     ------

@@ -57,7 +57,7 @@ def test_features_are_computed_once():
     assert np.array_equal(first.fingerprint, again.fingerprint)
 
 
-def test_other_weights_normalisation_size_or_pixels_are_other_features():
+def test_other_weights_normalization_size_or_pixels_are_other_features():
     n_spots = len(section())
     for module, arguments, inputs in (
         (Counting(), {}, section()),
@@ -86,7 +86,7 @@ def test_precision_that_there_is_not_is_an_error():
         settings.precision = "fp8"
 
 
-def test_patches_of_one_colour_are_told_apart():
+def test_patches_of_one_color_are_told_apart():
     blank, no_fingerprint = np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.uint64)
     assert cache.batch_key(blank, no_fingerprint) != cache.batch_key(blank + 1, no_fingerprint)
     assert cache.batch_key(blank, no_fingerprint) != cache.batch_key(blank[:, :4, :4], no_fingerprint)

@@ -46,7 +46,7 @@ def test_virchow_is_its_class_token_beside_the_mean_of_its_patches(hub):
         np.testing.assert_allclose(encoder.module(pixels), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_normalisation_is_that_of_the_model_within(hub):
+def test_normalization_is_that_of_the_model_within(hub):
     encoder = load_encoder("hf-hub:paige-ai/Virchow2")
     own = encoder.module.module.pretrained_cfg
     np.testing.assert_allclose(encoder.mean.ravel(), own["mean"])
@@ -65,7 +65,7 @@ def test_other_names_are_left_to_timm(name):
     assert find(name) is None
 
 
-def test_refused_access_says_the_licence_and_what_to_do(monkeypatch):
+def test_refused_access_says_the_license_and_what_to_do(monkeypatch):
     def refuse(name, **arguments):
         msg = "401 Client Error. Access to model is restricted."
         raise OSError(msg)

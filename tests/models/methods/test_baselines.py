@@ -10,9 +10,9 @@ from sklearn.pipeline import make_pipeline
 from tissue import GENES, PATCHES, encoder, make_section
 
 from sthisto._images.patches import PatchSource
-from sthisto.models import Colour, Mean, Ridge
+from sthisto.models import Color, Mean, Ridge
 from sthisto.models.linear import ALPHAS, fit_ridge
-from sthisto.models.methods.color import patch_colours
+from sthisto.models.methods.color import patch_colors
 from sthisto.models.methods.ridge import RidgeOptions
 
 
@@ -89,16 +89,16 @@ def test_ridge_predicts_a_new_section():
     assert found.confidence is None
 
 
-def test_ridge_with_colours_is_ridge_on_both_where_they_vary_alike():
+def test_ridge_with_colors_is_ridge_on_both_where_they_vary_alike():
     sections = [make_section("A"), make_section("B", seed=1)]
-    model = Ridge(GENES, patch=PATCHES, encoder=encoder(), options=RidgeOptions(n_components=20, colours=True))
+    model = Ridge(GENES, patch=PATCHES, encoder=encoder(), options=RidgeOptions(n_components=20, colors=True))
     model.fit(sections)
     plain = Ridge(GENES, patch=PATCHES, encoder=encoder())
     encoded = np.concatenate([plain.embed(section.inputs) for section in sections])
-    colours = np.concatenate([patch_colours(section.inputs).values for section in sections])
-    colours = colours / colours.std(axis=0) * np.sqrt(encoded.var(axis=0).sum() / 9)
-    assert colours.var(axis=0).sum() == pytest.approx(encoded.var(axis=0).sum(), rel=1e-4)
-    x, y = np.hstack([encoded, colours]), np.concatenate([section.expression for section in sections])
+    colors = np.concatenate([patch_colors(section.inputs).values for section in sections])
+    colors = colors / colors.std(axis=0) * np.sqrt(encoded.var(axis=0).sum() / 9)
+    assert colors.var(axis=0).sum() == pytest.approx(encoded.var(axis=0).sum(), rel=1e-4)
+    x, y = np.hstack([encoded, colors]), np.concatenate([section.expression for section in sections])
     expected = fit_ridge(x, y, groups=np.repeat([0, 1], 49), n_components=20)
     found = np.concatenate([model.predict(section.inputs).expression for section in sections])
     np.testing.assert_allclose(found, expected(x), rtol=1e-3, atol=1e-3)
@@ -122,23 +122,23 @@ def test_ridge_within_sections_does_not_learn_what_sets_sections_apart():
     assert scores[True] > scores[False] + 0.05
 
 
-def test_colours_of_several_widths_stand_side_by_side():
+def test_colors_of_several_widths_stand_side_by_side():
     inputs = make_section().inputs
     (source,) = inputs.patches
     wide = PatchSource(source.level, inputs.positions, extent=2 * source.extent, size=source.size)
     both = replace(inputs, patches=(source, wide))
-    found = patch_colours(both).values
-    np.testing.assert_array_equal(found[:, :9], patch_colours(inputs).values)
-    np.testing.assert_array_equal(found[:, 9:], patch_colours(replace(inputs, patches=(wide,))).values)
+    found = patch_colors(both).values
+    np.testing.assert_array_equal(found[:, :9], patch_colors(inputs).values)
+    np.testing.assert_array_equal(found[:, 9:], patch_colors(replace(inputs, patches=(wide,))).values)
 
 
-def test_colours_are_means_and_spreads_and_scikit_images_stains():
+def test_colors_are_means_and_spreads_and_scikit_images_stains():
     section = make_section()
     patches = section.inputs.patches[0].read()
     stains = rgb2hed(patches)
     rgb = patches / 255
     expected = [rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)) * -np.log(1e-6)]
-    found = patch_colours(section.inputs).values
+    found = patch_colors(section.inputs).values
     np.testing.assert_allclose(found[:, :6], np.hstack(expected[:2]), rtol=1e-4)
     # scikit-image clips negative amounts of a stain, so only spots without any are compared.
     unclipped = (stains > 0).all(axis=(1, 2))
@@ -146,8 +146,8 @@ def test_colours_are_means_and_spreads_and_scikit_images_stains():
     assert unclipped[:, :2].any(axis=0).all()
 
 
-def test_colour_predicts_what_the_stain_shows():
-    model = Colour(GENES, patch=PATCHES)
+def test_color_predicts_what_the_stain_shows():
+    model = Color(GENES, patch=PATCHES)
     model.fit([make_section("A"), make_section("B", seed=1)])
     new = make_section("C", seed=2)
     found = model.predict(new.inputs).expression
@@ -156,7 +156,7 @@ def test_colour_predicts_what_the_stain_shows():
     assert np.abs(pcc[8:]).mean() < 0.4
 
 
-def test_mean_is_that_of_all_spots_that_may_be_learnt_from_and_of_no_others():
+def test_mean_is_that_of_all_spots_that_may_be_learned_from_and_of_no_others():
     first, second = make_section("A", validation=9), make_section("B", seed=1)
     second = replace(second, train=second.train[:10])
     model = Mean(GENES, patch=PATCHES)

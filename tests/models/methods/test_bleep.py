@@ -32,7 +32,7 @@ def test_gradients_reach_every_parameter():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
-def test_fifty_neighbours_are_averaged_by_default():
+def test_fifty_neighbors_are_averaged_by_default():
     assert (BLEEPOptions().k, BLEEPOptions().aggregation) == (50, "average")
 
 

@@ -49,7 +49,7 @@ def test_gradient_reaches_every_parameter(options):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_expression_that_follows_from_the_image_is_learnt():
+def test_expression_that_follows_from_the_image_is_learned():
     """Far over what the same model does without training, on a section that it has never seen."""
     training = [make_section("A", side=12, validation=24), make_section("B", side=12, seed=1)]
     new = make_section("C", side=12, seed=2)

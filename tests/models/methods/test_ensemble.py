@@ -26,7 +26,7 @@ def test_members_are_the_models_of_consecutive_seeds():
     )
 
 
-def test_prediction_is_the_mean_of_standardised_predictions_on_the_scale_of_the_expression():
+def test_prediction_is_the_mean_of_standardized_predictions_on_the_scale_of_the_expression():
     ensemble, section = fitted(), make_section("C", seed=2).inputs
     training = [make_section("A", validation=8), make_section("B", seed=1)]
     scaled, spreads = [], []

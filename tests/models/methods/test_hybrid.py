@@ -43,7 +43,7 @@ def test_ridge_learns_from_the_spots_that_choose_the_epoch_too():
     section = make_section("C", seed=2).inputs
     sections = [with_residuals(make_section("A")), with_residuals(make_section("B", seed=1))]
     for i, of_residuals in ((-2, False), (-1, True)):
-        ridge = plain("ridge", colours=True, within_sections=True)
+        ridge = plain("ridge", colors=True, within_sections=True)
         ridge.fit([replace(one, expression=one.residuals) if of_residuals else one for one in sections], seed=4 + i)
         np.testing.assert_allclose(
             model._members[i].predict(section).expression, ridge.predict(section).expression, rtol=1e-4, atol=1e-4
@@ -63,7 +63,7 @@ def test_every_second_danet_learns_residuals():
 
 
 @pytest.mark.parametrize(("target", "options"), [("as_is", {}), ("log1p", {"residuals": False})])
-def test_one_scale_is_learnt_where_there_is_no_other_or_none_is_wanted(target, options):
+def test_one_scale_is_learned_where_there_is_no_other_or_none_is_wanted(target, options):
     plan = fitted(target=target, **options)._plan()
     assert [(member.method, member.of_residuals) for member in plan] == [("danet", False)] * 2 + [("ridge", False)]
 
@@ -113,7 +113,7 @@ def test_a_gene_that_one_section_alone_has_is_not_blown_up():
     """A member that retrieves from other sections predicts a constant for it in training, and more in a new one."""
     model = fitted(residuals=False)
     rng = np.random.default_rng(0)
-    model._mean, model._centre = np.full(2, 0.5), np.full((3, 2), 0.5)
+    model._mean, model._center = np.full(2, 0.5), np.full((3, 2), 0.5)
     model._spread = np.array([[0.0, 0.4], [0.0, 0.4], [0.6, 0.4]])
     said = 0.5 + rng.uniform(0, 2, (3, 50, 2))
     combined = model._combine(model._scaled(said))

@@ -19,7 +19,7 @@ OPTIONS = {
     "histogene": {"max_epochs": 60, "learning_rate": 1e-3, "width": 32, "n_blocks": 1, "n_heads": 2},
     "ridge": {},
     "knn": {"k": 10},
-    "colour": {},
+    "color": {},
     "hybrid": FAST | {"n_models": 2},
     "ensemble": {"member": "bleep", "n_models": 2, "options": FAST},
 }
@@ -81,7 +81,7 @@ def test_prediction_has_a_finite_value_for_every_spot_and_gene(method, fitted):
 
 
 @every_method
-def test_training_spots_are_recognised(method, fitted):
+def test_training_spots_are_recognized(method, fitted):
     assert fitted(method).predict(TRAINING[0].inputs).seen.all()
 
 
@@ -134,7 +134,7 @@ class Distracted(Pool):
         return torch.cat([super().forward(pixels) / 2, 10 * noise], dim=1)
 
 
-def test_danet_beats_nearest_neighbours_of_untrained_features():
+def test_danet_beats_nearest_neighbors_of_untrained_features():
     untrained = Encoder(Distracted(), name="module:Distracted")
     training = [make_section(name, side=11, seed=seed, validation=12) for seed, name in enumerate("AB")]
     danet = make("danet", untrained, batch_size=16, max_epochs=60, patience=60)

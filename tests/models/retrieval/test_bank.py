@@ -122,7 +122,7 @@ def test_row_minus_one_excludes_nothing(small):
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("sparse", [False, True])
-def test_expression_and_spread_are_those_of_the_neighbours(small, aggregation, sparse):
+def test_expression_and_spread_are_those_of_the_neighbors(small, aggregation, sparse):
     bank, queries = small
     expression = np.where(bank.expression > 0.5, bank.expression, 0)
     stored = sp.csr_matrix(expression) if sparse else expression
@@ -130,15 +130,15 @@ def test_expression_and_spread_are_those_of_the_neighbours(small, aggregation, s
     assert sp.issparse(bank.expression) == sparse
     rows, _ = nearest(bank, queries, 6)
     mean, sd = bank.query(queries, 6, aggregation), bank.query_spread(queries, 6, aggregation)
-    for query, neighbours, mean_, sd_ in zip(queries, rows, mean, sd, strict=True):
-        squared = ((bank.embedding[neighbours] - query) ** 2).sum(1)
+    for query, neighbors, mean_, sd_ in zip(queries, rows, mean, sd, strict=True):
+        squared = ((bank.embedding[neighbors] - query) ** 2).sum(1)
         weights = {
             "average": np.ones(6),
             "weighted": np.exp(-(squared - squared[0] + 1)),
             "simple": np.eye(6)[0],
         }[aggregation]
-        expected = np.average(expression[neighbours], axis=0, weights=weights)
-        variance = np.average((expression[neighbours] - expected) ** 2, axis=0, weights=weights)
+        expected = np.average(expression[neighbors], axis=0, weights=weights)
+        variance = np.average((expression[neighbors] - expected) ** 2, axis=0, weights=weights)
         np.testing.assert_allclose(mean_, expected, atol=1e-5)
         np.testing.assert_allclose(sd_, np.sqrt(variance), atol=1e-5)
     assert mean.dtype == sd.dtype == np.float32
@@ -153,7 +153,7 @@ def test_one_search_serves_expression_spread_and_confidence(small):
     np.testing.assert_allclose(retrieved.mean_cosine, retrieved.cosine.mean(1))
 
 
-def test_weights_are_finite_however_far_the_neighbours(small):
+def test_weights_are_finite_however_far_the_neighbors(small):
     bank, queries = small
     far = Bank(bank.embedding * 1e4, bank.expression)
     assert np.isfinite(far.query(queries, 50, "weighted")).all()

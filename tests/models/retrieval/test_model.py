@@ -24,24 +24,24 @@ def features(section):
 
 
 @pytest.mark.parametrize("aggregation", ["average", "simple"])
-def test_prediction_equals_scikit_learns_cosine_neighbours(sections, aggregation):
+def test_prediction_equals_scikit_learns_cosine_neighbors(sections, aggregation):
     model = fit(sections[:2], aggregation=aggregation)
-    centre = np.concatenate([features(one)[one.used] for one in sections[:2]]).mean(axis=0)
-    bank = np.concatenate([features(one)[one.used] for one in sections[:2]]) - centre
+    center = np.concatenate([features(one)[one.used] for one in sections[:2]]).mean(axis=0)
+    bank = np.concatenate([features(one)[one.used] for one in sections[:2]]) - center
     expression = np.concatenate([one.expression[one.used] for one in sections[:2]])
     search = NearestNeighbors(n_neighbors=7, metric="cosine").fit(bank)
-    distance, index = search.kneighbors(features(sections[2]) - centre)
+    distance, index = search.kneighbors(features(sections[2]) - center)
     found = model.predict(sections[2].inputs)
     n_used = 7 if aggregation == "average" else 1
     np.testing.assert_allclose(found.expression, expression[index[:, :n_used]].mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(found.sd, expression[index[:, :n_used]].std(axis=1), atol=1e-5)
-    neighbours = model.neighbours(sections[2].inputs)
-    np.testing.assert_allclose(neighbours["cosine"].to_numpy().reshape(-1, 7), 1 - distance, atol=1e-5)
+    neighbors = model.neighbors(sections[2].inputs)
+    np.testing.assert_allclose(neighbors["cosine"].to_numpy().reshape(-1, 7), 1 - distance, atol=1e-5)
 
 
-def test_neighbours_name_section_and_spot_of_each_rank(sections):
+def test_neighbors_name_section_and_spot_of_each_rank(sections):
     model = fit(sections)
-    found = model.neighbours(sections[0].inputs)
+    found = model.neighbors(sections[0].inputs)
     assert list(found.columns) == ["spot", "rank", "section", "training_spot", "cosine"]
     assert found["spot"].tolist() == np.repeat(np.arange(49), 7).tolist()
     assert found["rank"].tolist() == list(range(7)) * 49
@@ -53,10 +53,10 @@ def test_neighbours_name_section_and_spot_of_each_rank(sections):
     assert (found.groupby("spot")["cosine"].diff().dropna() <= 0).all()
 
 
-def test_confidence_grows_with_the_similarity_of_the_neighbours(sections):
+def test_confidence_grows_with_the_similarity_of_the_neighbors(sections):
     model = fit(sections[:2])
     confidence = model.predict(sections[2].inputs).confidence
-    cosine = model.neighbours(sections[2].inputs).groupby("spot")["cosine"].mean().to_numpy()
+    cosine = model.neighbors(sections[2].inputs).groupby("spot")["cosine"].mean().to_numpy()
     order = np.argsort(cosine)
     assert (np.diff(confidence[order]) >= 0).all()
     assert ((confidence >= 0) & (confidence <= 1)).all()
@@ -76,9 +76,9 @@ def test_what_was_never_trained_on_has_no_confidence(sections):
     assert model.predict(strange.inputs).confidence.max() < 0.2
 
 
-def test_more_neighbours_than_training_spots_are_refused_before_anything_is_computed(sections, monkeypatch):
+def test_more_neighbors_than_training_spots_are_refused_before_anything_is_computed(sections, monkeypatch):
     monkeypatch.setattr("sthisto.models.methods.knn.extract", None)
-    with pytest.raises(ValueError, match="k=99 neighbours are wanted, but there are 98 training spots"):
+    with pytest.raises(ValueError, match="k=99 neighbors are wanted, but there are 98 training spots"):
         fit(sections[:2], k=99)
 
 

@@ -43,12 +43,12 @@ def test_augmented_patches_are_symmetries_of_themselves(patches):
         assert any(np.array_equal(transform(patch[None], s)[0], view) for s in range(N_SYMMETRIES))
 
 
-def test_stain_jitter_of_no_strength_leaves_colours(patches):
+def test_stain_jitter_of_no_strength_leaves_colors(patches):
     kept = jitter_stain(torch.from_numpy(patches), 0.0).numpy()
     assert np.abs(kept.astype(int) - patches).max() <= 1
 
 
-def test_stain_jitter_changes_haematoxylin_and_eosin_but_not_the_rest():
+def test_stain_jitter_changes_hematoxylin_and_eosin_but_not_the_rest():
     torch.manual_seed(0)
     patches = np.full((8, 4, 4, 3), [180, 120, 170], dtype=np.uint8)
     jittered = jitter_stain(torch.from_numpy(patches), 0.5).numpy()

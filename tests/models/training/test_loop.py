@@ -63,7 +63,7 @@ def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(caplog):
 
 def test_a_fit_that_was_cut_off_while_the_loss_fell_is_said(caplog):
     x = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
-    validation = (x, x.sum(1, keepdim=True))  # what is learnt
+    validation = (x, x.sum(1, keepdim=True))  # what is learned
     fit_line(replace(ONCE, max_epochs=3, learning_rate=0.01), validation=validation)
     assert "still falling after max_epochs=3" in caplog.text
     caplog.clear()
@@ -156,8 +156,8 @@ def test_a_device_that_is_not_there_is_an_error_before_training(monkeypatch):
         fit_line(ONCE)
 
 
-def test_more_neighbours_than_spots_is_an_error():
-    with pytest.raises(ValueError, match="k=1000 neighbours are wanted, but there are 98"):
+def test_more_neighbors_than_spots_is_an_error():
+    with pytest.raises(ValueError, match="k=1000 neighbors are wanted, but there are 98"):
         model(k=1000).fit([make_section("A", seed=0), make_section("B", seed=1)])
 
 
@@ -193,7 +193,7 @@ def test_one_gene_is_enough():
     assert fitted.predict(make_section("C", seed=2).inputs).expression.shape[1] == 1
 
 
-@pytest.mark.parametrize("method", ["danet", "ridge", "colour"])
+@pytest.mark.parametrize("method", ["danet", "ridge", "color"])
 def test_a_constant_gene_is_predicted_as_that_constant(method):
     def level(expression):
         expression[:, 0] = 2.0

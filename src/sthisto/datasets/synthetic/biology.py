@@ -8,19 +8,19 @@ from scipy.spatial import cKDTree
 
 from sthisto.datasets.synthetic.tissue import CELL_TYPES
 
-_EPITHELIUM = ("tumour", "tumour_high_grade", "luminal", "basal")
+_EPITHELIUM = ("tumor", "tumor_high_grade", "luminal", "basal")
 _STROMA = ("fibroblast", "activated_fibroblast", "endothelial")
 _LYMPHOID = ("t_cell", "b_cell")
 
-PROGRAMMES: dict[str, tuple[tuple[str, ...], str]] = {
+PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "epithelium": (_EPITHELIUM, "EPCAM KRT8 KRT18 KRT19 KRT7 CDH1 CLDN3 CLDN4 CLDN7 ELF3 SPINT2 TACSTD2 CD24 ESRP1"),
-    "tumour": (
-        ("tumour", "tumour_high_grade"),
+    "tumor": (
+        ("tumor", "tumor_high_grade"),
         "ERBB2 GRB7 PGAP3 MIEN1 STARD3 CDK12 S100A14 TMEM45B FASN GNAS XBP1 KRT81 CEACAM6 TFF3 AGR2 SPDEF FOXA1",
     ),
-    "low grade": (("tumour",), "ESR1 PGR GATA3 TFF1 CA12 SLC39A6 AREG BCL2 NAT1 STC2 GREB1 ABAT"),
+    "low grade": (("tumor",), "ESR1 PGR GATA3 TFF1 CA12 SLC39A6 AREG BCL2 NAT1 STC2 GREB1 ABAT"),
     "proliferation": (
-        ("tumour_high_grade",),
+        ("tumor_high_grade",),
         "MKI67 TOP2A CCNB1 CDK1 BIRC5 TYMS PCNA MCM2 UBE2C STMN1 TUBA1B HMGB2 TK1 CENPF VEGFA CA9 LDHA SLC2A1",
     ),
     "gland": (("luminal",), "MUC1 PIP SCGB2A2 SCGB1D2 LTF AZGP1 PIGR SLPI CSN3 MGP ANKRD30A WFDC2"),
@@ -41,9 +41,9 @@ PROGRAMMES: dict[str, tuple[tuple[str, ...], str]] = {
     "fat": (("adipocyte",), "ADIPOQ PLIN1 PLIN4 SCD FABP4 LPL LEP CIDEC ADH1B GPD1 G0S2 LIPE"),
     "housekeeping": ((), "ACTB GAPDH B2M TMSB4X EEF1A1 RPLP0 RPL13 RPS18 RPS27A UBC PPIA TPT1 FTL FTH1 YWHAZ HPRT1"),
 }
-"""Programme -> (cell types that carry it, its genes). Housekeeping genes have no spatial pattern."""
+"""Program -> (cell types that carry it, its genes). Housekeeping genes have no spatial pattern."""
 
-_RNA_CONTENT = {"tumour": 1.3, "tumour_high_grade": 1.8, "luminal": 1.2, "basal": 0.8, "adipocyte": 5.0, "b_cell": 0.6}
+_RNA_CONTENT = {"tumor": 1.3, "tumor_high_grade": 1.8, "luminal": 1.2, "basal": 0.8, "adipocyte": 5.0, "b_cell": 0.6}
 _RNA_CONTENT |= {"t_cell": 0.45, "fibroblast": 1.3, "activated_fibroblast": 1.4, "endothelial": 1.2}
 _REACH_UM = 27.5
 _BLEED_UM = 18.0
@@ -52,24 +52,24 @@ _MEDIAN_COUNTS = 1800.0
 _BIOLOGY_SEED = 2021
 
 
-def gene_programmes() -> dict[str, str]:
-    """Gene -> programme, in the order of the table's genes."""
-    return {gene: name for name, (_, genes) in PROGRAMMES.items() for gene in genes.split()}
+def gene_programs() -> dict[str, str]:
+    """Gene -> program, in the order of the table's genes."""
+    return {gene: name for name, (_, genes) in PROGRAMS.items() for gene in genes.split()}
 
 
 def profiles() -> np.ndarray:
     """Share of each cell type's RNA that each gene makes up, (n_cell_types, n_genes); the same for every seed."""
     rng = np.random.default_rng(_BIOLOGY_SEED)
-    programme = gene_programmes()
-    level = rng.lognormal(0, 0.8, len(programme))
-    fold = rng.uniform(8, 20, len(programme))
-    table = np.ones((len(CELL_TYPES), len(programme)))
-    for column, name in enumerate(programme.values()):
-        carriers = PROGRAMMES[name][0]
+    program = gene_programs()
+    level = rng.lognormal(0, 0.8, len(program))
+    fold = rng.uniform(8, 20, len(program))
+    table = np.ones((len(CELL_TYPES), len(program)))
+    for column, name in enumerate(program.values()):
+        carriers = PROGRAMS[name][0]
         table[[CELL_TYPES.index(c) for c in carriers], column] = fold[column]
         level[column] *= 6 if name == "housekeeping" else 1
     table *= level
-    ubiquitous = [name == "housekeeping" for name in programme.values()]
+    ubiquitous = [name == "housekeeping" for name in program.values()]
     marked = table[:, np.logical_not(ubiquitous)]
     marked *= np.median(marked.sum(axis=1)) / marked.sum(axis=1, keepdims=True)
     table[:, np.logical_not(ubiquitous)] = marked
@@ -91,7 +91,7 @@ def abundances(spots: np.ndarray, cells: np.ndarray, types: np.ndarray) -> np.nd
 
 def batch_shift(rng: np.random.Generator) -> np.ndarray:
     """How one patient's RNA differs from the next one's, gene by gene, (n_genes,)."""
-    return rng.lognormal(0, 0.25, len(gene_programmes()))
+    return rng.lognormal(0, 0.25, len(gene_programs()))
 
 
 def sample_counts(abundance: np.ndarray, shift: np.ndarray, rng: np.random.Generator) -> csr_matrix:

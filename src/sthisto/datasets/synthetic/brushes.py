@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from sthisto.datasets.synthetic.tissue import CELL_TYPES
 
-FIBRE_TILE = 1024
+FIBER_TILE = 1024
 N_ANGLES = 12
 N_SHAPES = 4
 
@@ -29,8 +29,8 @@ class Nucleus:
 
 
 NUCLEI = {
-    "tumour": Nucleus(4.5, 3.6, 0.80, hollow=0.40, coarse=0.16, nucleoli=1, cytoplasm=8.2),
-    "tumour_high_grade": Nucleus(6.2, 4.7, 1.08, hollow=0.22, coarse=0.34, nucleoli=2, cytoplasm=8.6),
+    "tumor": Nucleus(4.5, 3.6, 0.80, hollow=0.40, coarse=0.16, nucleoli=1, cytoplasm=8.2),
+    "tumor_high_grade": Nucleus(6.2, 4.7, 1.08, hollow=0.22, coarse=0.34, nucleoli=2, cytoplasm=8.6),
     "luminal": Nucleus(4.3, 2.9, 1.0, hollow=0.15),
     "basal": Nucleus(4.6, 1.5, 1.05),
     "fibroblast": Nucleus(7.6, 1.25, 0.85),
@@ -49,7 +49,7 @@ class Brushes:
     um_per_px: float
     fine: np.ndarray  # periodic noise, as are the next three
     mottle: np.ndarray
-    bundles: np.ndarray  # collagen, rows across the fibres in steps of 0.5 µm, columns along them in steps of 1 µm
+    bundles: np.ndarray  # collagen, rows across the fibers in steps of 0.5 µm, columns along them in steps of 1 µm
     threads: np.ndarray
     nuclei: list[np.ndarray]  # a cell type: (n_angles * n_shapes, size, size)
 
@@ -60,8 +60,8 @@ def prepare_brushes(um_per_px: float, rng: np.random.Generator) -> Brushes:
         um_per_px,
         fine=_tile(rng, 1.2 / um_per_px, 512),
         mottle=_tile(rng, 5 / um_per_px, 512),
-        bundles=_tile(rng, (9.0, 40.0), FIBRE_TILE),
-        threads=_tile(rng, (2.2, 30.0), FIBRE_TILE),
+        bundles=_tile(rng, (9.0, 40.0), FIBER_TILE),
+        threads=_tile(rng, (2.2, 30.0), FIBER_TILE),
         nuclei=[_sprites(NUCLEI[cell_type], um_per_px, rng) for cell_type in CELL_TYPES],
     )
 

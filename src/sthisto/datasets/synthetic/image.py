@@ -1,4 +1,4 @@
-"""Draw a synthetic section as haematoxylin and eosin would stain it.
+"""Draw a synthetic section as hematoxylin and eosin would stain it.
 
 Everything is painted as concentrations of three absorbers; the Beer-Lambert law turns them into light at the very end
 (Ruifrok and Johnston, Anal Quant Cytol Histol 23:291, 2001).
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from sthisto.datasets.synthetic.brushes import FIBRE_TILE, N_ANGLES, N_SHAPES, NUCLEI, Brushes, step
+from sthisto.datasets.synthetic.brushes import FIBER_TILE, N_ANGLES, N_SHAPES, NUCLEI, Brushes, step
 from sthisto.datasets.synthetic.tissue import ANNOTATIONS, CELL_TYPES, GRID_UM, Ring, Tissue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_HAEMATOXYLIN, _EOSIN, _BLOOD = 0, 1, 2
+_HEMATOXYLIN, _EOSIN, _BLOOD = 0, 1, 2
 _ABSORBERS = np.array([[0.68, 0.76, 0.36], [0.16, 0.82, 0.41], [0.10, 0.92, 0.80]])  # optical density in r, g, b
 
 
@@ -86,24 +86,24 @@ class _Canvas:
     def paint_stroma(self) -> None:
         """Draw collagen: wavy bundles along the flow, with clefts between them, on all tissue."""
         weight = dict(zip(ANNOTATIONS, np.moveaxis(self.tissue.regions, -1, 0), strict=True))
-        loose = 0.55 * weight["immune"] + 0.25 * weight["tumour"] + 0.5 * weight["fat"]
-        corner = self.rng.integers(0, FIBRE_TILE, 2)
+        loose = 0.55 * weight["immune"] + 0.25 * weight["tumor"] + 0.5 * weight["fat"]
+        corner = self.rng.integers(0, FIBER_TILE, 2)
         for rows in self.bands():
             along, across = (self.enlarge(self.tissue.flow[..., k], rows) for k in (0, 1))
-            fibre = (across * 2 + corner[0]).astype(np.int32) & (FIBRE_TILE - 1)
-            place = (along + corner[1]).astype(np.int32) & (FIBRE_TILE - 1)
-            bundle, thread = self.brushes.bundles[fibre, place], self.brushes.threads[fibre, place]
+            fiber = (across * 2 + corner[0]).astype(np.int32) & (FIBER_TILE - 1)
+            place = (along + corner[1]).astype(np.int32) & (FIBER_TILE - 1)
+            bundle, thread = self.brushes.bundles[fiber, place], self.brushes.threads[fiber, place]
             solid = 1 - 0.85 * step(-9 * (bundle + 0.45 * thread + 1.55))
             collagen = (0.50 + 0.13 * bundle + 0.09 * thread) * solid * (1 - self.enlarge(loose, rows))
             ragged = self.enlarge(self.tissue.outline, rows) + 0.012 * self.mottle[rows] + 0.006 * thread
             inside = step(ragged / 0.004)
             self.stains[_EOSIN, rows] = np.clip(collagen, 0.02, None) * inside
-            self.stains[_HAEMATOXYLIN, rows] = inside * solid * (0.035 + self.enlarge(0.10 * weight["immune"], rows))
+            self.stains[_HEMATOXYLIN, rows] = inside * solid * (0.035 + self.enlarge(0.10 * weight["immune"], rows))
 
     def paint_cytoplasm(self) -> None:
-        """Give each tumour cell a body of its own: amphophilic, paler where two cells meet."""
+        """Give each tumor cell a body of its own: amphophilic, paler where two cells meet."""
         cover = np.zeros((self.size, self.size), np.float32)
-        for cell_type in ("tumour", "tumour_high_grade"):
+        for cell_type in ("tumor", "tumor_high_grade"):
             reach = NUCLEI[cell_type].cytoplasm / self.um
             half = int(np.ceil(reach)) + 1
             yy, xx = np.mgrid[-half : half + 1, -half : half + 1]
@@ -113,7 +113,7 @@ class _Canvas:
                 cover, body[None].astype(np.float32), np.zeros(chosen.sum(), int), self.tissue.cells[chosen] / self.um
             )
         self.mix(_EOSIN, cover, 0.34 + 0.05 * self.mottle + 0.03 * self.fine)
-        self.mix(_HAEMATOXYLIN, cover, 0.20 + 0.03 * self.mottle)
+        self.mix(_HEMATOXYLIN, cover, 0.20 + 0.03 * self.mottle)
 
     def mix(
         self, stain: int, cover: np.ndarray, value: np.ndarray | float, where: tuple[slice, slice] | None = None
@@ -122,12 +122,12 @@ class _Canvas:
         part = self.stains[stain][where]
         part += cover * (value - part)
 
-    def window(self, centre: np.ndarray, reach: float) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-        """Pixels within `reach` µm of a centre, and their offsets from it in µm."""
-        low = np.clip(((centre - reach) / self.um).astype(int), 0, self.size)
-        high = np.clip(((centre + reach) / self.um).astype(int) + 1, 0, self.size)
-        x = ((np.arange(low[0], high[0]) + 0.5) * self.um - centre[0])[None, :]
-        y = ((np.arange(low[1], high[1]) + 0.5) * self.um - centre[1])[:, None]
+    def window(self, center: np.ndarray, reach: float) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+        """Pixels within `reach` µm of a center, and their offsets from it in µm."""
+        low = np.clip(((center - reach) / self.um).astype(int), 0, self.size)
+        high = np.clip(((center + reach) / self.um).astype(int) + 1, 0, self.size)
+        x = ((np.arange(low[0], high[0]) + 0.5) * self.um - center[0])[None, :]
+        y = ((np.arange(low[1], high[1]) + 0.5) * self.um - center[1])[:, None]
         return (slice(low[1], high[1]), slice(low[0], high[0])), x, y
 
     def paint_fat(self, adipocytes: np.ndarray) -> None:
@@ -143,11 +143,11 @@ class _Canvas:
         cell = step((0.8 - first) * 3)
         wall = np.exp(-((np.minimum(-first, (second - first) / 2) / 1.3) ** 2))
         self.mix(_EOSIN, cell, 0.40 * wall)
-        self.mix(_HAEMATOXYLIN, cell, 0.03 * wall)
+        self.mix(_HEMATOXYLIN, cell, 0.03 * wall)
 
     def ring(self, ring: Ring, reach: float) -> tuple[tuple[slice, slice], np.ndarray]:
-        """Window of a ring and every pixel's distance from its centre as a share of its radius."""
-        where, x, y = self.window(ring.centre, ring.radii.max() * reach)
+        """Window of a ring and every pixel's distance from its center as a share of its radius."""
+        where, x, y = self.window(ring.center, ring.radii.max() * reach)
         u = (x * np.cos(ring.angle) + y * np.sin(ring.angle)) / ring.radii[0]
         v = (y * np.cos(ring.angle) - x * np.sin(ring.angle)) / ring.radii[1]
         return where, (np.hypot(u, v) / ring.radius_at(np.arctan2(v, u))).astype(np.float32)
@@ -159,9 +159,9 @@ class _Canvas:
         wall = step((1.04 - share) * edge / 0.7)
         lumen = step((0.52 - share) * edge / 0.6)
         self.mix(_EOSIN, wall, 0.42, where)
-        self.mix(_HAEMATOXYLIN, wall, 0.17, where)
+        self.mix(_HEMATOXYLIN, wall, 0.17, where)
         self.mix(_EOSIN, lumen, self.rng.choice([0.02, 0.03, 0.2]), where)
-        self.mix(_HAEMATOXYLIN, lumen, 0.01, where)
+        self.mix(_HEMATOXYLIN, lumen, 0.01, where)
 
     def paint_vessel(self, vessel: Ring) -> None:
         """Draw a muscular wall around red blood cells."""
@@ -191,7 +191,7 @@ class _Canvas:
         grain = 1 + 0.10 * self.fine
         nucleus = np.clip(layer * 1.6, 0, 1)
         self.stains[_EOSIN] *= 1 - 0.45 * nucleus
-        self.stains[_HAEMATOXYLIN] = np.maximum(self.stains[_HAEMATOXYLIN], layer * grain)
+        self.stains[_HEMATOXYLIN] = np.maximum(self.stains[_HEMATOXYLIN], layer * grain)
 
     def develop(self, stain: Stain) -> np.ndarray:
         """Concentrations to light, with the blur of the lens and the noise of the camera."""
@@ -210,11 +210,11 @@ class _Canvas:
 
 
 def _on_the_wall(adipocytes: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Where a ray from each adipocyte's centre meets its wall or its neighbour's, (n, 2)."""
-    centres, radii = adipocytes[:, :2], adipocytes[:, 2]
+    """Where a ray from each adipocyte's center meets its wall or its neighbor's, (n, 2)."""
+    centers, radii = adipocytes[:, :2], adipocytes[:, 2]
     reach = np.arange(10.0, radii.max(initial=10.0))
-    ray = centres[:, None] + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)[:, None]
-    signed = np.linalg.norm(ray[:, :, None] - centres, axis=-1) - radii  # (n, n_steps, n)
+    ray = centers[:, None] + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)[:, None]
+    signed = np.linalg.norm(ray[:, :, None] - centers, axis=-1) - radii  # (n, n_steps, n)
     others = np.where(np.eye(len(radii), dtype=bool)[:, None], np.inf, signed).min(axis=-1, initial=np.inf)
     own = reach - radii[:, None]
     last = ((own < others) & (own < -1)).sum(axis=1) - 1

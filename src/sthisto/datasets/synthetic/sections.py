@@ -34,7 +34,7 @@ def synthetic(
 ) -> SpatialData:
     """Draw sections that look like H&E and count the genes of the cells that were drawn.
 
-    The sections hold tumour of two grades, collagen, glands, vessels, lymphocytes and fat. Each patient has a stain
+    The sections hold tumor of two grades, collagen, glands, vessels, lymphocytes and fat. Each patient has a stain
     and a batch effect of its own. Genes and biology are the same for every seed, which only draws the sections, so a
     model that was trained on one seed predicts another: ridge regression on frozen efficientnet_lite0 features (224 px)
     of two patients reaches a mean `pcc_residual` of 0.55 on the third patient and of 0.59 on another seed, where a
@@ -65,7 +65,7 @@ def synthetic(
 
     ``tables["expression"]`` annotates all sections, in shuffled order. ``X`` are raw counts (n_sections * n_spots,
     n_genes), CSR; ``obs`` has "section", "patient", "in_tissue", "array_row", "array_col" and "annotation" (the region
-    that was drawn: "tumour", "stroma", "immune", "gland" or "fat"); ``var["programme"]`` says what a gene stands for,
+    that was drawn: "tumor", "stroma", "immune", "gland" or "fat"); ``var["program"]`` says what a gene stands for,
     "housekeeping" genes have no spatial pattern. ``attrs["sthisto"]["um_per_unit"]`` is 1 for each coordinate system.
 
     Raises
@@ -178,8 +178,8 @@ def _table(counts: list[csr_matrix], obs: list[pd.DataFrame], rng: np.random.Gen
     rows = pd.concat(obs)
     order = rng.permutation(len(rows))
     rows = rows.iloc[order].astype(dict.fromkeys(("section", "patient", "annotation", "region"), "category"))
-    programme = biology.gene_programmes()
-    genes = pd.DataFrame({"programme": pd.Categorical(list(programme.values()))}, index=list(programme))
+    program = biology.gene_programs()
+    genes = pd.DataFrame({"program": pd.Categorical(list(program.values()))}, index=list(program))
     table = AnnData(X=vstack(counts, format="csr")[order], obs=rows, var=genes)
     regions = list(rows["region"].cat.categories)
     return TableModel.parse(table, region=regions, region_key="region", instance_key="spot_id")

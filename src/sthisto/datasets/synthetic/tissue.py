@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-ANNOTATIONS = ("tumour", "stroma", "immune", "gland", "fat")
+ANNOTATIONS = ("tumor", "stroma", "immune", "gland", "fat")
 """The regions of a section, in the order of the last axis of `Tissue.regions`."""
 
 CELL_TYPES = (
-    "tumour",
-    "tumour_high_grade",
+    "tumor",
+    "tumor_high_grade",
     "luminal",
     "basal",
     "fibroblast",
@@ -33,7 +33,7 @@ _SPOT_AREA_UM2 = 100.0 * 100.0 * np.sqrt(3) / 2
 class Ring:
     """An ellipse of nuclei around a lumen: a gland or a vessel."""
 
-    centre: np.ndarray  # (2,) x, y in µm
+    center: np.ndarray  # (2,) x, y in µm
     radii: np.ndarray  # (2,) µm
     angle: float  # rad
     wobble: np.ndarray  # (2,) amplitude and phase of its deviation from the ellipse
@@ -50,7 +50,7 @@ class Tissue:
     side: float  # µm, the image is a square
     outline: np.ndarray  # (n_grid, n_grid), positive inside the tissue
     regions: np.ndarray  # (n_grid, n_grid, n_annotations), weights that add up to 1
-    flow: np.ndarray  # (n_grid, n_grid, 2), position along and across the stroma's fibres, µm
+    flow: np.ndarray  # (n_grid, n_grid, 2), position along and across the stroma's fibers, µm
     spots: np.ndarray  # (n_spots, 2) x, y in µm
     array: np.ndarray  # (n_spots, 2) row and column of the hexagonal array
     cells: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # (n_cells, 2) x, y in µm
@@ -148,17 +148,17 @@ def _grow_cells(tissue: Tissue, length: float, rng: np.random.Generator) -> None
     nests = 1 / (1 + np.exp(-6 * (_noise(n_grid, 32, rng) + 0.75)))
     grade = 1 / (1 + np.exp(-3 * _noise(n_grid, length * 0.7, rng)))
     follicle = weight["immune"] ** 3 / (1 + np.exp(-4 * _noise(n_grid, length * 0.4, rng)))
-    activated = weight["stroma"] * np.clip(2.2 * gaussian_filter(weight["tumour"], 6), 0, 1)
+    activated = weight["stroma"] * np.clip(2.2 * gaussian_filter(weight["tumor"], 6), 0, 1)
 
     tissue.glands = _rings(tissue, weight["gland"] > 0.45, 108, (26, 44), rng)
     tissue.vessels = _rings(tissue, weight["stroma"] > 0.6, 230, (9, 20), rng)
     tissue.adipocytes = _adipocytes(tissue, weight["fat"], rng)
-    lymphoid = 0.62 * weight["immune"] * (1 - 0.75 * follicle) + 0.035 * (weight["stroma"] + weight["tumour"])
+    lymphoid = 0.62 * weight["immune"] * (1 - 0.75 * follicle) + 0.035 * (weight["stroma"] + weight["tumor"])
     parts = [
-        _scatter(tissue, "tumour", 11.5, 0.95 * weight["tumour"] * nests * (1 - grade), rng),
-        _scatter(tissue, "tumour_high_grade", 12.5, 0.95 * weight["tumour"] * nests * grade, rng),
+        _scatter(tissue, "tumor", 11.5, 0.95 * weight["tumor"] * nests * (1 - grade), rng),
+        _scatter(tissue, "tumor_high_grade", 12.5, 0.95 * weight["tumor"] * nests * grade, rng),
         _scatter(tissue, "fibroblast", 21, 0.85 * (weight["stroma"] - activated) + 0.5 * weight["gland"], rng),
-        _scatter(tissue, "fibroblast", 24, 0.5 * weight["tumour"] * (1 - nests) + 0.15 * weight["immune"], rng),
+        _scatter(tissue, "fibroblast", 24, 0.5 * weight["tumor"] * (1 - nests) + 0.15 * weight["immune"], rng),
         _scatter(tissue, "activated_fibroblast", 15, 0.95 * activated, rng),
         _scatter(tissue, "t_cell", 9, lymphoid, rng),
         _scatter(tissue, "b_cell", 7.6, 0.95 * follicle, rng),
@@ -182,23 +182,23 @@ def _scatter(
     kept = rng.random(len(points)) < _read(probability, points)
     points = points[kept & (_read(tissue.outline, points) > 0)]
     down, right = np.gradient(tissue.flow[..., 1])
-    along_fibres = np.arctan2(_read(right, points), -_read(down, points)) + rng.normal(0, 0.25, len(points))
+    along_fibers = np.arctan2(_read(right, points), -_read(down, points)) + rng.normal(0, 0.25, len(points))
     free = rng.uniform(0, np.pi, len(points))
-    angles = along_fibres if "fibroblast" in cell_type else free
+    angles = along_fibers if "fibroblast" in cell_type else free
     return points, np.full(len(points), CELL_TYPES.index(cell_type)), angles
 
 
 def _rings(
     tissue: Tissue, where: np.ndarray, spacing: float, radii: tuple[float, float], rng: np.random.Generator
 ) -> list[Ring]:
-    centres = _lattice(tissue.side, spacing, 0.1, rng)
-    inside = (_read(where.astype(float), centres) > 0.5) & (_read(tissue.outline, centres) > 0.08)
+    centers = _lattice(tissue.side, spacing, 0.1, rng)
+    inside = (_read(where.astype(float), centers) > 0.5) & (_read(tissue.outline, centers) > 0.08)
     rings = []
-    for centre in centres[inside]:
+    for center in centers[inside]:
         size = rng.uniform(*radii)
         flat = rng.uniform(0.62, 1)
         wobble = np.array([rng.uniform(0.02, 0.1), rng.uniform(0, 2 * np.pi)])
-        rings.append(Ring(centre, np.array([size, size * flat]), rng.uniform(0, np.pi), wobble))
+        rings.append(Ring(center, np.array([size, size * flat]), rng.uniform(0, np.pi), wobble))
     return rings
 
 
@@ -210,19 +210,19 @@ def _ring_cells(ring: Ring, cell_type: str, depth: float, spacing: float, rng: n
     normal = np.arctan2(np.sin(phase) / ring.radii[1], np.cos(phase) / ring.radii[0]) + ring.angle
     turn = np.array([[np.cos(ring.angle), np.sin(ring.angle)], [-np.sin(ring.angle), np.cos(ring.angle)]])
     angles = normal if cell_type == "luminal" else normal + np.pi / 2
-    return ring.centre + local @ turn, np.full(n_cells, CELL_TYPES.index(cell_type)), angles
+    return ring.center + local @ turn, np.full(n_cells, CELL_TYPES.index(cell_type)), angles
 
 
 def _adipocytes(tissue: Tissue, fat: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    centres = _lattice(tissue.side, 52, 0.15, rng)
-    centres = centres[(_read(fat, centres) > 0.5) & (_read(tissue.outline, centres) > -0.01)]
-    return np.column_stack([centres, rng.uniform(29, 37, len(centres))])
+    centers = _lattice(tissue.side, 52, 0.15, rng)
+    centers = centers[(_read(fat, centers) > 0.5) & (_read(tissue.outline, centers) > -0.01)]
+    return np.column_stack([centers, rng.uniform(29, 37, len(centers))])
 
 
 def _outside_structures(tissue: Tissue, xy: np.ndarray, types: np.ndarray, angles: np.ndarray) -> _Cells:
     kept = np.ones(len(xy), bool)
     rings = [(r, r.radii.max() * 1.05 + 4) for r in tissue.glands] + [(v, v.radii.max() + 5) for v in tissue.vessels]
-    round_ones = [(r.centre, reach) for r, reach in rings] + [(a[:2], a[2] - 1) for a in tissue.adipocytes]
-    for centre, reach in round_ones:
-        kept &= ((xy - centre) ** 2).sum(axis=1) > reach**2
+    round_ones = [(r.center, reach) for r, reach in rings] + [(a[:2], a[2] - 1) for a in tissue.adipocytes]
+    for center, reach in round_ones:
+        kept &= ((xy - center) ** 2).sum(axis=1) > reach**2
     return xy[kept], types[kept], angles[kept]

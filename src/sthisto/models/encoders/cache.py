@@ -23,7 +23,7 @@ _DIGEST_BYTES = 16
 def batch_key(patches: np.ndarray, fingerprints: np.ndarray) -> str:
     """Return what a batch of uint8 patches (n, size, size, 3) is found by, from its patches' fingerprints, (n,).
 
-    The fingerprint of a patch of one colour is 0, hence the first pixel of each.
+    The fingerprint of a patch of one color is 0, hence the first pixel of each.
     """
     state = blake2b(str(patches.shape).encode(), digest_size=_DIGEST_BYTES)
     state.update(np.ascontiguousarray(fingerprints).data)

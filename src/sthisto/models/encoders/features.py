@@ -29,7 +29,7 @@ class Features:
     values
         (n_spots, n_features) float32; several widths of context are concatenated.
     fingerprint
-        (n_spots,) uint64 that recognises a spot by its pixels; 0 where these are of one colour.
+        (n_spots,) uint64 that recognizes a spot by its pixels; 0 where these are of one color.
     """
 
     values: np.ndarray
@@ -52,7 +52,7 @@ def features_identity(encoder: Encoder) -> str:
 
 
 def section_fingerprints(section: SectionInput) -> np.ndarray:
-    """Return (n_spots,) uint64 that recognise the spots of a section by their pixels."""
+    """Return (n_spots,) uint64 that recognize the spots of a section by their pixels."""
     for features in section.known.values():
         return np.asarray(features.fingerprint)
     result = np.zeros(len(section), dtype=np.uint64)

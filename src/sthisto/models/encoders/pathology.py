@@ -32,7 +32,7 @@ class ClassAndPatches(nn.Module):
 
 @dataclass(frozen=True)
 class PathologyEncoder:
-    """What it takes to load an encoder, and its licence as its page stated it in 2026.
+    """What it takes to load an encoder, and its license as its page stated it in 2026.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class PathologyEncoder:
         Turns the module that timm builds into one that returns (batch, n_features).
     """
 
-    licence: str
+    license: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     wrapper: Callable[[nn.Module], nn.Module] | None = None
 

@@ -28,7 +28,7 @@ class BLEEPOptions:
     augment
         Whether patches are shown under random symmetries while the encoder is trained; never at prediction.
     stain_jitter
-        Spread of the stains' strength in augmentation; 0 leaves colours as they are.
+        Spread of the stains' strength in augmentation; 0 leaves colors as they are.
     objective
         "smoothed" is the paper's loss, whose targets are the similarities within each modality; "clip" the plain one.
     temperature

@@ -1,4 +1,4 @@
-"""Ridge on the colours of a patch: how far staining alone goes."""
+"""Ridge on the colors of a patch: how far staining alone goes."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import Features
 from sthisto.models.linear import fit_ridge, map_from_state, map_state
 
-N_COLOURS = 9
-_KNOWN = "colour"
+N_COLORS = 9
+_KNOWN = "color"
 
 
-class Colour(ExpressionModel):
+class Color(ExpressionModel):
     """Ridge on nine numbers of a patch: mean and spread of red, green and blue, and the mean of three stains.
 
-    Haematoxylin, eosin and residual are unmixed with the vectors of Ruifrok and Johnston (2001), as scikit-image
-    has them. The numbers are standardised on the training spots; several widths of context have nine each.
+    Hematoxylin, eosin and residual are unmixed with the vectors of Ruifrok and Johnston (2001), as scikit-image
+    has them. The numbers are standardized on the training spots; several widths of context have nine each.
     """
 
-    method = "colour"
+    method = "color"
     uses_encoder = False
 
     def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
-        rows = [patch_colours(section.inputs).values[section.train] for section in sections]
-        colours = np.concatenate(rows)
-        self._mean = colours.mean(axis=0)
-        self._sd = np.maximum(colours.std(axis=0), 1e-8)
+        rows = [patch_colors(section.inputs).values[section.train] for section in sections]
+        colors = np.concatenate(rows)
+        self._mean = colors.mean(axis=0)
+        self._sd = np.maximum(colors.std(axis=0), 1e-8)
         self._map = fit_ridge(
-            (colours - self._mean) / self._sd,
+            (colors - self._mean) / self._sd,
             stack(sections, "train"),
             groups=np.repeat(np.arange(len(sections)), [len(part) for part in rows]),
             seed=seed,
         )
 
     def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
-        colours = patch_colours(section)
-        expression = self._map((colours.values - self._mean) / self._sd)
-        return Prediction(expression=expression, seen=self.seen(colours.fingerprint))
+        colors = patch_colors(section)
+        expression = self._map((colors.values - self._mean) / self._sd)
+        return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
 
     def state(self) -> dict[str, Tensor]:
-        """Return the linear map and what standardises its input."""
+        """Return the linear map and what standardizes its input."""
         return {"mean": torch.from_numpy(self._mean), "sd": torch.from_numpy(self._sd), **map_state(self._map)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the linear map and what standardises its input."""
+        """Take the linear map and what standardizes its input."""
         self._mean, self._sd = state["mean"].numpy(), state["sd"].numpy()
         self._map = map_from_state(state)
 
 
-def patch_colours(section: SectionInput) -> Features:
+def patch_colors(section: SectionInput) -> Features:
     """Return nine numbers of each spot's patch for each width of context, (n_spots, 9 n_widths) float32."""
     if _KNOWN not in section.known:
-        parts = [_colours(source) for source in read_once(section.patches)]
+        parts = [_colors(source) for source in read_once(section.patches)]
         section.known[_KNOWN] = Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
     features: Features = section.known[_KNOWN]
     return features
 
 
-def _colours(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
-    values = np.empty((len(source), N_COLOURS), dtype=np.float32)
+def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
+    values = np.empty((len(source), N_COLORS), dtype=np.float32)
     fingerprint = np.zeros(len(source), dtype=np.uint64)
     for index, patches in source.batches():
         fingerprint[index] = fingerprints(patches)

@@ -30,7 +30,7 @@ class DANetOptions:
     augment
         Whether patches are shown under random symmetries while the encoder is trained; never at prediction.
     stain_jitter
-        Spread of the stains' strength in augmentation; 0 leaves colours as they are.
+        Spread of the stains' strength in augmentation; 0 leaves colors as they are.
     gene_encoder
         "mamba" is equation 1 of the paper, "identity" leaves it out.
     projection

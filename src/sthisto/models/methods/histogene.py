@@ -116,7 +116,7 @@ class HisToGene(ExpressionModel):
 
     The paper's sizes: patches of 112 x 112 x 3 pixels, linear to 1024; 64 positions an axis; 8 blocks of 16 heads;
     106,672,913 parameters with 785 genes. Every spot of a section is a token, the ones without expression too; the
-    squared error is taken where expression may be learnt from.
+    squared error is taken where expression may be learned from.
 
     References
     ----------
@@ -131,8 +131,8 @@ class HisToGene(ExpressionModel):
         o = self.options
         features = [extract(section.inputs, self.encoder).values for section in sections]
         known = np.concatenate([f[s.train] for f, s in zip(features, sections, strict=True)])
-        self._centre = known.mean(axis=0)
-        self._scale = np.maximum((known - self._centre).std(), 1e-6).astype(np.float32)
+        self._center = known.mean(axis=0)
+        self._scale = np.maximum((known - self._center).std(), 1e-6).astype(np.float32)
         tokens = [self._tokens(section.inputs, f) for section, f in zip(sections, features, strict=True)]
         section_of = torch.from_numpy(np.repeat(np.arange(len(sections)), [len(f) for f in features]))
         shared = (torch.cat([t[0] for t in tokens]), torch.cat([t[1] for t in tokens]), section_of)
@@ -166,7 +166,7 @@ class HisToGene(ExpressionModel):
         section
             Its images, whose spots lie on a lattice.
         factor
-            Points along each axis for every spot: 2 makes four, a quarter of the spots' distance beside its centre.
+            Points along each axis for every spot: 2 makes four, a quarter of the spots' distance beside its center.
 
         Returns
         -------
@@ -197,18 +197,18 @@ class HisToGene(ExpressionModel):
                 f"n_positions={self.options.n_positions}. Fit with more of them."
             )
             raise ValueError(msg)
-        return torch.from_numpy((features - self._centre) / self._scale), torch.from_numpy(position)
+        return torch.from_numpy((features - self._center) / self._scale), torch.from_numpy(position)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the weights, and what standardises the features."""
+        """Return the weights, and what standardizes the features."""
         weights = {name: value.cpu().contiguous() for name, value in self._module.state_dict().items()}
-        return weights | {"centre": torch.from_numpy(self._centre), "scale": torch.tensor(self._scale)}
+        return weights | {"center": torch.from_numpy(self._center), "scale": torch.tensor(self._scale)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights, and what standardises the features."""
+        """Take the weights, and what standardizes the features."""
         weights = dict(state)
-        self._centre, self._scale = weights.pop("centre").numpy(), weights.pop("scale").numpy()
-        self._module = SpotTransformer(len(self._centre), len(self.genes), self.options)
+        self._center, self._scale = weights.pop("center").numpy(), weights.pop("scale").numpy()
+        self._module = SpotTransformer(len(self._center), len(self.genes), self.options)
         self._module.load_state_dict(weights)
 
 
@@ -230,8 +230,8 @@ def _shifted(section: SectionInput, shift: np.ndarray) -> SectionInput:
         raise ValueError(msg)
     sources = []
     for source in section.patches:
-        centres = source._centres + shift * _pitch(source._centres)
-        inside = np.clip(centres, 0, [source.level.width - 1, source.level.height - 1])
+        centers = source._centers + shift * _pitch(source._centers)
+        inside = np.clip(centers, 0, [source.level.width - 1, source.level.height - 1])
         sources.append(PatchSource(source.level, inside, extent=source.extent, size=source.size))
     return SectionInput(section.name, sources, section.positions + shift * _pitch(section.positions))
 

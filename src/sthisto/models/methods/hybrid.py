@@ -22,7 +22,7 @@ class HybridOptions(DANetOptions):
         Principal components of the features that ridge keeps.
     ridge_weight
         Share of ridge in the prediction; the DANets share the rest.
-    colours, within_sections
+    colors, within_sections
         Of ridge, as `Ridge` has them.
     residuals
         Every second DANet, and a second ridge, learn Pearson residuals, where the others learn log1p of counts. Has
@@ -32,7 +32,7 @@ class HybridOptions(DANetOptions):
     n_models: int = 6
     n_components: int = 256
     ridge_weight: float = 0.5
-    colours: bool = True
+    colors: bool = True
     within_sections: bool = True
     residuals: bool = True
 
@@ -47,14 +47,14 @@ class HybridOptions(DANetOptions):
             raise ValueError(msg)
 
 
-_OF_RIDGE = ("n_components", "colours", "within_sections")
+_OF_RIDGE = ("n_components", "colors", "within_sections")
 
 
 class Hybrid(CombinedModel):
     """Six DANets and ridge regression on the same features, half and half: the recommended setting.
 
     Retrieval and regression err differently. By default both look at the patch and at twice and four times its width;
-    ridge also looks at the colours, learns from differences within sections alone, and learns from the spots that
+    ridge also looks at the colors, learns from differences within sections alone, and learns from the spots that
     choose DANet's epoch. Of counts, half of the models learn log1p and half Pearson residuals, from which the spot's
     depth is taken: the prediction, on the scale of log1p, then follows depth half as much.
 

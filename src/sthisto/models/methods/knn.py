@@ -45,19 +45,19 @@ class Knn(RetrievalModel):
 
     def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
         features = [extract(section.inputs, self.encoder).values for section in sections]
-        self._centre = np.concatenate([f[s.train] for f, s in zip(features, sections, strict=True)]).mean(axis=0)
-        centred = [values - self._centre for values in features]
-        self._fill_bank(sections, centred)
-        queries = [values[section.used] for values, section in zip(centred, sections, strict=True)]
+        self._center = np.concatenate([f[s.train] for f, s in zip(features, sections, strict=True)]).mean(axis=0)
+        centered = [values - self._center for values in features]
+        self._fill_bank(sections, centered)
+        queries = [values[section.used] for values, section in zip(centered, sections, strict=True)]
         self._rate_similarity(np.concatenate(queries))
 
     def _queries(self, features: Features) -> np.ndarray:
-        return features.values - self._centre
+        return features.values - self._center
 
     def state(self) -> dict[str, Tensor]:
         """Return the mean feature, which is subtracted before the cosine is taken."""
-        return {"centre": torch.from_numpy(self._centre)}
+        return {"center": torch.from_numpy(self._center)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the mean feature."""
-        self._centre = state["centre"].numpy()
+        self._center = state["center"].numpy()

@@ -13,7 +13,7 @@ from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
 from sthisto.models.linear import fit_ridge, map_from_state, map_state
-from sthisto.models.methods.color import N_COLOURS, patch_colours
+from sthisto.models.methods.color import N_COLORS, patch_colors
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class RidgeOptions:
     ----------
     n_components
         Principal components of the features that are kept.
-    colours
-        Take the colours of the patch as features too, the numbers of `Colour`. Together they vary as much as the
+    colors
+        Take the colors of the patch as features too, the numbers of `Color`. Together they vary as much as the
         encoder's features do.
     within_sections
         Learn from differences within each training section alone, so that what sets sections apart, such as staining
-        and depth, is not taken for biology. Features and expression are centred by section for it.
+        and depth, is not taken for biology. Features and expression are centered by section for it.
     """
 
     n_components: int = 256
-    colours: bool = False
+    colors: bool = False
     within_sections: bool = False
 
     def __post_init__(self) -> None:
@@ -67,17 +67,17 @@ class Ridge(ExpressionModel):
         return Prediction(expression=self._map(self._features(section)), seen=seen)
 
     def _features(self, section: SectionInput) -> np.ndarray:
-        """Return (n_spots, n_features) of the encoder, with the colours behind where they are asked for."""
+        """Return (n_spots, n_features) of the encoder, with the colors behind where they are asked for."""
         features = extract(section, self.encoder).values
-        return np.hstack([features, patch_colours(section).values]) if self.options.colours else features
+        return np.hstack([features, patch_colors(section).values]) if self.options.colors else features
 
     def _feature_weights(self, features: np.ndarray) -> np.ndarray:
-        """Return (n_features,) 1 for the encoder's and for the colours what makes both parts vary alike in total."""
+        """Return (n_features,) 1 for the encoder's and for the colors what makes both parts vary alike in total."""
         weight = np.ones(features.shape[1], dtype=np.float32)
-        if self.options.colours:
-            n_colours = N_COLOURS * len(self.patch.context)
-            encoded, colours = features[:, :-n_colours], features[:, -n_colours:]
-            weight[-n_colours:] = np.sqrt(encoded.var(axis=0).sum() / n_colours) / np.maximum(colours.std(axis=0), 1e-8)
+        if self.options.colors:
+            n_colors = N_COLORS * len(self.patch.context)
+            encoded, colors = features[:, :-n_colors], features[:, -n_colors:]
+            weight[-n_colors:] = np.sqrt(encoded.var(axis=0).sum() / n_colors) / np.maximum(colors.std(axis=0), 1e-8)
         return weight
 
     def embed(self, section: SectionInput) -> np.ndarray:

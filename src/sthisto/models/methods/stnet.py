@@ -34,7 +34,7 @@ class STNetOptions:
     augment
         Whether patches are shown under random symmetries while the encoder is trained, as published.
     stain_jitter
-        Spread of the stains' strength in augmentation; 0 leaves colours as they are.
+        Spread of the stains' strength in augmentation; 0 leaves colors as they are.
     symmetries
         Whether the features of a spot are the mean over the eight symmetries of its patch, as published; this
         encodes every patch eight times.
@@ -73,29 +73,29 @@ class LinearOutputs(nn.Module):
         Trained with the outputs where it is given: the input is then uint8 patches, else features.
     """
 
-    centre: Tensor
+    center: Tensor
     scale: Tensor
 
     def __init__(self, n_features: int, n_genes: int, encoder: Encoder | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.outputs = nn.Linear(n_features, n_genes)
-        self.register_buffer("centre", torch.zeros(n_features))
+        self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
 
-    def standardise(self, features: np.ndarray) -> None:
+    def standardize(self, features: np.ndarray) -> None:
         """Bring frozen features (n_spots, n_features) to mean 0 each and one common scale.
 
         A scale of its own would blow up a feature that is almost constant in the training spots.
         """
-        centre = features.mean(axis=0)
-        self.centre.copy_(torch.from_numpy(centre))
-        self.scale.fill_(max(float((features - centre).std()), 1e-6))
+        center = features.mean(axis=0)
+        self.center.copy_(torch.from_numpy(center))
+        self.scale.fill_(max(float((features - center).std()), 1e-6))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map patches or features to (batch, n_genes)."""
         features = image if self.encoder is None else self.encoder(image)
-        return self.outputs((features - self.centre) / self.scale)
+        return self.outputs((features - self.center) / self.scale)
 
 
 class STNet(ExpressionModel):
@@ -106,7 +106,7 @@ class STNet(ExpressionModel):
 
     References
     ----------
-    He et al., Integrating spatial gene expression and breast tumour morphology via deep learning, Nature Biomedical
+    He et al., Integrating spatial gene expression and breast tumor morphology via deep learning, Nature Biomedical
     Engineering 2020, doi:10.1038/s41551-020-0578-x. Built from the paper's description.
     """
 
@@ -122,7 +122,7 @@ class STNet(ExpressionModel):
             n_features = self.encoder.n_features(self.patch.size) if o.finetune else int(data[0].shape[1])
             self._module = LinearOutputs(n_features, len(self.genes), self.encoder if o.finetune else None)
             if not o.finetune:
-                self._module.standardise(data[0].numpy())
+                self._module.standardize(data[0].numpy())
             nn.init.normal_(self._module.outputs.weight, std=1e-3)
             with torch.no_grad():
                 self._module.outputs.bias.copy_(torch.from_numpy(stack(sections, "train").mean(axis=0)))
@@ -155,7 +155,7 @@ class STNet(ExpressionModel):
         features = self._features(section)
         with torch.inference_mode():
             values = torch.from_numpy(features.values)
-            expression = self._module.outputs((values - self._module.centre) / self._module.scale)
+            expression = self._module.outputs((values - self._module.center) / self._module.scale)
         return Prediction(expression=expression.numpy(), seen=self.seen(features.fingerprint))
 
     def embed(self, section: SectionInput) -> np.ndarray:

@@ -22,18 +22,18 @@ IndexKind = Literal["auto", "exact", "faiss"]
 
 
 class Retrieved(NamedTuple):
-    """The neighbours of each query, nearest first."""
+    """The neighbors of each query, nearest first."""
 
     indices: np.ndarray
     """Bank rows, (n_queries, k) int64."""
     cosine: np.ndarray
-    """Cosine of query and neighbour, (n_queries, k) float32."""
+    """Cosine of query and neighbor, (n_queries, k) float32."""
     weights: np.ndarray
-    """Weight of each neighbour in the prediction, (n_queries, k) float32, summing to 1."""
+    """Weight of each neighbor in the prediction, (n_queries, k) float32, summing to 1."""
 
     @property
     def mean_cosine(self) -> np.ndarray:
-        """Mean cosine of a query's neighbours, (n_queries,) float32: how well the bank covers the query."""
+        """Mean cosine of a query's neighbors, (n_queries,) float32: how well the bank covers the query."""
         return self.cosine.mean(axis=1)
 
 
@@ -127,7 +127,7 @@ class Bank:
         embedding
             Image embeddings, (n_queries, n_dimensions). A vector of zeros has cosine 0 with everything.
         k
-            Number of neighbours.
+            Number of neighbors.
         exclude
             Bank row that each query may not retrieve, itself as a rule, (n_queries,); -1 for none.
         exclude_sections
@@ -153,7 +153,7 @@ class Bank:
         fewest = exclusion.n_allowed().min(initial=len(self))
         if k > fewest:
             msg = (
-                f"`k`={k} neighbours were asked for, but a query may retrieve only {fewest} of the bank's {len(self)} "
+                f"`k`={k} neighbors were asked for, but a query may retrieve only {fewest} of the bank's {len(self)} "
                 f"spots. Pass k={fewest} or less, or a larger bank."
                 if fewest
                 else f"A query may retrieve none of the bank's {len(self)} spots: all of them are excluded. "
@@ -173,19 +173,19 @@ class Bank:
         exclude: ArrayLike | None = None,
         exclude_sections: int | AbstractSet[int] | ArrayLike | None = None,
     ) -> Retrieved:
-        """Search once, for `average`, `spread` and the mean cosine of the same neighbours.
+        """Search once, for `average`, `spread` and the mean cosine of the same neighbors.
 
         Parameters
         ----------
         embedding, k, exclude, exclude_sections
             As in `search`.
         aggregation
-            "average": all k weigh the same. "weighted": neighbour i weighs ``exp(-(d_i - d_1 + 1))``, d the squared
+            "average": all k weigh the same. "weighted": neighbor i weighs ``exp(-(d_i - d_1 + 1))``, d the squared
             distance of the embeddings as they are. "simple": the nearest alone.
 
         Returns
         -------
-        The neighbours with their weights.
+        The neighbors with their weights.
         """
         check_choice(aggregation, ("average", "weighted", "simple"), name="aggregation")
         queries = self._queries(embedding)
@@ -196,15 +196,15 @@ class Bank:
         elif aggregation == "simple":
             weights[:, 0] = 1
         else:
-            for row, query, neighbours in zip(weights, queries, indices, strict=True):
-                distance = np.square(self.embedding[neighbours] - query).sum(axis=1)
+            for row, query, neighbors in zip(weights, queries, indices, strict=True):
+                distance = np.square(self.embedding[neighbors] - query).sum(axis=1)
                 # Only ratios count; the nearest by cosine need not be the nearest by distance.
                 weight = np.exp(distance.min() - distance)
                 row[:] = weight / weight.sum()
         return Retrieved(indices, cosine, weights)
 
     def average(self, retrieved: Retrieved) -> np.ndarray:
-        """Average the neighbours' expression by their weights, (n_queries, n_genes) float32."""
+        """Average the neighbors' expression by their weights, (n_queries, n_genes) float32."""
         n, k = retrieved.indices.shape
         shape = (n, len(self))
         ends = np.arange(n + 1) * k
@@ -216,10 +216,10 @@ class Bank:
         return np.concatenate(blocks) if blocks else np.empty((0, self.n_genes), np.float32)
 
     def spread(self, retrieved: Retrieved) -> np.ndarray:
-        """Weighted standard deviation of the neighbours' expression, (n_queries, n_genes) float32."""
+        """Weighted standard deviation of the neighbors' expression, (n_queries, n_genes) float32."""
         out = np.empty((len(retrieved.indices), self.n_genes), np.float32)
-        for sd, neighbours, weights in zip(out, retrieved.indices, retrieved.weights, strict=True):
-            expression = self.expression[neighbours]
+        for sd, neighbors, weights in zip(out, retrieved.indices, retrieved.weights, strict=True):
+            expression = self.expression[neighbors]
             values = expression.toarray() if sp.issparse(expression) else expression  # (k, n_genes)
             np.sqrt(weights @ np.square(values - weights @ values), out=sd)
         return out
@@ -247,9 +247,9 @@ class Bank:
         exclude: ArrayLike | None = None,
         exclude_sections: int | AbstractSet[int] | ArrayLike | None = None,
     ) -> np.ndarray:
-        """Weighted standard deviation among each query's neighbours, (n_queries, n_genes) float32.
+        """Weighted standard deviation among each query's neighbors, (n_queries, n_genes) float32.
 
-        Arguments as in `retrieve`; with "simple" there is one neighbour and the spread is 0.
+        Arguments as in `retrieve`; with "simple" there is one neighbor and the spread is 0.
         """
         return self.spread(self.retrieve(embedding, k, aggregation, exclude=exclude, exclude_sections=exclude_sections))
 

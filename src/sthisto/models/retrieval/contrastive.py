@@ -73,7 +73,7 @@ class ContrastiveModel(RetrievalModel):
         return self._queries(extract(section, self.encoder))
 
     def embed_genes(self, expression: np.ndarray) -> np.ndarray:
-        """Return the gene embedding of (n_spots, n_genes) normalised expression, (n_spots, n_dimensions) float32."""
+        """Return the gene embedding of (n_spots, n_genes) normalized expression, (n_spots, n_dimensions) float32."""
         seen = expression if self._correction is None else self._correction(expression)
         return _in_batches(lambda x: self._module.gene_head(self._module.gene_encoder(x)), self._module, seen)
 

@@ -21,7 +21,7 @@ class RetrievalModel(ExpressionModel):
     """Base of the methods that keep a bank of training spots and average the nearest ones.
 
     The bank holds training and validation spots. Its options name `k` and `aggregation`. The confidence of a
-    prediction is the share of training spots that are no more similar to their own neighbours (in other sections,
+    prediction is the share of training spots that are no more similar to their own neighbors (in other sections,
     where there are any) than the spot is to its: 0 means that nothing like it was trained on.
     """
 
@@ -31,9 +31,7 @@ class RetrievalModel(ExpressionModel):
         """Learn from the training spots of all sections; raise ValueError for fewer than `k` of them."""
         n_spots = sum(len(section.used) for section in sections)
         if self.options.k > n_spots:
-            msg = (
-                f"k={self.options.k} neighbours are wanted, but there are {n_spots} training spots. Pass a smaller k=…"
-            )
+            msg = f"k={self.options.k} neighbors are wanted, but there are {n_spots} training spots. Pass a smaller k=…"
             raise ValueError(msg)
         super().fit(sections, seed=seed)
 
@@ -41,7 +39,7 @@ class RetrievalModel(ExpressionModel):
     def _queries(self, features: Features) -> np.ndarray:
         """Return what the bank is asked with, (n_spots, n_dimensions)."""
 
-    def neighbours(self, section: SectionInput, *, exclude: Exclude | None = None) -> pd.DataFrame:
+    def neighbors(self, section: SectionInput, *, exclude: Exclude | None = None) -> pd.DataFrame:
         """Return the training spots that each prediction was retrieved from.
 
         Returns
@@ -64,7 +62,7 @@ class RetrievalModel(ExpressionModel):
         )
 
     def fingerprint(self, section: str, spot: int) -> int:
-        """Return what a training spot, by its section's name and its position there, is recognised by; 0 is nothing."""
+        """Return what a training spot, by its section's name and its position there, is recognized by; 0 is nothing."""
         number = self.training_sections.index(section)
         (row,) = np.flatnonzero((self._section_of == number) & (self._row_of == spot))
         return int(self._fingerprint[row])
@@ -81,7 +79,7 @@ class RetrievalModel(ExpressionModel):
         )
 
     def _retrieve(self, features: Features, exclude: Exclude | None) -> tuple[Retrieved, str]:
-        """Return the neighbours of each spot, and the rule by which training spots were excluded."""
+        """Return the neighbors of each spot, and the rule by which training spots were excluded."""
         sections, spots, excluded = self._excluded(features.fingerprint, exclude)
         n_allowed = len(self._bank)
         if sections is not None:
@@ -114,7 +112,7 @@ class RetrievalModel(ExpressionModel):
         )
 
     def _rate_similarity(self, queries: np.ndarray) -> None:
-        """Keep how similar training spots, (n_bank, n_dimensions) as queries, are to their neighbours."""
+        """Keep how similar training spots, (n_bank, n_dimensions) as queries, are to their neighbors."""
         several = len(np.unique(self._section_of)) > 1
         cosine = []
         for number in np.unique(self._section_of):
@@ -147,7 +145,7 @@ class RetrievalModel(ExpressionModel):
             if exclude == "spot":
                 logger.warning(
                     "The bank holds no other section than the one that is predicted: its spots retrieve their "
-                    "neighbours in the same section, only never themselves. Scores on it say nothing of a new section."
+                    "neighbors in the same section, only never themselves. Scores on it say nothing of a new section."
                 )
         if exclude == "section" and len(own):
             return set(own.tolist()), None, "section"

@@ -47,7 +47,7 @@ class SymmetricSource(PatchSource):
             yield index, transform(patches, self._symmetry)
 
     def read(self) -> np.ndarray:
-        """Return all patches in the order of the centres: (n, size, size, 3), uint8 RGB."""
+        """Return all patches in the order of the centers: (n, size, size, 3), uint8 RGB."""
         return transform(self._source.read(), self._symmetry)
 
     def on(self, level: Level) -> SymmetricSource:
@@ -85,8 +85,8 @@ def augment(patches: Tensor, *, stain: float = 0.0) -> Tensor:
     patches
         (batch, size, size, 3) uint8 RGB.
     stain
-        Standard deviation of the logarithm of the factors by which haematoxylin and eosin are multiplied, and a
-        tenth of it that of the optical density that is added to each. 0 leaves colours as they are.
+        Standard deviation of the logarithm of the factors by which hematoxylin and eosin are multiplied, and a
+        tenth of it that of the optical density that is added to each. 0 leaves colors as they are.
 
     Notes
     -----
@@ -103,7 +103,7 @@ def augment(patches: Tensor, *, stain: float = 0.0) -> Tensor:
 
 
 def jitter_stain(patches: Tensor, strength: float) -> Tensor:
-    """Multiply and shift the haematoxylin and the eosin of each patch at random; the residual stain stays."""
+    """Multiply and shift the hematoxylin and the eosin of each patch at random; the residual stain stays."""
     unmix, mix = (torch.tensor(m, dtype=torch.float32, device=patches.device) for m in (hed_from_rgb, rgb_from_hed))
     density = -torch.log((patches.float() / 255).clamp_min(_DARKEST)) @ unmix  # (batch, size, size, 3): H, E, residual
     noise = torch.randn(2, len(patches), 1, 1, 2).to(patches.device)

@@ -30,7 +30,7 @@ class Correction:
     components
         (n_components, n_genes) principal axes.
     row
-        (n_spots,) uint64, sorted, by which the expression of a spot is recognised.
+        (n_spots,) uint64, sorted, by which the expression of a spot is recognized.
     shift
         (n_spots, n_components) corrected less measured components.
     """
@@ -64,7 +64,7 @@ class Correction:
 
 
 def fit_harmony(sections: Sequence[TrainingSection], *, seed: int) -> Correction:
-    """Fit Harmony on the principal components of all spots that are learnt from; batches are sections.
+    """Fit Harmony on the principal components of all spots that are learned from; batches are sections.
 
     Raises
     ------

@@ -114,7 +114,7 @@ def train(
     groups
         (n_spots,) number of each spot's section, for ``batch_by="section"``.
     training
-        Epochs, optimiser, seed and devices.
+        Epochs, optimizer, seed and devices.
     description
         For the progress bar.
 

@@ -2,7 +2,7 @@
 
 Nothing of size (batch, length, channels, states) is ever stored. The loop walks the sequence tile by tile; the
 forward pass keeps the state at the start of each tile, the backward pass recomputes a tile's states from it. Arrays
-of one spot are (channels, length) here, so that loops over a tile's steps read neighbouring values.
+of one spot are (channels, length) here, so that loops over a tile's steps read neighboring values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Exponential, logistic function and softplus in float32, without branches, so that loops over them vectorise."""
+"""Exponential, logistic function and softplus in float32, without branches, so that loops over them vectorize."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ __all__ = ["compiled", "over_ranges"]
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a loop with numba, keeping the machine code on disk where a cache can be written.
 
-    Sums may be reordered and multiplications fused with additions, so that loops vectorise; NaN and infinity
+    Sums may be reordered and multiplications fused with additions, so that loops vectorize; NaN and infinity
     keep their meaning. The cache follows changes of the function's own file, not of files that it calls into.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}

@@ -177,7 +177,7 @@ class BlockedScan(torch.autograd.Function):
         segments = list(zip(*(x.split(BLOCK * BLOCK, 1) for x in (u, delta, b, c, grad_y)), starts, strict=True))
         for u_, delta_, b_, c_, grad_, start in reversed(segments):
             decay, h = _segment(u_, delta_, a, b_, start)
-            # The gradient of the state obeys the same recurrence, backwards, with the decays of the step after.
+            # The gradient of the state obeys the same recurrence, backward, with the decays of the step after.
             after = torch.cat([decay[:, 1:], torch.ones_like(decay[:, :1])], 1)
             slopes = grad_.unsqueeze(-1) * c_.unsqueeze(2)
             grad_h = _recurrence(after.flip(1), slopes.flip(1), carried).flip(1)
