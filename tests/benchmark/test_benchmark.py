@@ -17,7 +17,7 @@ from sthisto.benchmark import _tables as tables
 from sthisto.benchmark._run import _measure
 from sthisto.cli import main
 from sthisto.metrics import residual_pearson
-from sthisto.tl import _fold_job
+from sthisto.tl import _fold_run
 
 PATIENTS = {"A1": "A", "A2": "A", "B1": "B", "C1": "C"}
 SMALL = {"patch": {"patch_size": 16}, "seeds": 1}
@@ -131,7 +131,7 @@ def test_a_constant_prediction_has_an_error_and_no_correlation(outcome):
 def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path, monkeypatch, outcome):
     protocol, sdata, out, _ = outcome
     complete = run(sdata, protocol, out=out)
-    fit, calls = _fold_job.fit, []
+    fit, calls = _fold_run.fit, []
 
     def killed(*args, **kwargs):
         calls.append(kwargs["method"])
@@ -139,7 +139,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path, monkeypa
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(_fold_job, "fit", killed)
+    monkeypatch.setattr(_fold_run, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         run(make(), protocol, out=tmp_path)
     assert len(list((tmp_path / "runs").glob("*.npz"))) == 3

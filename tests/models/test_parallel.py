@@ -9,7 +9,7 @@ from tissue import GENES, PATCHES, encoder, make_section
 
 from sthisto import settings
 from sthisto.models import METHODS
-from sthisto.models.parallel import spread
+from sthisto.models.parallel import map_over_devices
 from sthisto.models.training.devices import on_device, torch_device, torch_devices
 
 CPUS = [torch.device("cpu"), torch.device("cpu")]
@@ -26,7 +26,7 @@ def model():
 def test_several_devices_give_the_predictions_of_one_in_the_order_of_the_sections(model):
     sections = [make_section(name, seed=seed).inputs for seed, name in enumerate("CDEF", start=5)]
     alone = [model.predict(section).expression for section in sections]
-    together = spread(model, sections, lambda own, section: own.predict(section).expression, devices=CPUS)
+    together = map_over_devices(model, sections, lambda own, section: own.predict(section).expression, devices=CPUS)
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-5)
 
@@ -42,7 +42,7 @@ def test_each_section_is_done_once_by_a_model_of_the_devices_own(model):
         assert own._bank is model._bank
         return number
 
-    assert spread(model, range(7), task, devices=CPUS) == list(range(7))
+    assert map_over_devices(model, range(7), task, devices=CPUS) == list(range(7))
     assert sorted(number for number, _ in done) == list(range(7))
     assert len({module for _, module in done} - {id(model._module)}) == 2
 
@@ -56,12 +56,12 @@ def test_an_error_on_one_device_stops_the_others_and_is_raised(model):
         raise OSError(msg)
 
     with pytest.raises(OSError, match="broken slide"):
-        spread(model, range(100), task, devices=CPUS)
+        map_over_devices(model, range(100), task, devices=CPUS)
     assert len(done) <= 2
 
 
 def test_no_section_gives_no_result(model):
-    assert spread(model, [], lambda own, item: item, devices=CPUS) == []
+    assert map_over_devices(model, [], lambda own, item: item, devices=CPUS) == []
 
 
 def test_a_threads_device_is_its_own():
@@ -94,9 +94,9 @@ def test_a_device_that_means_nothing_is_an_error(monkeypatch, device):
 def test_every_gpu_takes_part_and_predicts_what_the_cpu_does(model, monkeypatch):
     assert len(torch_devices()) == torch.cuda.device_count()
     sections = [make_section(name, seed=seed).inputs for seed, name in enumerate("CDEF", start=5)]
-    on_gpu = spread(model, sections, lambda own, section: own.embed(section))
+    on_gpu = map_over_devices(model, sections, lambda own, section: own.embed(section))
     monkeypatch.setattr(settings, "device", "cpu")
     monkeypatch.setattr(settings, "cache_features", False)
     again = [make_section(name, seed=seed).inputs for seed, name in enumerate("CDEF", start=5)]
-    for one, other in zip(on_gpu, spread(model, again, lambda own, section: own.embed(section)), strict=True):
+    for one, other in zip(on_gpu, map_over_devices(model, again, lambda own, section: own.embed(section)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)

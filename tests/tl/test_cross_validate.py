@@ -15,7 +15,7 @@ from sthisto._splits import fold_spots
 from sthisto._splits.folds import block_folds, group_folds, near
 from sthisto.models import METHODS, ExpressionModel, Prediction
 from sthisto.models.encoders.features import section_fingerprints
-from sthisto.tl import _fold_job
+from sthisto.tl import _fold_run
 
 PATCH = {"patch_size": 16}
 SECONDS = ["seconds_fit", "seconds_predict"]
@@ -100,7 +100,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tissue, tmp_path, 
     arguments = {"seeds": 2, "image_encoder": encoder(), "options": {"knn": {"k": 5}}, **PATCH}
     sth.tl.cross_validate(tissue, ["knn", "color"], **arguments)
     undisturbed = tables(tissue)
-    fit, calls = _fold_job.fit, []
+    fit, calls = _fold_run.fit, []
 
     def count(*args, **kwargs):
         calls.append(kwargs["method"])
@@ -112,12 +112,12 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tissue, tmp_path, 
         return count(*args, **kwargs)
 
     other = make_tissue("ABC", patients={"A": "P1", "B": "P2", "C": "P2"})
-    monkeypatch.setattr(_fold_job, "fit", killed)
+    monkeypatch.setattr(_fold_run, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert "sthisto_cv" not in other["counts"].uns
     assert len(list(tmp_path.glob("*.npz"))) == len(list(tmp_path.iterdir())) == 5
-    monkeypatch.setattr(_fold_job, "fit", count)
+    monkeypatch.setattr(_fold_run, "fit", count)
     sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert len(calls) == 8
     for found, expected in zip(tables(other), undisturbed, strict=True):
@@ -179,13 +179,13 @@ def cheat(monkeypatch):
 
 @pytest.mark.parametrize("groups", ["patient", "section", "block"])
 def test_a_method_that_remembers_expression_gains_nothing(cheat, tissue, groups, monkeypatch):
-    fit = _fold_job.fit
+    fit = _fold_run.fit
 
     def forgetful(*args, **kwargs):
         Cheat.known = {}
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(_fold_job, "fit", forgetful)
+    monkeypatch.setattr(_fold_run, "fit", forgetful)
     sth.tl.cross_validate(tissue, "cheat", groups=groups, seeds=1, **PATCH)
     overall = tables(tissue)[1].query("section == 'all'")
     assert overall["pcc"].abs().max() < 0.15
@@ -200,7 +200,7 @@ def test_a_method_that_remembers_expression_is_refused_a_score_on_what_it_saw(ch
 
 
 def test_expression_of_held_out_spots_is_nowhere_before_the_scoring(tissue, monkeypatch):
-    fit, predict, seen = _fold_job.fit, _fold_job.predict, []
+    fit, predict, seen = _fold_run.fit, _fold_run.predict, []
 
     def watched_fit(cohort, **kwargs):
         seen.append({str(name) for one in cohort for name in one["counts"].obs["region"]})
@@ -212,8 +212,8 @@ def test_expression_of_held_out_spots_is_nowhere_before_the_scoring(tissue, monk
             assert not set(one["counts"].obs["region"].astype(str)) & seen[-1]
         return predict(cohort, model, **kwargs)
 
-    monkeypatch.setattr(_fold_job, "fit", watched_fit)
-    monkeypatch.setattr(_fold_job, "predict", watched_predict)
+    monkeypatch.setattr(_fold_run, "fit", watched_fit)
+    monkeypatch.setattr(_fold_run, "predict", watched_predict)
     sth.tl.cross_validate(tissue, "mean", seeds=1, **PATCH)
     assert seen == [{"B", "C"}, {"A"}]
 
@@ -261,10 +261,10 @@ def test_genes_are_chosen_on_the_training_spots_of_each_fold(tissue):
 
 
 def test_bands_leave_no_pixel_on_both_sides(tissue, monkeypatch):
-    fit, predict, sides = _fold_job.fit, _fold_job.predict, []
+    fit, predict, sides = _fold_run.fit, _fold_run.predict, []
 
     def spots(cohort):
-        return {s.name: s.centers for s in _fold_job.read_sections(cohort)}
+        return {s.name: s.centers for s in _fold_run.read_sections(cohort)}
 
     def watched_fit(cohort, **kwargs):
         sides.append([spots(cohort)])
@@ -274,8 +274,8 @@ def test_bands_leave_no_pixel_on_both_sides(tissue, monkeypatch):
         sides[-1].append(spots(cohort))
         return predict(cohort, model, **kwargs)
 
-    monkeypatch.setattr(_fold_job, "fit", watched_fit)
-    monkeypatch.setattr(_fold_job, "predict", watched_predict)
+    monkeypatch.setattr(_fold_run, "fit", watched_fit)
+    monkeypatch.setattr(_fold_run, "predict", watched_predict)
     sth.tl.cross_validate(tissue, "color", groups="block", n_folds=3, seeds=1, patch_size=16, context=(1.0, 2.0))
     assert len(sides) == 3
     for train, test in sides:
@@ -354,21 +354,25 @@ def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
 
 
 def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
-    sections = _fold_job.read_sections(tissue)
+    sections = _fold_run.read_sections(tissue)
     fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     paths = set()
     for middle in ("a", "b"):
         genes = pd.Index([f"g{i}" for i in range(100)] + [middle] + [f"h{i}" for i in range(100)])
-        job = _fold_job.Job([tissue], sections, None, {"genes": genes}, None)
-        paths.add(job.path(_fold_job.Run(fold, "mean", 0, {}), Path("out")))
+        job = _fold_run.FoldContext([tissue], sections, None, {"genes": genes}, None)
+        paths.add(job.path(_fold_run.FoldRun(fold, "mean", 0, {}), Path("out")))
     assert len(paths) == 2
 
 
 def test_names_of_files_stay_short(tissue):
-    sections = _fold_job.read_sections(tissue)
+    sections = _fold_run.read_sections(tissue)
     fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     long = dataclasses.replace(fold, name="+".join(["TENX95"] * 60))
     assert (
-        len(_fold_job.Job([tissue], sections, None, {}, None).path(_fold_job.Run(long, "mean", 0, {}), Path()).name)
+        len(
+            _fold_run.FoldContext([tissue], sections, None, {}, None)
+            .path(_fold_run.FoldRun(long, "mean", 0, {}), Path())
+            .name
+        )
         < 120
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sthisto._sdata.sections import Section
 
 
-class Withheld:
+class SpotSubset:
     """Some spots of a cohort in tables of their own, with or without their expression.
 
     Images and shapes are shared with the cohort, tables are not: what is written stays here.

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 
-def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays to an npz file; killed in between, the file is not there or as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -25,8 +25,8 @@ def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise
 
 
-def kept(path: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays that `keep` wrote, None where there is no file.
+def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays that `save_arrays` wrote, None where there is no file.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def kept(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def as_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return the columns of a table of numbers and text as arrays that `keep` takes, in their order."""
+    """Return the columns of a table of numbers and text as arrays that `save_arrays` takes, in their order."""
     return {
         str(name): column.to_numpy(dtype=str) if column.dtype.kind not in "biuf" else column.to_numpy()
         for name, column in table.items()

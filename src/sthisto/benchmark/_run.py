@@ -16,11 +16,11 @@ from sthisto._sdata.inputs import section_input
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_positions, read_rows
 from sthisto._splits.fold_spots import Fold
-from sthisto._utils.files import keep, kept
+from sthisto._utils.files import load_arrays, save_arrays
 from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark import _scores as scoring
 from sthisto.benchmark._protocol import MARKERS, MethodSpec, Protocol
-from sthisto.tl._fold_job import Job, Run, load_shared_encoder
+from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -98,7 +98,7 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
     if protocol.genes is not None:
         arguments["genes"] = list(protocol.genes)
     encoder = load_shared_encoder([spec.method for spec in specs], arguments)
-    job = Job([sdata], list(sections.values()), encoder, arguments, None)
+    job = FoldContext([sdata], list(sections.values()), encoder, arguments, None)
     rows: list[scoring.Row] = []
     for train, test in protocol.folds(patient_of).values():
         fold = _fold(sections, train, test)
@@ -122,7 +122,7 @@ def _fold(sections: Mapping[str, Section], train: Sequence[str], test: Sequence[
 
 
 def _outcome(
-    job: Job,
+    job: FoldContext,
     fold: Fold,
     specs: Sequence[MethodSpec],
     seeds: Sequence[int],
@@ -134,7 +134,7 @@ def _outcome(
     predictions, seconds, by_run = {}, {}, {}
     for spec in specs:
         for seed in seeds:
-            found = _predicted(job, Run(fold, spec.method, seed, spec.options), out)
+            found = _predicted(job, FoldRun(fold, spec.method, seed, spec.options), out)
             by_run[tuple(str(gene) for gene in found["genes"])] = spec.label
             predictions[spec.label, seed] = [found[f"section {i}"] for i in range(len(test))]
             seconds[spec.label, seed] = (float(found["seconds"][0]), float(found["seconds"][1]))
@@ -152,10 +152,10 @@ def _outcome(
     return Outcome(genes, list(train), measured, spline, predictions, seconds)
 
 
-def _predicted(job: Job, run: Run, out: Path) -> dict[str, np.ndarray]:
+def _predicted(job: FoldContext, run: FoldRun, out: Path) -> dict[str, np.ndarray]:
     """Return the predictions of a run from its file, or make and keep them."""
     path = job.path(run, out)
-    found = kept(path)
+    found = load_arrays(path)
     if found is not None:
         return found
     known, hidden = job.sides(run.fold)
@@ -173,7 +173,7 @@ def _predicted(job: Job, run: Run, out: Path) -> dict[str, np.ndarray]:
             raise ValueError(msg)
         arrays[f"section {i}"] = prediction.expression
     arrays["seconds"] = np.array([fitted - start, time.perf_counter() - fitted])
-    keep(path, arrays)
+    save_arrays(path, arrays)
     return arrays
 
 

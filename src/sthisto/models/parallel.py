@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def spread(
+def map_over_devices(
     model: ExpressionModel,
     items: Sequence[Item],
     task: Callable[[ExpressionModel, Item], Result],

@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from sthisto._utils.validate import listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
-from sthisto.pl._layout import Strips, given_axes
+from sthisto.pl._layout import GridLayout, given_axes
 from sthisto.pl._read import choose_sections
 from sthisto.pl._spots import View, view
 from sthisto.pl._style import CLASS_COLORS
@@ -113,7 +113,7 @@ def clusters(
     labels = [{name: _labels(section, name) for name in {*titles, reference}} for section in chosen]
     palette = _palette([section.table for section in chosen], reference, labels, left_out)
     views = [view(section) for section in chosen]
-    layout = Strips(
+    layout = GridLayout(
         aspects=[shared.aspect for shared in views],
         n_panels=show_image + len(titles),
         label_lines=int(len(chosen) > 1),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sthisto._sdata.record import as_keys, symbols_of
 from sthisto._sdata.slots import KEY
-from sthisto.pl._panels import Look, draw_strips, read_strips
+from sthisto.pl._panels import Style, draw_strips, read_strips
 from sthisto.pl._read import choose_sections, predicted_sections
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def gene_compare(
         gene_symbols=gene_symbols or symbols_of(chosen[0].table, keys[0]),
         kinds={"measured": show_measured, "difference": difference, "spread": uncertainty, "image": show_image},
     )
-    look = Look(cmap=cmap, vmin=vmin, vmax=vmax, image_alpha=image_alpha)
+    look = Style(cmap=cmap, vmin=vmin, vmax=vmax, image_alpha=image_alpha)
     return draw_strips(strips, look, figsize=figsize, dpi=dpi, ax=ax)
 
 

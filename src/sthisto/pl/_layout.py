@@ -28,7 +28,7 @@ _LEAD = 1.5
 
 
 @dataclass(frozen=True)
-class Strips:
+class GridLayout:
     """The strips of a figure, each a line of panels of one section.
 
     Parameters
@@ -100,7 +100,7 @@ class Strips:
         Parameters
         ----------
         across
-            Strips beside each other.
+            GridLayout beside each other.
         leads
             Height over width of larger panels that stand in a line above all strips.
         figsize

@@ -13,7 +13,7 @@ from sthisto._sdata.sections import Section, read_sections
 from sthisto._utils.validate import check_positive, listed
 from sthisto.get._neighbors import of_section
 from sthisto.pl._decorations import figure_of, ink, set_title, wrap_title
-from sthisto.pl._layout import Strips, given_axes
+from sthisto.pl._layout import GridLayout, given_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,7 +155,7 @@ def _draw(
     columns = min(_COLUMNS, len(patches))
     n_rows = -(-len(patches) // columns)
     if ax is None:
-        layout = Strips(aspects=[1.0] * n_rows, n_panels=columns, label_lines=0, foot=0.08)
+        layout = GridLayout(aspects=[1.0] * n_rows, n_panels=columns, label_lines=0, foot=0.08)
         lines = max(wrap_title(title, layout.panel_width()).count("\n") for title, _ in patches)
         layout = replace(layout, title_lines=1 + lines)
         figure, _, strips = layout.draw(figsize=figsize, dpi=dpi)

@@ -20,7 +20,7 @@ from sthisto.pl._decorations import (
     symmetric_norm,
     wrap_title,
 )
-from sthisto.pl._layout import Strips, given_axes
+from sthisto.pl._layout import GridLayout, given_axes
 from sthisto.pl._read import (
     correlations,
     is_measured,
@@ -48,7 +48,7 @@ Kind = Literal["expression", "difference", "spread", "image"]
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How values become colors."""
 
     cmap: str | Colormap
@@ -79,7 +79,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Strip:
+class GeneRow:
     """The panels of one gene in one section."""
 
     gene: str
@@ -100,7 +100,7 @@ def read_strips(
     layers: Mapping[str, str],
     gene_symbols: str | None,
     kinds: Mapping[str, bool],
-) -> list[Strip]:
+) -> list[GeneRow]:
     """Read what is drawn of each gene in each section, gene by gene."""
     tables = [section.table for section in sections]
     scale = read_scale(tables, keys)
@@ -119,7 +119,7 @@ def read_strips(
         seen = view(section)
         by_section.append(
             [
-                Strip(gene, seen, list(_panels(i, truth, guesses, scores, spreads, kinds)), scale_label(scale))
+                GeneRow(gene, seen, list(_panels(i, truth, guesses, scores, spreads, kinds)), scale_label(scale))
                 for i, gene in enumerate(genes)
             ]
         )
@@ -156,8 +156,8 @@ def _scores(truth: np.ndarray, guess: np.ndarray, spots: np.ndarray, honest: boo
 
 
 def draw_strips(
-    strips: Sequence[Strip],
-    look: Look,
+    strips: Sequence[GeneRow],
+    look: Style,
     *,
     figsize: tuple[float, float] | None,
     dpi: float | None,
@@ -185,7 +185,7 @@ def draw_strips(
 
 
 def _new_axes(
-    strips: Sequence[Strip], figsize: tuple[float, float] | None, dpi: float | None
+    strips: Sequence[GeneRow], figsize: tuple[float, float] | None, dpi: float | None
 ) -> tuple[Figure, list[Axes], list[list[Axes]]]:
     """Return a figure, the axes of the H&E where it stands apart, and those of each strip."""
     views = {strip.view.section.name: strip.view for strip in strips}
@@ -197,10 +197,10 @@ def _new_axes(
     return layout.draw(across=across, leads=leads, figsize=figsize, dpi=dpi)
 
 
-def _strips(strips: Sequence[Strip], *, with_image: bool, across: int = 1) -> Strips:
+def _strips(strips: Sequence[GeneRow], *, with_image: bool, across: int = 1) -> GridLayout:
     panels = [panel for panel in strips[0].panels if with_image or panel.kind != "image"]
     names = {strip.view.section.name for strip in strips}
-    layout = Strips(
+    layout = GridLayout(
         aspects=[strip.view.aspect for strip in strips],
         n_panels=len(panels),
         bars=_last_of_kind(panels),
@@ -215,12 +215,12 @@ def _last_of_kind(panels: Sequence[Panel]) -> list[int]:
     return [i for i, kind in enumerate(kinds) if kind != "image" and kind not in kinds[i + 1 :]]
 
 
-def _norms(strips: Sequence[Strip], look: Look) -> dict[Kind, Normalize]:
+def _norms(strips: Sequence[GeneRow], look: Style) -> dict[Kind, Normalize]:
     kinds = {panel.kind for panel in strips[0].panels} - {"image"}
     return {kind: look.norm(kind, [values for strip in strips for values in strip.values(kind)]) for kind in kinds}
 
 
-def _draw_strip(strip: Strip, axes: Sequence[Axes], look: Look, norms: Mapping[Kind, Normalize]) -> None:
+def _draw_strip(strip: GeneRow, axes: Sequence[Axes], look: Style, norms: Mapping[Kind, Normalize]) -> None:
     bars = _last_of_kind(strip.panels)
     for i, (panel, ax) in enumerate(zip(strip.panels, axes, strict=False)):
         if panel.kind == "image":

@@ -17,7 +17,7 @@ from sthisto._sdata.write import apply, uns_updates
 from sthisto._splits.fold_spots import make_folds, seen_width
 from sthisto._utils.validate import check_choice, check_new_name, check_positive
 from sthisto.models import METHODS
-from sthisto.tl._fold_job import PLACE, Job, Run, load_shared_encoder
+from sthisto.tl._fold_run import ELEMENT_KEYS, FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -116,16 +116,16 @@ def cross_validate(
     if refused := [name for name in _OWN if name in fit_arguments or any(name in one for one in own.values())]:
         msg = f"`{refused[0]}` is no argument here: each fold, method and seed has its own."
         raise TypeError(msg)
-    if refused := [name for name in PLACE if any(name in one for one in own.values())]:
+    if refused := [name for name in ELEMENT_KEYS if any(name in one for one in own.values())]:
         msg = f"`{refused[0]}` is the same for all methods: pass it as an argument, not among the options of one."
         raise TypeError(msg)
-    place = {name: fit_arguments.get(name) for name in PLACE}
+    place = {name: fit_arguments.get(name) for name in ELEMENT_KEYS}
     sections = read_sections(sdata, **place)
     width = seen_width(sections, {name: {**fit_arguments, **own.get(name, {})} for name in names})
     folds = make_folds(sections, groups, n_folds, patient_key, width)
     encoder = load_shared_encoder(names, fit_arguments)
-    job = Job(as_cohort(sdata), sections, encoder, fit_arguments, counts_layer)
-    runs = [Run(fold, name, seed, own.get(name, {})) for fold in folds for name in names for seed in range(seeds)]
+    job = FoldContext(as_cohort(sdata), sections, encoder, fit_arguments, counts_layer)
+    runs = [FoldRun(fold, name, seed, own.get(name, {})) for fold in folds for name in names for seed in range(seeds)]
     parts = [job.finished(run, None if out is None else Path(out)) for run in runs]
     scores = pd.concat(parts, ignore_index=True)
     record = {

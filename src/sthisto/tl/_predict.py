@@ -18,7 +18,7 @@ from sthisto._sdata.write import Update, apply, layer_updates, obs_updates, var_
 from sthisto._utils.validate import check_new_name, listed
 from sthisto.models import ExpressionModel, Prediction
 from sthisto.models.base import Exclude
-from sthisto.models.parallel import spread
+from sthisto.models.parallel import map_over_devices
 from sthisto.models.smoothing import check_share, smooth_expression, variance_kept
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def predict(
         _check_genes(sections, model, gene_symbols)
     else:
         check_no_table(as_cohort(sdata), new_table_key)
-    predictions = spread(
+    predictions = map_over_devices(
         model, sections, lambda own, section: own.predict(section_input(section, own.patch), exclude=exclude)
     )
     more: dict[str, Any] = {

@@ -17,9 +17,9 @@ from sthisto._sdata import slots
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_names, read_rows
 from sthisto._splits.fold_spots import Fold
-from sthisto._splits.subset import Withheld, expression_layers
+from sthisto._splits.subset import SpotSubset, expression_layers
 from sthisto._utils.digest import digest_arrays, digest_names
-from sthisto._utils.files import as_arrays, as_table, keep, kept
+from sthisto._utils.files import as_arrays, as_table, load_arrays, save_arrays
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
@@ -28,14 +28,14 @@ from sthisto.tl._predict import predict
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-PLACE: Final = ("image_key", "shapes_key", "table_key", "coordinate_system", "um_per_px")
+ELEMENT_KEYS: Final = ("image_key", "shapes_key", "table_key", "coordinate_system", "um_per_px")
 """Arguments of `tl.fit` that say where the sections are."""
 
 _ENCODER = ("image_encoder", "encoder_weights", "input_size")
 
 
 @dataclass(frozen=True)
-class Run:
+class FoldRun:
     """What is run: a method with its options and a seed, on a fold."""
 
     fold: Fold
@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
+class FoldContext:
     """What all runs share.
 
     Attributes
@@ -62,43 +62,43 @@ class Job:
     arguments: dict[str, Any]
     counts_layer: str | None
 
-    def finished(self, run: Run, out: Path | None) -> pd.DataFrame:
+    def finished(self, run: FoldRun, out: Path | None) -> pd.DataFrame:
         """Return the scores of a run from its file in `out`, or make and keep them."""
         if out is None:
             return as_table(as_arrays(self._scores(run)))
         path = self.path(run, out)
-        arrays = kept(path)
+        arrays = load_arrays(path)
         if arrays is None:
             arrays = as_arrays(self._scores(run))
-            keep(path, arrays)
+            save_arrays(path, arrays)
         return as_table(arrays)
 
-    def path(self, run: Run, out: Path) -> Path:
+    def path(self, run: FoldRun, out: Path) -> Path:
         """Return the file that keeps what a run found; another run, data or argument has another file."""
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
         return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}.npz"
 
-    def sides(self, fold: Fold) -> tuple[Withheld, Withheld]:
+    def sides(self, fold: Fold) -> tuple[SpotSubset, SpotSubset]:
         """Return the training spots, and the held-out ones without their expression."""
         layers = expression_layers(
             [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
         )
         return (
-            Withheld(self.cohort, self.sections, fold.train, layers=layers),
-            Withheld(self.cohort, self.sections, fold.test, role=slots.TEST, layers=layers, expression=False),
+            SpotSubset(self.cohort, self.sections, fold.train, layers=layers),
+            SpotSubset(self.cohort, self.sections, fold.test, role=slots.TEST, layers=layers, expression=False),
         )
 
-    def fit(self, run: Run, known: Withheld) -> ExpressionModel:
+    def fit(self, run: FoldRun, known: SpotSubset) -> ExpressionModel:
         """Fit the run's method on the training spots; its own options go before what all runs share."""
         arguments = self._fit_arguments(known) | dict(run.options)
         return fit(known.sdata, method=run.method, seed=run.seed, **arguments)
 
-    def place(self, withheld: Withheld) -> dict[str, Any]:
+    def place(self, withheld: SpotSubset) -> dict[str, Any]:
         """Return the arguments that say where the sections of one side are."""
-        place = {name: withheld.of_regions(self.arguments.get(name)) for name in PLACE}
+        place = {name: withheld.of_regions(self.arguments.get(name)) for name in ELEMENT_KEYS}
         return place | {"shapes_key": None}
 
-    def _scores(self, run: Run) -> pd.DataFrame:
+    def _scores(self, run: FoldRun) -> pd.DataFrame:
         known, hidden = self.sides(run.fold)
         start = time.perf_counter()
         model = self.fit(run, known)
@@ -117,13 +117,13 @@ class Job:
             scores.insert(i, name, value)
         return scores.assign(seconds_fit=fitted - start, seconds_predict=predicted - fitted)
 
-    def _fit_arguments(self, withheld: Withheld) -> dict[str, Any]:
-        own = {name: value for name, value in self.arguments.items() if name not in (*PLACE, *_ENCODER)}
+    def _fit_arguments(self, withheld: SpotSubset) -> dict[str, Any]:
+        own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}
         if self.encoder is not None:
             own["image_encoder"] = self.encoder
         return own | self.place(withheld)
 
-    def _digest(self, run: Run) -> str:
+    def _digest(self, run: FoldRun) -> str:
         """Return what changes with anything that the scores of a run depend on, but pixels."""
         arrays: dict[str, np.ndarray] = {}
         for i, section in enumerate(self.sections):
