@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import scipy.sparse as sp
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, Target, check_finite, looks_like_counts
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import TRAIN, VALIDATION
-from sthisto._sdata.tables import gene_positions, read_rows
+from sthisto._sdata.tables import RAW, gene_positions, has_raw, is_gene, layer_names, read_rows, warn_of_other_features
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.models import SectionInput, TrainingSection
 
 _WIDEST_UM = 400
 """Wider patches than this, of eight spots of Visium, are hardly meant."""
+_FEWEST_OF_MOST = 0.5
 
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
@@ -80,6 +82,10 @@ def read_expression(
     Other spots are NaN and take no part in the normalization. Spots without any count are NaN too.
     """
     columns = gene_positions(section.table, genes, gene_symbols)
+    if not (are_genes := is_gene(section.table)[columns]).all():
+        others = [gene for gene, is_one in zip(genes, are_genes, strict=True) if not is_one]
+        msg = f"{listed(others)} are no genes by var['feature_types'] of the table. Leave them out of genes=…"
+        raise ValueError(msg)
     matrix = read_rows(section, normalization.layer, spots)
     check_finite(matrix)
     filled = np.asarray(abs(matrix).sum(axis=1)).ravel() > 0
@@ -100,10 +106,13 @@ def resolve_normalization(
     ValueError
         A target was asked for that needs counts, there are none, or only some sections hold counts.
     """
-    counts = [
-        looks_like_counts(read_rows(section, layer, np.flatnonzero(is_known(role))))
-        for section, role in zip(sections, roles, strict=True)
+    known = [
+        read_rows(section, layer, np.flatnonzero(is_known(role))) for section, role in zip(sections, roles, strict=True)
     ]
+    counts = [looks_like_counts(matrix) for matrix in known]
+    for table in {id(section.table): section.table for section in sections}.values():
+        warn_of_other_features(table)
+    _warn_of_panels(sections, known)
     _check_no_negative_counts(sections, roles, counts, layer)
     if len(set(counts)) > 1:
         some = [section.name for section, is_counts in zip(sections, counts, strict=True) if is_counts]
@@ -115,10 +124,32 @@ def resolve_normalization(
         msg = f"target={target!r} needs raw counts, and {'X' if layer is None else layer!r} holds none. Pass layer=…"
         raise ValueError(msg)
     logger.warning(
-        "%s holds no raw counts: its values are taken as they are, as if already normalized.",
+        "%s holds no raw counts: its values are taken as they are, as if already normalized.%s",
         "X" if layer is None else f"Layer {layer!r}",
+        _where_counts_may_be(sections[0]),
     )
     return Normalization("as_is", layer)
+
+
+def _where_counts_may_be(section: Section) -> str:
+    """Return a hint at other places of the table, empty where there are none."""
+    names = [*layer_names(section.table), *([RAW] if has_raw(section.table) else [])]
+    return f" The table also has {listed(names)}: pass layer=… where one of them holds the counts." if names else ""
+
+
+def _warn_of_panels(sections: Sequence[Section], matrices: Sequence[sp.csr_array]) -> None:
+    """Say where sections were cut to different panels: their library sizes are then on different scales."""
+    n_genes = [len(np.unique(matrix.indices[matrix.data != 0])) for matrix in matrices]
+    fewest, most = int(np.argmin(n_genes)), int(np.argmax(n_genes))
+    if n_genes[fewest] < _FEWEST_OF_MOST * n_genes[most]:
+        logger.warning(
+            "Section %r has counts of %d genes, section %r of %d: where one was cut to a panel, its library size and "
+            "so its expression are on another scale. Keep all measured genes in every table.",
+            sections[fewest].name,
+            n_genes[fewest],
+            sections[most].name,
+            n_genes[most],
+        )
 
 
 def _check_no_negative_counts(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 from spatialdata.models import TableModel
 from spatialdata.transformations import get_transformation
 
-from sthisto._sdata.elements import affine, apply_affine, corners
+from sthisto._sdata.columns import read_flags, read_names
+from sthisto._sdata.elements import affine, apply_affine, corners, is_rgb, scale
+from sthisto._sdata.slots import ALLOW_OUTSIDE, KEY
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthisto._images.pyramid import Pyramid
+
+_MOST_OUTSIDE: Final = 0.1
+_SAME_PLACE: Final = 0.02
 
 
 def pair_image(
@@ -30,7 +36,7 @@ def pair_image(
     KeyError
         A key is missing, or no image shares a coordinate system with the region.
     ValueError
-        Several images do, or the systems place the spots differently on the image.
+        Several images do that are not one image in several resolutions, or the systems place the spots differently.
     """
     systems = set(get_transformation(sdata[region], get_all=True))
     if coordinate_system is not None:
@@ -57,14 +63,50 @@ def pair_image(
         )
         raise KeyError(msg)
     if len(candidates) > 1:
-        msg = (
-            f"`image_key` is ambiguous for region {region!r}: {listed(candidates)} share its coordinate system. "
-            f"Pass image_key={{{region!r}: …}}, in every call, or keep the one to work with: del sdata.images[…]."
-        )
-        raise ValueError(msg)
+        candidates = [_finest(sdata, region, candidates, shared)]
     (image_key,) = candidates
     _check_agreement(sdata, region, image_key, shared[image_key])
     return image_key, shared[image_key]
+
+
+def _of_run(full: str) -> list[str]:
+    return [full, *(full.replace("_full_image", f"_{name}_image") for name in ("hires", "lowres"))]
+
+
+def _finest(sdata: SpatialData, region: str, candidates: Sequence[str], shared: Mapping[str, Sequence[str]]) -> str:
+    """Return the finest of several images in RGB of one place, as Space Ranger has them, with a message.
+
+    Raises
+    ------
+    ValueError
+        They do not cover the same place, or none is finer than the others.
+    """
+    in_color = [name for name in candidates if is_rgb(sdata[name], name)]
+    in_color = [name for name in in_color if "cytassist" not in name.lower()] or in_color
+    system = next((one for one in shared[candidates[0]] if all(one in shared[name] for name in in_color)), None)
+    if in_color and system is not None:
+        to_system = {name: affine(sdata[name], system) for name in in_color}
+        places = [apply_affine(to_system[name], corners(sdata[name])) for name in in_color]
+        across = np.linalg.norm(places[0][3] - places[0][0])
+        alike = all(np.abs(place - places[0]).max() <= _SAME_PLACE * across for place in places)
+        finest = sorted(in_color, key=lambda name: scale(to_system[name]))
+        coarser = scale(to_system[finest[1]]) / scale(to_system[finest[0]]) if len(finest) > 1 else np.inf
+        if alike and coarser > 1 + _SAME_PLACE:
+            logger.info(
+                "Of the images %s of region %r, the finest in RGB is used: %r. Pass image_key=… to use another one.",
+                listed(candidates),
+                region,
+                finest[0],
+            )
+            return finest[0]
+    full = [name for name in candidates if name.endswith("_full_image")]
+    if len(full) == 1 and all(name in candidates for name in _of_run(full[0])) and len(candidates) == 3:
+        return full[0]  # which `check_overviews` compares with both overviews
+    msg = (
+        f"`image_key` is ambiguous for region {region!r}: {listed(candidates)} share its coordinate system. "
+        f"Pass image_key={{{region!r}: …}}, in every call, or keep the one to work with: del sdata.images[…]."
+    )
+    raise ValueError(msg)
 
 
 def _check_agreement(sdata: SpatialData, region: str, image_key: str, systems: list[str]) -> None:
@@ -84,19 +126,18 @@ def _check_agreement(sdata: SpatialData, region: str, image_key: str, systems: l
 def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.ndarray, np.ndarray]:
     """Return the table's rows on tissue that annotate the region, and each one's position in the element.
 
+    Instances are matched as they are, or as text where one side holds numbers and the other one text.
+
     Raises
     ------
     ValueError
-        The element's instances repeat, or no row of the table matches one.
+        An instance that the table refers to stands in the element more than once, or no row matches one.
     """
     attrs = table.uns[TableModel.ATTRS_KEY]
     instance_key = attrs[TableModel.INSTANCE_KEY]
-    rows = np.flatnonzero((table.obs[attrs[TableModel.REGION_KEY_KEY]] == region).to_numpy())
-    if not instances.is_unique:
-        msg = f"The index of {region!r} has repeated instances; a row of the table cannot be matched to one of them."
-        raise ValueError(msg)
+    rows = np.flatnonzero(read_names(table.obs[attrs[TableModel.REGION_KEY_KEY]]) == region)
     wanted = table.obs[instance_key].iloc[rows]
-    position = instances.get_indexer(wanted)
+    position = _positions(wanted, instances, region)
     found = position >= 0
     if len(rows) and not found.any():
         msg = (
@@ -104,36 +145,129 @@ def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.nda
             f"the element {listed(instances[:3])}."
         )
         raise ValueError(msg)
-    _say_left_out(~found, region, "have no instance in it")
+    warn_left_out(~found, region, "have no instance in it")
     keep = found
     if "in_tissue" in table.obs:
-        on_tissue = table.obs["in_tissue"].iloc[rows].astype(float).to_numpy() != 0
-        _say_left_out(found & ~on_tissue, region, "lie off tissue (in_tissue is 0)")
+        on_tissue = _on_tissue(table.obs["in_tissue"].iloc[rows], found, region)
         keep = found & on_tissue
     return rows[keep], position[keep]
 
 
-def inside_image(centers: np.ndarray, image: Pyramid, *, region: str, image_key: str) -> np.ndarray:
+def _positions(wanted: pd.Series, instances: pd.Index, region: str) -> np.ndarray:
+    """Return each wanted instance's position in the element, -1 where it has none."""
+    position = _lookup(pd.Index(wanted.to_numpy(), dtype=object), instances.astype(object), region)
+    if (position >= 0).any() or not len(wanted):
+        return position
+    return _lookup(pd.Index(read_names(wanted)), pd.Index(read_names(instances)), region)
+
+
+def _lookup(wanted: pd.Index, instances: pd.Index, region: str) -> np.ndarray:
+    repeated = instances[instances.duplicated()]
+    if len(repeated) and (again := repeated.intersection(wanted.dropna()).unique()).size:
+        msg = (
+            f"The index of {region!r} has repeated instances, such as {listed(again[:3])}; a row of the table "
+            "cannot be matched to one of them."
+        )
+        raise ValueError(msg)
+    first = ~instances.duplicated()
+    position = instances[first].get_indexer(wanted)
+    return np.where(position >= 0, np.flatnonzero(first)[position], -1)
+
+
+def _on_tissue(values: pd.Series, found: np.ndarray, region: str) -> np.ndarray:
+    """Return which rows lie on tissue; a row without a value lies off it, unless the whole region has none."""
+    flags, missing = read_flags(values, "in_tissue")
+    if missing.all():
+        return np.ones(len(flags), dtype=bool)
+    warn_left_out(found & ~flags & ~missing, region, "lie off tissue (in_tissue is 0)")
+    warn_left_out(found & missing, region, "have no value of in_tissue")
+    return flags
+
+
+def inside_image(
+    centers: np.ndarray, image: Pyramid, *, region: str, image_key: str, allow_outside: bool = False
+) -> np.ndarray:
     """Return which centers, (n, 2) in px of the full resolution, lie in the image.
 
     Raises
     ------
     ValueError
-        None does.
+        None does, or more than a tenth do not and `allow_outside` is False.
     """
-    inside: np.ndarray = np.all((centers >= 0) & (centers < [image.width, image.height]), axis=1)
-    if len(centers) and not inside.any():
-        (left, top), (right, bottom) = centers.min(axis=0), centers.max(axis=0)
-        msg = (
-            f"No spot of {region!r} lies in image {image_key!r} of {image.width} x {image.height} px: the centers "
-            f"reach from x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f} px. The coordinate systems of "
-            "both probably don't match: check their transformations, or pass coordinate_system=…"
-        )
-        raise ValueError(msg)
-    _say_left_out(~inside, region, f"lie outside image {image_key!r}")
+    size = np.array([image.width, image.height])
+    inside: np.ndarray = np.all((centers >= 0) & (centers < size), axis=1)
+    check_inside(
+        inside,
+        centers,
+        size,
+        what=repr(region),
+        image=f"image {image_key!r} of {image.width} x {image.height} px",
+        allow_outside=allow_outside,
+        remedy="pass coordinate_system=…, or image_key=…",
+        go_on=f"Set sdata.attrs[{KEY!r}] = {{{ALLOW_OUTSIDE!r}: True}}",
+    )
+    warn_left_out(~inside, region, f"lie outside image {image_key!r}")
     return inside
 
 
-def _say_left_out(left_out: np.ndarray, region: str, why: str) -> None:
+def check_inside(
+    inside: np.ndarray,
+    centers: np.ndarray,
+    size: np.ndarray,
+    *,
+    what: str,
+    image: str,
+    allow_outside: bool,
+    remedy: str = "pass the image that the coordinates belong to",
+    go_on: str = "Pass allow_outside=True",
+) -> None:
+    """Raise ValueError where no spot lies in its image, or more than a tenth lie outside and that is not allowed.
+
+    Parameters
+    ----------
+    inside
+        (n,) bool.
+    centers
+        (n, 2) in px of the image.
+    size
+        Width and height of the image.
+    what, image, remedy, go_on
+        What the error names.
+    allow_outside
+        Whether any share may lie outside.
+    """
+    if not len(inside) or (inside.any() and (allow_outside or (~inside).mean() <= _MOST_OUTSIDE)):
+        return
+    (left, top), (right, bottom) = centers.min(axis=0), centers.max(axis=0)
+    beginning = f"{(~inside).sum()} of {len(inside)} spots of {what} lie outside {image}"
+    if not inside.any():
+        beginning = f"No spot of {what} lies in {image}"
+    going_on = f" {go_on} to leave them out and go on." if inside.any() else ""
+    msg = (
+        f"{beginning}: the centers reach from x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f} px. "
+        f"{_mixed_up(centers, size)} Check their transformations, or {remedy}.{going_on}"
+    )
+    raise ValueError(msg)
+
+
+def _mixed_up(centers: np.ndarray, size: np.ndarray) -> str:
+    """Return what was probably mixed up where spots lie outside an image of `size`, width and height."""
+
+    def lie_inside(xy: np.ndarray) -> bool:
+        return bool(((xy >= 0) & (xy < size)).all(axis=1).mean() > 1 - _MOST_OUTSIDE)
+
+    if lie_inside(centers[:, ::-1]):
+        return "x and y are probably swapped."
+    if (centers >= 0).all(axis=1).mean() > 1 - _MOST_OUTSIDE and (largest := (centers.max(axis=0) / size).max()) > 1.3:
+        return (
+            'The image is probably a smaller version, such as "hires", than the one that the coordinates belong to '
+            f"(at least {largest:.1f} times as large), or the coordinates are in µm. The coordinate systems of both "
+            "probably don't match."
+        )
+    return "The coordinate systems of both probably don't match, or the image is a part of the slide, or another one."
+
+
+def warn_left_out(left_out: np.ndarray, region: str, why: str) -> None:
+    """Warn of the spots of a region that are left out, where there are any."""
     if left_out.any():
         logger.warning("%d of %d spots of %r %s: they are left out.", left_out.sum(), len(left_out), region, why)

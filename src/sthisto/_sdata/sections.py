@@ -15,9 +15,10 @@ from spatialdata.transformations import get_transformation
 from sthisto._images.patches import PatchSource, PatchSpec
 from sthisto._images.pyramid import Pyramid
 from sthisto._sdata.elements import affine, apply_affine, read_pyramid, read_spots, scale
-from sthisto._sdata.pairing import inside_image, match_rows, pair_image
+from sthisto._sdata.overviews import check_overviews
+from sthisto._sdata.pairing import inside_image, match_rows, pair_image, warn_left_out
 from sthisto._sdata.resolution import um_per_px_of_visium
-from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._sdata.slots import ALLOW_OUTSIDE, CHECK_IMAGE, KEY, UM_PER_UNIT
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, check_positive, listed, resolve_only
 
@@ -219,9 +220,15 @@ def _read_section(
     image, to_system = read_pyramid(sdata[image_key], image_key, system)
     spots = read_spots(sdata[region], region, system)
     rows, position = match_rows(table, region, spots.instances)
+    has_place = np.isfinite(spots.xy[position]).all(axis=1)
+    warn_left_out(~has_place, region, "have no place: their geometry is empty, missing or not finite")
+    rows, position = rows[has_place], position[has_place]
     to_pixels = np.linalg.inv(to_system)
     centers = apply_affine(to_pixels, spots.xy[position])
-    inside = inside_image(centers, image, region=region, image_key=image_key)
+    told = sdata.attrs.get(KEY, {})
+    check_overviews(sdata, image_key, systems, refuse=told.get(CHECK_IMAGE, True))
+    allow_outside = bool(told.get(ALLOW_OUTSIDE, False))
+    inside = inside_image(centers, image, region=region, image_key=image_key, allow_outside=allow_outside)
     rows, centers, diameters = rows[inside], centers[inside], spots.diameters[position[inside]]
     known = um_per_px_of_visium(table.obs.iloc[rows], centers, region)
     if of_system := known_um_per_px(sdata, image_key):
@@ -236,9 +243,14 @@ def _read_section(
         image=image,
         rows=rows,
         centers=centers,
-        diameter=float(np.median(diameters)) * scale(to_pixels) if len(rows) else float("nan"),
+        diameter=_median(diameters) * scale(to_pixels),
         um_per_px=known if um_per_px is None else stated_um_per_px(um_per_px, known, region),
     )
+
+
+def _median(diameters: np.ndarray) -> float:
+    known = diameters[np.isfinite(diameters)]
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> float:

@@ -13,6 +13,10 @@ KEY: Final = "sthisto"
 UM_PER_UNIT: Final = "um_per_unit"
 """``sdata.attrs["sthisto"]["um_per_unit"][coordinate_system]``: µm per unit of that coordinate system."""
 
+ALLOW_OUTSIDE: Final = "allow_outside"
+CHECK_IMAGE: Final = "check_image"
+"""``sdata.attrs["sthisto"][…]``: whether spots may lie outside the image, and whether the image is checked."""
+
 SPLIT: Final = "sthisto_split"
 TRAIN: Final = "train"
 VALIDATION: Final = "val"

@@ -151,7 +151,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _names(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    """Return the names in a file, one a line; a byte order mark, empty lines and comments after "#" are left out."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _demo(options: argparse.Namespace) -> None:

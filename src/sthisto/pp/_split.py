@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from sthisto._sdata.columns import as_text, read_names
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._sdata.write import Update, apply, obs_updates, removals
@@ -130,7 +131,7 @@ def _outdated_genes(sections: Sequence[Section]) -> list[Update]:
 
 def _patient(section: Section, patient_key: str) -> str:
     check_key(patient_key, section.table.obs.columns, name="patient_key", where="the columns of obs")
-    names = pd.unique(section.table.obs[patient_key].iloc[section.rows].dropna().astype(str))
+    names = pd.unique(read_names(section.table.obs[patient_key].iloc[section.rows].dropna()))
     if len(names) != 1:
         msg = f"Section {section.name!r} must belong to one patient; obs[{patient_key!r}] names {listed(names)}."
         raise ValueError(msg)
@@ -142,8 +143,8 @@ def _drawn_names(names: Sequence[str], test: float | Sequence[str], by: str, see
     if not isinstance(test, int | float | np.floating):
         wanted = [test] if isinstance(test, str) else list(test)
         for name in wanted:
-            check_key(name, known, name="test", where=f"the {by}s")
-        return set(wanted)
+            check_key(as_text(name), known, name="test", where=f"the {by}s")
+        return {as_text(name) for name in wanted}
     if not 0 < test < 1:
         msg = f"`test` must be a share between 0 and 1, or names of {by}s, found {test!r}."
         raise ValueError(msg)
