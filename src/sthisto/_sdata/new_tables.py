@@ -12,11 +12,17 @@ from anndata import AnnData
 from spatialdata.models import TableModel
 
 from sthisto._sdata.write import Update
+from sthisto._utils.logging import logger
+from sthisto._utils.memory import available_memory
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthisto._sdata.sections import Section
+
+_MOST_OF_FREE = 0.8
+_LARGE_BYTES = 2**29
+_FEW_OF_ALL = 0.1
 
 
 def check_no_table(cohort: Sequence[SpatialData], key: str) -> None:
@@ -25,6 +31,34 @@ def check_no_table(cohort: Sequence[SpatialData], key: str) -> None:
         if key in one.tables:
             msg = f"There is a table {key!r} already. Delete it, or choose another new_table_key."
             raise ValueError(msg)
+
+
+def check_layer_memory(sections: Sequence[Section], n_genes: int) -> None:
+    """Raise MemoryError where dense layers over all genes of the tables would not fit, before anything is computed.
+
+    A layer that is large and mostly NaN is warned of.
+
+    Parameters
+    ----------
+    sections
+        Their tables would get the layers: the prediction, and its spread where the method has one.
+    n_genes
+        Genes that are modeled.
+    """
+    tables = {id(section.table): section.table for section in sections}.values()
+    size = sum(table.n_obs * table.n_vars for table in tables) * np.dtype(np.float32).itemsize
+    shapes = ", ".join(f"{table.n_obs:,} x {table.n_vars:,}" for table in tables)
+    about = (
+        f"The prediction of {n_genes} genes as a layer over all genes of the table ({shapes}) takes "
+        f"{size / 2**30:,.1f} GiB"
+    )
+    remedy = "Pass new_table_key=… to write a table of the modeled genes alone."
+    free = available_memory()
+    if free is not None and size > _MOST_OF_FREE * free:
+        msg = f"{about}, and {free / 2**30:,.1f} GiB are free. {remedy}"
+        raise MemoryError(msg)
+    if size > _LARGE_BYTES and n_genes < _FEW_OF_ALL * max(table.n_vars for table in tables):
+        logger.warning("%s, nearly all of it NaN. %s", about, remedy)
 
 
 def new_tables(

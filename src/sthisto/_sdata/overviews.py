@@ -16,7 +16,9 @@ from sthisto._utils.logging import logger
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_OVERVIEWS: Final = ("hires_image", "lowres_image")
+FULL: Final = "_full_image"
+"""What the name of an image of the full resolution holds, as spatialdata-io reads Space Ranger's runs."""
+_OVERVIEWS: Final = ("_hires_image", "_lowres_image")
 _SAME_SIZE: Final = 0.01
 _LONGEST_PX: Final = 512
 _MOST_READ_PX: Final = 2**26
@@ -62,13 +64,14 @@ def check_overviews(sdata: SpatialData, image_key: str, systems: Sequence[str], 
         logger.warning("%s: %s (correlation %.2f).", about, match.fault or match.doubt, match.correlation)
 
 
+def overview_names(image_key: str) -> list[str]:
+    """Return the names that the overviews of an image have; none for images that are not called "…_full_image"."""
+    return [image_key.replace(FULL, ending) for ending in _OVERVIEWS] if FULL in image_key else []
+
+
 def _overview(sdata: SpatialData, image_key: str, systems: Sequence[str]) -> tuple[str, str] | None:
     """Return the overview of the same run, and a coordinate system that both share."""
-    run = image_key.removesuffix("_full_image")
-    if run == image_key:  # the overviews themselves, and images that Space Ranger did not get
-        return None
-    for ending in _OVERVIEWS:
-        name = f"{run}_{ending}"
+    for name in overview_names(image_key):
         if name in sdata.images and is_rgb(sdata[name], name):
             shared = [system for system in systems if system in get_transformation(sdata[name], get_all=True)]
             if shared:

@@ -12,6 +12,7 @@ from spatialdata.transformations import get_transformation
 
 from sthisto._sdata.columns import read_flags, read_names
 from sthisto._sdata.elements import affine, apply_affine, corners, is_rgb, scale
+from sthisto._sdata.overviews import overview_names
 from sthisto._sdata.slots import ALLOW_OUTSIDE, KEY
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
@@ -69,10 +70,6 @@ def pair_image(
     return image_key, shared[image_key]
 
 
-def _of_run(full: str) -> list[str]:
-    return [full, *(full.replace("_full_image", f"_{name}_image") for name in ("hires", "lowres"))]
-
-
 def _finest(sdata: SpatialData, region: str, candidates: Sequence[str], shared: Mapping[str, Sequence[str]]) -> str:
     """Return the finest of several images in RGB of one place, as Space Ranger has them, with a message.
 
@@ -99,9 +96,9 @@ def _finest(sdata: SpatialData, region: str, candidates: Sequence[str], shared: 
                 finest[0],
             )
             return finest[0]
-    full = [name for name in candidates if name.endswith("_full_image")]
-    if len(full) == 1 and all(name in candidates for name in _of_run(full[0])) and len(candidates) == 3:
-        return full[0]  # which `check_overviews` compares with both overviews
+    full = [name for name in in_color if {*overview_names(name), name} == set(in_color)]
+    if full:
+        return full[0]  # whose fault `check_overviews` names
     msg = (
         f"`image_key` is ambiguous for region {region!r}: {listed(candidates)} share its coordinate system. "
         f"Pass image_key={{{region!r}: …}}, in every call, or keep the one to work with: del sdata.images[…]."

@@ -10,7 +10,7 @@ import numpy as np
 
 from sthisto._sdata import slots
 from sthisto._sdata.inputs import section_input
-from sthisto._sdata.new_tables import check_no_table, new_tables
+from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
@@ -85,6 +85,8 @@ def predict(
     ValueError
         `smooth` is not between 0 and 1, something is ambiguous, `new_table_key` is taken, or every spot that could
         be retrieved is excluded.
+    MemoryError
+        A layer over all genes of the table would not fit into the memory that is free.
 
     Examples
     --------
@@ -105,6 +107,7 @@ def predict(
     )
     if new_table_key is None:
         _check_genes(sections, model, gene_symbols)
+        check_layer_memory(sections, len(model.genes))
     else:
         check_no_table(as_cohort(sdata), new_table_key)
     predictions = map_over_devices(
