@@ -40,15 +40,15 @@ class Channels:
     is_named: bool = False
 
 
-def find_channels(labels: Sequence[Any], what: str) -> Channels:
+def find_channels(labels: Sequence[Any], what: str, *, remedy: str = "Pass another image.") -> Channels:
     """Return which channels are red, green, blue and alpha, by whole words of their names.
 
     Parameters
     ----------
     labels
         Name of each channel; numbers where they have no names.
-    what
-        The image, as it is named in errors.
+    what, remedy
+        How errors name the image, and what they say to do next.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def find_channels(labels: Sequence[Any], what: str) -> Channels:
     """
     n_channels = len(labels)
     if n_channels not in (3, 4):
-        msg = f"{what} has {n_channels} channel(s); an H&E image in RGB has 3. Pass image_key=…, or another image."
+        msg = f"{what} has {n_channels} channel(s); an H&E image in RGB has 3. {remedy}"
         raise ValueError(msg)
     words = [[word for word in re.split(r"[^a-z0-9]+", str(label).lower()) if word] for label in labels]
     colors = [_color(own) for own in words]
@@ -66,7 +66,7 @@ def find_channels(labels: Sequence[Any], what: str) -> Channels:
     if any(_is_stain(own) for own in words) or (n_channels == 4 and sum(other) > 1):
         msg = (
             f"{what} has the channels {listed(map(str, labels))}, as a fluorescence image has; an H&E image has r, g "
-            "and b. Pass image_key=…, or another image."
+            f"and b. {remedy}"
         )
         raise ValueError(msg)
     if {"r", "g", "b"} <= set(colors) and all(colors.count(one) == 1 for one in "rgb"):

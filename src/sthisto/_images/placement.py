@@ -13,7 +13,7 @@ from PIL import Image
 _LONGEST_PX: Final = 256
 _MOST_READ_PX: Final = 4096
 _UNLIKE: Final = 0.3
-_LOW: Final = 0.7
+_LOW: Final = 0.9
 _PLAINLY_BETTER: Final = 0.2
 _PLAINLY_ALIKE: Final = 0.6
 _COLORFUL: Final = 4.0

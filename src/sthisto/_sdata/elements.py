@@ -124,7 +124,7 @@ def _channels(image: DataArray, image_key: str) -> Channels:
         msg = f"Image {image_key!r} has the dimensions {image.dims}; expected ('c', 'y', 'x')."
         raise ValueError(msg)
     labels = list(image.coords["c"].values) if "c" in image.coords else list(range(image.sizes["c"]))
-    return find_channels(labels, f"Image {image_key!r}")
+    return find_channels(labels, f"Image {image_key!r}", remedy="Pass image_key=… to use another one.")
 
 
 def _level(values: Any, channels: Channels, from_full: np.ndarray, brightness: float, *, has_alpha: bool) -> Level:

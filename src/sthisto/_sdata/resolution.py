@@ -52,7 +52,7 @@ def um_per_px_of_visium(
         if um_per_px is not None and _is_mirrored(um, centers):
             logger.warning(
                 "The array of %r lies mirrored in its image: x and y of the coordinates are probably swapped, or the "
-                "image was mirrored. Check where the spots lie with sth.pl.spots.",
+                "image was mirrored. Look at where the spots lie on the tissue.",
                 region,
             )
         return um_per_px

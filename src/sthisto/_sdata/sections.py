@@ -15,8 +15,9 @@ from spatialdata.transformations import get_transformation
 from sthisto._images.patches import PatchSource, PatchSpec
 from sthisto._images.pyramid import Pyramid
 from sthisto._sdata.elements import affine, apply_affine, read_pyramid, read_spots, scale
+from sthisto._sdata.inside import inside_image, warn_left_out
 from sthisto._sdata.overviews import check_overviews
-from sthisto._sdata.pairing import inside_image, match_rows, pair_image, warn_left_out
+from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium
 from sthisto._sdata.slots import ALLOW_OUTSIDE, CHECK_IMAGE, KEY, UM_PER_UNIT
 from sthisto._utils.logging import logger
@@ -114,6 +115,8 @@ def read_sections(
     table_key: str | None = None,
     coordinate_system: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
+    check_image: bool | None = None,
+    allow_outside: bool | None = None,
 ) -> list[Section]:
     """Find the sections of one SpatialData or of a cohort; nothing is read from the images but a small probe.
 
@@ -126,14 +129,20 @@ def read_sections(
         to use, shapes or labels; None is all that the table annotates.
     um_per_px
         µm per px of the full resolution, for all images or by region; None takes it from the data where it is known.
+    check_image
+        Whether an image that does not fit the overviews of its run is refused, not only warned of. None is
+        ``sdata.attrs["sthisto"]["check_image"]``, or True.
+    allow_outside
+        Whether more than a tenth of a region's spots may lie outside its image. None is
+        ``sdata.attrs["sthisto"]["allow_outside"]``, or False.
 
     Raises
     ------
     KeyError
         A key is missing, or nothing is a candidate for it.
     ValueError
-        Something is ambiguous, an image is no RGB image, its pixels are not square, no spot of a region lies in its
-        image, or none is left in any region.
+        Something is ambiguous, an image is no RGB image or is not the one that the run was made with, its pixels are
+        not square, more than a tenth of a region's spots lie outside its image, or none is left in any region.
     """
     cohort = as_cohort(sdata)
     tables = [resolve_table(one, table_key) for one in cohort]
@@ -147,7 +156,17 @@ def read_sections(
     for i, one in enumerate(cohort):
         for region in chosen[i]:
             image, um = _of_region(image_key, region), _of_region(um_per_px, region)
-            section = _read_section(one, tables[i], region, image, coordinate_system, um)
+            told = one.attrs.get(KEY, {})
+            section = _read_section(
+                one,
+                tables[i],
+                region,
+                image,
+                coordinate_system,
+                um,
+                check_image=bool(told.get(CHECK_IMAGE, True)) if check_image is None else check_image,
+                allow_outside=bool(told.get(ALLOW_OUTSIDE, False)) if allow_outside is None else allow_outside,
+            )
             if len(section):
                 sections.append((i, section))
             else:
@@ -207,6 +226,9 @@ def _read_section(
     image_key: str | None,
     coordinate_system: str | None,
     um_per_px: float | None,
+    *,
+    check_image: bool,
+    allow_outside: bool,
 ) -> Section:
     if region not in sdata:
         msg = (
@@ -225,9 +247,7 @@ def _read_section(
     rows, position = rows[has_place], position[has_place]
     to_pixels = np.linalg.inv(to_system)
     centers = apply_affine(to_pixels, spots.xy[position])
-    told = sdata.attrs.get(KEY, {})
-    check_overviews(sdata, image_key, systems, refuse=told.get(CHECK_IMAGE, True))
-    allow_outside = bool(told.get(ALLOW_OUTSIDE, False))
+    check_overviews(sdata, image_key, systems, refuse=check_image)
     inside = inside_image(centers, image, region=region, image_key=image_key, allow_outside=allow_outside)
     rows, centers, diameters = rows[inside], centers[inside], spots.diameters[position[inside]]
     known = um_per_px_of_visium(table.obs.iloc[rows], centers, region)

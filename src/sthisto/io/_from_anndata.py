@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from sthisto._sdata.columns import as_text
 from sthisto._sdata.expression import looks_like_counts
-from sthisto._sdata.pairing import check_inside
+from sthisto._sdata.inside import check_inside
 from sthisto._sdata.resolution import um_per_px_of_visium
 from sthisto._sdata.slots import ALLOW_OUTSIDE, KEY, UM_PER_UNIT
 from sthisto._sdata.tables import in_memory, layer_names, read_matrix
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_key, check_positive, listed
+from sthisto._utils.validate import check_positive, listed
 from sthisto.io._coordinates import read_coordinates
-from sthisto.io._image import TAKEN, Picture, image_element, read_picture, rgb_of_array
+from sthisto.io._image import image_element
 from sthisto.io._libraries import Library, check_array_positions, element_name, find_libraries
 from sthisto.io._overview import check_fits
+from sthisto.io._pictures import Image, Pictures
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,8 +29,7 @@ REGION_KEY = "sthisto_region"
 INSTANCE_KEY = "sthisto_instance"
 _COUNTS = "counts"
 _UM_APART = 1.1
-
-Image: TypeAlias = "str | Path | np.ndarray | Any"
+_SPOT_UM = (35, 105)
 
 
 def from_anndata(
@@ -123,15 +121,15 @@ def from_anndata(
         msg = f"`adata` must be an AnnData, found {type(adata).__name__}. Read a file with anndata.read_h5ad first."
         raise TypeError(msg)
     xy = read_coordinates(adata, spatial_key)
-    given = {as_text(name): one for name, one in image.items()} if isinstance(image, Mapping) else None
+    pictures = Pictures(image)
     libraries = find_libraries(
         adata,
         spatial_key=spatial_key,
         library_key=library_key,
         library_id=library_id,
-        has_image=list(given or ()),
+        has_image=pictures.named,
     )
-    pictures = _Pictures(given, image)
+    pictures.check_complete(libraries)
     images, shapes, um_per_unit = {}, {}, {}
     region = np.full(adata.n_obs, "", dtype=object)
     for library in libraries:
@@ -164,64 +162,6 @@ def from_anndata(
     return sdata
 
 
-class _Pictures:
-    """The images of the libraries; one that several share is read once."""
-
-    def __init__(self, given: Mapping[str, Image] | None, image: Image) -> None:
-        self._given, self._image = given, image
-        self._read: dict[str | int, Picture] = {}
-
-    def of(self, library: Library) -> tuple[Picture, float | None]:
-        """Return a library's image, and its px per px of the full resolution; None for the full resolution itself."""
-        source = self._image
-        if self._given is not None:
-            if library.name not in self._given:
-                msg = f"`image` has no entry for library {library.name!r}. It has: {listed(self._given)}."
-                raise KeyError(msg)
-            source = self._given[library.name]
-        if isinstance(source, str) and (source in library.images or source in ("hires", "lowres")):
-            return _named(library, source)
-        if source is None or isinstance(source, bytes | bytearray | Mapping):
-            msg = f"`image` is of {type(source).__name__}; it takes {TAKEN}."
-            raise TypeError(msg)
-        key = str(source) if isinstance(source, str | Path) else id(source)
-        if key not in self._read:
-            self._read[key] = read_picture(source, known=f", which has: {listed(library.images)}")
-        return self._read[key], None
-
-    def check_shared(self, obs: pd.DataFrame, xy: np.ndarray, libraries: Sequence[Library]) -> None:
-        """Refuse one image for libraries that overlap on it and repeat array positions: each has its own image."""
-        unknown = libraries if self._given is None and self._read else []
-        boxes = [(np.nanmin(xy[one.rows], axis=0), np.nanmax(xy[one.rows], axis=0)) for one in unknown]
-        for i, (low, high) in enumerate(boxes):
-            for j in range(i):
-                if (low <= boxes[j][1]).all() and (high >= boxes[j][0]).all():
-                    rows = np.concatenate([unknown[i].rows, unknown[j].rows])
-                    check_array_positions(obs.iloc[rows], f"libraries {unknown[j].name!r} and {unknown[i].name!r}")
-
-
-def _named(library: Library, name: str) -> tuple[Picture, float | None]:
-    """Return an image of `uns` and its scale factor; one without a factor that is called "fullres" has none."""
-    check_key(
-        name,
-        library.images,
-        name="image",
-        where=f"the images of library {library.name!r}",
-        remedy="Pass image=…, the path of the full-resolution image.",
-    )
-    factor = library.number(f"tissue_{name}_scalef")
-    pixels = rgb_of_array(library.images[name])
-    if factor is None and "full" in name.lower():
-        return Picture(pixels), None
-    check_key(
-        f"tissue_{name}_scalef",
-        [key for key in library.scalefactors if library.number(key)],
-        name="scale factor",
-        where=f"those of library {library.name!r}",
-    )
-    return Picture(pixels), factor
-
-
 def _check_new(name: str, library: Library, libraries: Sequence[Library]) -> None:
     """Refuse a library that SpatialData would not tell apart from another one by its element's name."""
     same = [one.name for one in libraries if element_name(one.name).lower() == name.lower()]
@@ -239,7 +179,9 @@ def _check_new(name: str, library: Library, libraries: Sequence[Library]) -> Non
 def _um_per_px(obs: pd.DataFrame, xy: np.ndarray, library: Library, of_file: float | None) -> float | None:
     """Return the µm per px of the full resolution: by the array, by Space Ranger, or by the image file."""
     bin_size, diameter = library.number("bin_size_um"), library.number("spot_diameter_fullres")
-    by_array = um_per_px_of_visium(obs, xy, f"library {library.name!r}", bin_size_um=bin_size)
+    by_array = um_per_px_of_visium(obs, xy, f"{element_name(library.name)}_spots", bin_size_um=bin_size)
+    if by_array and diameter and not bin_size:
+        _check_diameter(diameter * by_array, library)
     stated = library.number("microns_per_pixel")
     if stated is None and bin_size and diameter:
         stated = bin_size / diameter
@@ -252,6 +194,18 @@ def _um_per_px(obs: pd.DataFrame, xy: np.ndarray, library: Library, of_file: flo
             known[0],
         )
     return known[0] if known else None
+
+
+def _check_diameter(diameter_um: float, library: Library) -> None:
+    """Warn where coordinates and scale factors are not of one resolution, by the width that a spot of Visium has."""
+    low, high = _SPOT_UM
+    if not low < diameter_um < high:
+        logger.warning(
+            "By the array and 'spot_diameter_fullres', a spot of library %r would be %.3g µm wide, where Visium's are "
+            "55: the coordinates are probably not in px of the full resolution, but of another one.",
+            library.name,
+            diameter_um,
+        )
 
 
 def _circles(library: Library, rows: np.ndarray, xy: np.ndarray, spot_diameter: float | None, system: str) -> Any:

@@ -32,7 +32,8 @@ class Library:
 
     def number(self, key: str) -> float | None:
         """Return a scale factor, None where it is missing or no positive number."""
-        value = float(read_numbers([self.scalefactors.get(key)])[0])
+        stored = np.ravel(np.asarray(self.scalefactors.get(key), dtype=object))
+        value = float(read_numbers(stored)[0]) if len(stored) == 1 else float("nan")
         return value if value > 0 else None
 
 
@@ -135,6 +136,8 @@ def _chosen(
 ) -> dict[str, str | None]:
     """Return the libraries to convert, each with its name in the column where that is another one."""
     present = list(dict.fromkeys(name for name in names if name is not None))
+    if unnamed := int(sum(name is None for name in names)):
+        logger.warning("%d of %d spots have no library in %s: they are left out.", unnamed, len(names), where)
     if wanted is not None:
         for name in wanted:
             check_key(name, present, name="library_id", where=where)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sthisto._images.placement import Match, compare_pictures, compare_sizes, shrink
 from sthisto._utils.logging import logger
-from sthisto.io._image import rgb_of_array
+from sthisto.io._arrays import rgb_of_array
 from sthisto.io._libraries import Library
 
 _FIRST: Final = ("hires", "lowres")

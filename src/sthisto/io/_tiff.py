@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def open_tiff(path: Path) -> TiffFile:
             return file
         file.close()
         return TiffFile(path, is_ndpi=False)
-    except TiffFileError as error:
+    except (TiffFileError, struct.error) as error:
         msg = f"{path} can't be read as a TIFF: {error}. Check that the file is complete."
         raise ValueError(msg) from error
 
@@ -83,9 +84,10 @@ def read_color(file: TiffFile, number: int, path: Path) -> np.ndarray:
     series = file.series[number]
     try:
         pixels = series.asarray()
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
+    except (ValueError, RuntimeError) as error:
+        if "imagecodecs" not in str(error) or "requires" not in str(error):
+            msg = f"The pixels of {path} can't be read: {error}. Check that the file is complete."
+            raise ValueError(msg) from error
         msg = f"The compression of {path} needs a further package: pip install imagecodecs."
         raise ImportError(msg) from error
     model = color_model(series)
