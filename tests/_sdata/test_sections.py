@@ -313,6 +313,19 @@ def test_spots_outside_the_image_are_left_out_and_said(caplog):
     assert "2 of 37 spots of 'spots' lie outside image 'image'" in caplog.text
 
 
+def test_more_than_a_tenth_of_the_spots_outside_is_refused_unless_it_is_allowed(sdata, caplog):
+    set_transformation(sdata["image"], as_transformation(similarity(shift=(40, 0))), "slide")
+    with pytest.raises(
+        ValueError, match=r"5 of 35 spots of 'spots' lie outside image 'image'.*'allow_outside'\] = True"
+    ):
+        read_sections(sdata)
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert len(read_sections(sdata, allow_outside=True)[0]) == 30
+    assert "5 of 35 spots of 'spots' lie outside image 'image'" in caplog.text
+    sdata.attrs[KEY] = {"allow_outside": True}
+    assert len(read_sections(sdata)[0]) == 30
+
+
 def test_no_spot_inside_the_image_says_that_the_coordinate_systems_do_not_match():
     region = Region(spots_to_system=similarity())
     data = make_sdata(region)
@@ -422,8 +435,44 @@ def test_transparency_is_left_out_with_a_warning(sdata, caplog):
     np.testing.assert_array_equal(section.patches(PatchSpec(16))[0].read(), expected)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("scale_factors", [None, [2]])
+def test_transparency_lies_over_white(sdata, dtype, named, scale_factors):
+    white = {np.uint8: 255, np.uint16: 65_535, np.float32: 1}[dtype]
+    alpha = np.full((240, 320), white, dtype=dtype)
+    alpha[:100] = 0
+    colors = sdata["image"].data.compute()
+    stored = np.concatenate([(np.where(alpha > 0, colors, 0) / 255 * white).astype(dtype), alpha[None]])
+    sdata.images["image"] = Image2DModel.parse(
+        stored,
+        dims=("c", "y", "x"),
+        c_coords=list("rgba") if named else None,
+        scale_factors=scale_factors,
+        chunks=(1, 64, 64),
+        transformations=get_transformation(sdata["image"], get_all=True),
+    )
+    (section,) = read_sections(sdata)
+    expected = np.where(alpha > 0, colors, 255).transpose(1, 2, 0)
+    np.testing.assert_allclose(section.image.levels[0].read(0, 240, 0, 320).astype(int), expected, atol=1)
+
+
+def test_holes_of_a_warped_image_are_white_with_a_warning(sdata, caplog):
+    pixels = (sdata["image"].data.compute() / 255).astype(np.float32)
+    large = np.full((3, 2000, 2400), 240 / 255, dtype=np.float32)
+    large[:, :240, :320] = pixels
+    large[:, 300:350, 300:350] = np.nan
+    level = read_sections(image_of(sdata, large))[0].image.levels[0]
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert (level.read(300, 350, 300, 350) == 255).all()
+        level.read(280, 350, 300, 350)
+    assert caplog.text.count("pixels that are NaN: they are white") == 1
+    with pytest.raises(ValueError, match="nothing but NaN"):
+        read_sections(image_of(sdata, np.full((3, 240, 320), np.nan, dtype=np.float32)))
+
+
 @pytest.mark.parametrize("brightest", [1.0, 255.0])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_are_read_as_the_uint8_they_stand_for(sdata, brightest, dtype):
     expected = read_sections(sdata)[0].patches(PatchSpec(16))[0].read()
     pixels = (sdata["image"].data.compute() * (brightest / 255)).astype(dtype)

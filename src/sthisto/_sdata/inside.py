@@ -35,7 +35,7 @@ def inside_image(
         image=f"image {image_key!r} of {image.width} x {image.height} px",
         allow_outside=allow_outside,
         remedy="Check their transformations, or pass coordinate_system=… or image_key=…",
-        go_on=f"Set sdata.attrs[{KEY!r}] = {{{ALLOW_OUTSIDE!r}: True}}",
+        go_on=f"Set sdata.attrs.setdefault({KEY!r}, {{}})[{ALLOW_OUTSIDE!r}] = True",
     )
     warn_left_out(~inside, region, f"lie outside image {image_key!r}")
     return inside

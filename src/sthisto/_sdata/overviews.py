@@ -11,6 +11,7 @@ from spatialdata.transformations import get_transformation
 
 from sthisto._images.placement import Match, compare_pictures
 from sthisto._sdata.elements import affine, apply_affine, corners, is_rgb, read_pyramid
+from sthisto._sdata.slots import CHECK_IMAGE, KEY
 from sthisto._utils.logging import logger
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def check_overviews(sdata: SpatialData, image_key: str, systems: Sequence[str], 
     if match.fault and refuse:
         msg = (
             f"{about}: {match.fault}. Read the run with the image that it was made of, or pass image_key={name!r}. To "
-            f"use the image as it is, set sdata.attrs['sthisto'] = {{'check_image': False}}, or delete the overview."
+            f"use the image as it is, set sdata.attrs.setdefault({KEY!r}, {{}})[{CHECK_IMAGE!r}] = False, or delete the overview."
         )
         raise ValueError(msg)
     if match.fault or match.doubt:
