@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -72,14 +72,9 @@ def read_numbers(values: Any) -> np.ndarray:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def is_numeric(values: Iterable[Any]) -> bool:
-    """Return whether all values are numbers, as numbers or as text, rather than names."""
-    return not np.isnan(_mapped(list(values), _number, missing=0.0).astype(float)).any()
-
-
 def _mapped(values: Any, convert: Callable[[Any], Any], *, missing: Any) -> np.ndarray:
     """Convert each distinct value once; (n,) object."""
-    codes, distinct = pd.factorize(pd.Series(values, dtype=None).astype(object), use_na_sentinel=True)
+    codes, distinct = pd.factorize(pd.Series(values), use_na_sentinel=True)
     converted = np.empty(len(distinct) + 1, dtype=object)
     converted[:-1] = [convert(value) for value in distinct]
     converted[-1] = missing  # which the code -1 refers to

@@ -12,7 +12,7 @@ from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, Target, check_finite, looks_like_counts
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import TRAIN, VALIDATION
-from sthisto._sdata.tables import RAW, gene_positions, has_raw, is_gene, layer_names, read_rows, warn_of_other_features
+from sthisto._sdata.tables import gene_positions, is_gene, read_rows, warn_of_other_features, where_counts_may_be
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.models import SectionInput, TrainingSection
@@ -126,15 +126,9 @@ def resolve_normalization(
     logger.warning(
         "%s holds no raw counts: its values are taken as they are, as if already normalized.%s",
         "X" if layer is None else f"Layer {layer!r}",
-        _where_counts_may_be(sections[0]),
+        where_counts_may_be(sections[0].table),
     )
     return Normalization("as_is", layer)
-
-
-def _where_counts_may_be(section: Section) -> str:
-    """Return a hint at other places of the table, empty where there are none."""
-    names = [*layer_names(section.table), *([RAW] if has_raw(section.table) else [])]
-    return f" The table also has {listed(names)}: pass layer=… where one of them holds the counts." if names else ""
 
 
 def _warn_of_panels(sections: Sequence[Section], matrices: Sequence[sp.csr_array]) -> None:

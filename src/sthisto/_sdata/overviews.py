@@ -58,7 +58,7 @@ def check_overviews(sdata: SpatialData, image_key: str, systems: Sequence[str], 
     if match.fault and refuse:
         msg = (
             f"{about}: {match.fault}. Read the run with the image that it was made of, or pass image_key={name!r}. To "
-            f"use the image as it is, set sdata.attrs.setdefault({KEY!r}, {{}})[{CHECK_IMAGE!r}] = False, or delete the overview."
+            f"use the image as it is, set sdata.attrs.setdefault({KEY!r}, {{}})[{CHECK_IMAGE!r}] = False."
         )
         raise ValueError(msg)
     if match.fault or match.doubt:

@@ -150,6 +150,8 @@ def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.nda
 
 def _positions(wanted: pd.Series, instances: pd.Index, region: str) -> np.ndarray:
     """Return each wanted instance's position in the element, -1 where it has none."""
+    if wanted.dtype.kind in "iu" and instances.dtype.kind in "iu":
+        return _lookup(pd.Index(wanted.to_numpy()), instances, region)
     position = _lookup(pd.Index(wanted.to_numpy(), dtype=object), instances.astype(object), region)
     if (position >= 0).any() or not len(wanted):
         return position

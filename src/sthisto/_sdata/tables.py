@@ -130,6 +130,12 @@ def has_raw(table: AnnData) -> bool:
     return table.raw is not None and bool(table.var_names.isin(table.raw.var_names).all())
 
 
+def where_counts_may_be(table: AnnData) -> str:
+    """Return a hint at other places of the table for an error, empty where there are none."""
+    names = [*layer_names(table), *([RAW] if has_raw(table) else [])]
+    return f" The table also has {listed(names)}: pass the one that holds the counts." if names else ""
+
+
 def read_rows(section: Section, layer: str | None, spots: np.ndarray | None = None) -> sp.csr_array:
     """Return the expression of a section's spots over all genes of its table, (n_spots, n_vars).
 

@@ -15,7 +15,7 @@ from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.record import read_normalization, read_record
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_rows
+from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_rows, where_counts_may_be
 from sthisto._sdata.write import apply, uns_updates, var_updates
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key
@@ -276,7 +276,7 @@ def _counts(section: Section, rows: np.ndarray, normalization: Normalization, co
     if not looks_like_counts(matrix):
         msg = (
             f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts, which the residual score and the "
-            "noise ceiling need. Pass counts_layer=…"
+            f"noise ceiling need. Pass counts_layer=….{where_counts_may_be(section.table)}"
         )
         raise ValueError(msg)
     return matrix
