@@ -63,6 +63,13 @@ def test_a_float16_table_is_fitted_and_predicted(sdata):
     assert np.isfinite(sdata["counts"].layers["sthisto_pred"][:, 3:5]).all()
 
 
+def test_values_that_are_no_numbers_are_refused(sdata):
+    sdata["counts"].X = np.full(sdata["counts"].shape, "many", dtype=object)
+    (section,) = read_sections(sdata)
+    with pytest.raises(TypeError, match="holds values that are no numbers"):
+        read_rows(section, None)
+
+
 def test_counts_in_raw_are_read_as_if_they_were_a_layer(sdata):
     table = sdata["counts"]
     counts = table.X.toarray()

@@ -4,6 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import spatialdata as sd
+from anndata import AnnData
 from builders import Region, as_transformation, draw_marks, grid, make_sdata, similarity
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
@@ -288,6 +289,20 @@ def test_a_list_is_a_cohort_and_repeated_names_are_numbered(two_regions):
 def test_a_cohort_of_nothing_or_of_something_else_or_twice_the_same_is_refused(sdata, wrong, error):
     with pytest.raises(error):
         read_sections([sdata if one == "same" else one for one in wrong])
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "store.zarr", b"store", AnnData()])
+def test_what_is_no_spatialdata_is_refused_with_what_to_do(wrong):
+    with pytest.raises(TypeError, match=r"must be a SpatialData or a sequence of them, found .*read_zarr"):
+        read_sections(wrong)
+
+
+@pytest.mark.parametrize("value", [None, np.nan, "NA"])
+def test_a_region_without_any_flag_lies_on_tissue_with_a_warning(sdata, value, caplog):
+    sdata["counts"].obs["in_tissue"] = value
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert len(read_sections(sdata)[0]) == 35
+    assert "No spot of 'spots' has a value of in_tissue" in caplog.text
 
 
 # Rows and instances

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, Target, check_finite, looks_like_counts
@@ -106,13 +105,14 @@ def resolve_normalization(
     ValueError
         A target was asked for that needs counts, there are none, or only some sections hold counts.
     """
-    known = [
-        read_rows(section, layer, np.flatnonzero(is_known(role))) for section, role in zip(sections, roles, strict=True)
-    ]
-    counts = [looks_like_counts(matrix) for matrix in known]
+    counts, n_genes = [], []
+    for section, role in zip(sections, roles, strict=True):
+        matrix = read_rows(section, layer, np.flatnonzero(is_known(role)))
+        counts.append(looks_like_counts(matrix))
+        n_genes.append(int(np.count_nonzero(np.bincount(matrix.indices[matrix.data != 0]))))
     for table in {id(section.table): section.table for section in sections}.values():
         warn_of_other_features(table)
-    _warn_of_panels(sections, known)
+    _warn_of_panels(sections, n_genes)
     _check_no_negative_counts(sections, roles, counts, layer)
     if len(set(counts)) > 1:
         some = [section.name for section, is_counts in zip(sections, counts, strict=True) if is_counts]
@@ -131,9 +131,8 @@ def resolve_normalization(
     return Normalization("as_is", layer)
 
 
-def _warn_of_panels(sections: Sequence[Section], matrices: Sequence[sp.csr_array]) -> None:
-    """Say where sections were cut to different panels: their library sizes are then on different scales."""
-    n_genes = [len(np.unique(matrix.indices[matrix.data != 0])) for matrix in matrices]
+def _warn_of_panels(sections: Sequence[Section], n_genes: Sequence[int]) -> None:
+    """Warn where sections were cut to different panels: their library sizes are then on different scales."""
     fewest, most = int(np.argmin(n_genes)), int(np.argmax(n_genes))
     if n_genes[fewest] < _FEWEST_OF_MOST * n_genes[most]:
         logger.warning(

@@ -175,6 +175,7 @@ def _on_tissue(values: pd.Series, found: np.ndarray, region: str) -> np.ndarray:
     """Return which rows lie on tissue; a row without a value lies off it, unless the whole region has none."""
     flags, missing = read_flags(values, "in_tissue")
     if missing.all():
+        logger.warning("No spot of %r has a value of in_tissue: all are taken for tissue.", region)
         return np.ones(len(flags), dtype=bool)
     warn_left_out(found & ~flags & ~missing, region, "lie off tissue (in_tissue is 0)")
     warn_left_out(found & missing, region, "have no value of in_tissue")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -179,13 +179,17 @@ def read_sections(
 
 def as_cohort(sdata: SpatialData | Sequence[SpatialData]) -> list[SpatialData]:
     """Return a list, whether one SpatialData is given or several."""
-    cohort = [sdata] if isinstance(sdata, sd.SpatialData) else list(sdata)
+    is_sequence = isinstance(sdata, Iterable) and not isinstance(sdata, str | bytes)
+    cohort: list[Any] = list(sdata) if is_sequence and not isinstance(sdata, sd.SpatialData) else [sdata]
     if not cohort:
         msg = "The list of SpatialData is empty."
         raise ValueError(msg)
     for one in cohort:
         if not isinstance(one, sd.SpatialData):
-            msg = f"`sdata` must be a SpatialData or a sequence of them, found {type(one).__name__}."
+            msg = (
+                f"`sdata` must be a SpatialData or a sequence of them, found {type(one).__name__}. Read a store with "
+                "spatialdata.read_zarr, or bring an AnnData to SpatialData with sthisto.io.from_anndata."
+            )
             raise TypeError(msg)
     if len({id(one) for one in cohort}) < len(cohort):
         msg = "The same SpatialData stands in the list more than once; its spots would count twice."

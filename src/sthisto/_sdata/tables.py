@@ -168,7 +168,13 @@ def _rows_of(matrix: Any, rows: np.ndarray) -> Any:
 
 
 def in_memory(matrix: Any) -> Any:
-    """Return a numpy array or scipy matrix of numbers that scipy computes with, whatever held the values."""
+    """Return a numpy array or scipy matrix of numbers that scipy computes with, whatever held the values.
+
+    Raises
+    ------
+    TypeError
+        The values are no numbers.
+    """
     for method in ("compute", "to_memory"):
         if hasattr(matrix, method):
             matrix = getattr(matrix, method)()
@@ -176,6 +182,12 @@ def in_memory(matrix: Any) -> Any:
         matrix = matrix.filled(np.nan if matrix.dtype.kind == "f" else 0)
     if not sp.issparse(matrix):
         matrix = np.asarray(matrix)
-    if matrix.dtype == np.float16 or matrix.dtype == bool or matrix.dtype.kind == "O":
+    if matrix.dtype.kind not in "biuf":
+        try:
+            return matrix.astype(np.float32)
+        except (TypeError, ValueError) as error:
+            msg = f"The expression is of {matrix.dtype} and holds values that are no numbers: {error}. Pass layer=…"
+            raise TypeError(msg) from error
+    if matrix.dtype == np.float16 or matrix.dtype == bool:
         matrix = matrix.astype(np.float32)
     return matrix
