@@ -117,6 +117,15 @@ def test_files_are_recognized_by_content(tmp_path, name):
     np.testing.assert_array_equal(pixels(str(tmp_path / name)), HE)
 
 
+def test_pixels_that_viewers_turn_are_read_as_stored_with_a_warning(tmp_path, caplog):
+    turned = Image.Exif()
+    turned[0x112] = 6
+    Image.fromarray(HE).save(tmp_path / "he.png", exif=turned)
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        np.testing.assert_array_equal(pixels(tmp_path / "he.png"), HE)
+    assert "EXIF" in caplog.text
+
+
 def test_the_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     Image.fromarray(HE).save(tmp_path / "he.png")

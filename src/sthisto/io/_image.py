@@ -19,6 +19,7 @@ from sthisto.io._tiff import alpha_kind, color_series, is_tiff, open_tiff, plaus
 _COARSEST_PX = 1024
 _GRAY_MODES: Final = frozenset({"1", "L", "LA", "La", "I", "F"})
 _TRANSPARENT_MODES: Final = frozenset({"RGBA", "RGBa", "PA"})
+_EXIF_ORIENTATION: Final = 0x112
 _INCH_UM: Final = 25_400.0
 
 
@@ -78,6 +79,8 @@ def _read_other(path: Path) -> Picture:
 
     try:
         with any_size(), Image.open(path) as opened:
+            if opened.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+                logger.warning("%s is shown turned or mirrored by its EXIF tag: its pixels are read as stored.", path)
             density = opened.info.get("dpi", (0, 0))
             um = _INCH_UM / float(density[0]) if density[0] and density[0] == density[1] else None
             return Picture(_of_pil(opened, str(path)), plausible_um(um))
