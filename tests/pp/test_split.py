@@ -107,7 +107,7 @@ def test_patient_on_both_sides_is_said(tissue, caplog):
         sth.pp.split(tissue, by="patient", patient_key="patient")
         assert not caplog.records
         sth.pp.split(tissue, by="section", test=["A"])
-        assert "not by patient" in caplog.text
+        assert "not held out by patient" in caplog.text
 
 
 def test_a_patient_of_two_spatialdata_is_one():

@@ -11,8 +11,9 @@ from tissue import encoder, make_tissue
 from torch import nn
 
 import sthisto as sth
-from sthisto._splits import fold_spots
-from sthisto._splits.folds import block_folds, group_folds, near
+from sthisto._splits import folds
+from sthisto._splits.blocks import shares_pixels, spatial_bands
+from sthisto._splits.folds import group_folds
 from sthisto.models import METHODS, ExpressionModel, Prediction
 from sthisto.models.encoders.features import section_fingerprints
 from sthisto.tl import _fold_run
@@ -291,7 +292,7 @@ def test_a_patient_on_both_sides_is_said(tissue, caplog):
         assert "'P1'" not in caplog.text
         caplog.clear()
         sth.tl.cross_validate(tissue, "mean", groups="section", seeds=1, **PATCH)
-        assert "not by patient" in caplog.text
+        assert "not held out by patient" in caplog.text
         caplog.clear()
         sth.tl.cross_validate(tissue, "mean", seeds=1, **PATCH)
         assert "both sides" not in caplog.text
@@ -330,24 +331,23 @@ def test_folds_hold_out_each_group_once():
 
 def test_bands_hold_equally_many_spots_across_the_longer_side():
     positions = np.random.default_rng(0).uniform(0, (100, 400), (103, 2))
-    fold = block_folds(positions, 4)
+    fold = spatial_bands(positions, 4)
     assert set(np.bincount(fold)) == {25, 26}
     ends = [(positions[fold == i, 1].min(), positions[fold == i, 1].max()) for i in range(4)]
     assert all(high < low for (_, high), (low, _) in itertools.pairwise(ends))
 
 
-def test_near_finds_the_spots_whose_patches_overlap():
+def test_spots_whose_patches_overlap_with_held_out_ones_are_found():
     positions = np.random.default_rng(1).uniform(0, 100, (80, 2))
     out = positions[:, 0] < 30
     gap = np.abs(positions[:, None] - positions[None, out]).max(axis=2).min(axis=1)
-    np.testing.assert_array_equal(near(positions, out, 12), (gap < 12) & ~out)
-    assert not near(positions, out, 0).any()
+    np.testing.assert_array_equal(shares_pixels(positions, out, 12), (gap < 12) & ~out)
+    assert not shares_pixels(positions, out, 0).any()
 
 
 def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
     seen = []
-    near = fold_spots.near
-    monkeypatch.setattr(fold_spots, "near", lambda *args: seen.append(args[2]) or near(*args))
+    monkeypatch.setattr(folds, "shares_pixels", lambda *args: seen.append(args[2]) or shares_pixels(*args))
     options = {"color": {"context": (1.0, 3.0)}}
     sth.tl.cross_validate(tissue, ["color", "mean"], groups="block", n_folds=2, seeds=1, options=options, **PATCH)
     assert set(seen) == {48.0}
@@ -355,7 +355,7 @@ def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
 
 def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
     sections = _fold_run.read_sections(tissue)
-    fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    fold = folds.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     paths = set()
     for middle in ("a", "b"):
         genes = pd.Index([f"g{i}" for i in range(100)] + [middle] + [f"h{i}" for i in range(100)])
@@ -366,7 +366,7 @@ def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
 
 def test_names_of_files_stay_short(tissue):
     sections = _fold_run.read_sections(tissue)
-    fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    fold = folds.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     long = dataclasses.replace(fold, name="+".join(["TENX95"] * 60))
     assert (
         len(

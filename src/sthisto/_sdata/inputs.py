@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from sthisto._sdata.expression import Normalization, Target, check_finite, looks
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import TRAIN, VALIDATION
 from sthisto._sdata.tables import gene_positions, is_gene, read_rows, warn_of_other_features, where_counts_may_be
+from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
-from sthisto.models import SectionInput, TrainingSection
+from sthisto.models import METHODS, SectionInput, TrainingSection
 
 _WIDEST_UM = 400
 """Wider patches than this, of eight spots of Visium, are hardly meant."""
@@ -218,3 +220,22 @@ def patch_spec(
             finest,
         )
     return PatchSpec(patch_size, finest, tuple(context))
+
+
+def seen_width(sections: Sequence[Section], arguments: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Return the width in px, of each section, of what the widest method sees around a spot.
+
+    `arguments` are those of `tl.fit`, for each method.
+    """
+    widths = [_width(sections, name, of_method) for name, of_method in arguments.items()]
+    return [max(of_section) for of_section in zip(*widths, strict=True)]
+
+
+def _width(sections: Sequence[Section], method: str, arguments: Mapping[str, Any]) -> list[float]:
+    spec = patch_spec(
+        sections,
+        patch_size=arguments.get("patch_size", PATCH_SIZE),
+        patch_um=arguments.get("patch_um"),
+        context=arguments.get("context") or METHODS[method].default_context,
+    )
+    return [spec.width_on(section.um_per_px) for section in sections]

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import spatialdata as sd
 from spatialdata.models import TableModel
-from spatialdata.transformations import get_transformation
 
 from sthisto._images.patches import PatchSource, PatchSpec
 from sthisto._images.pyramid import Pyramid
-from sthisto._sdata.elements import affine, apply_affine, read_pyramid, read_spots, scale
+from sthisto._sdata.elements import apply_affine, read_pyramid, read_spots, scale
+from sthisto._sdata.image_scale import known_um_per_px, stated_um_per_px, um_per_unit
 from sthisto._sdata.inside import inside_image, warn_left_out
 from sthisto._sdata.overviews import check_overviews
 from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium
-from sthisto._sdata.slots import ALLOW_OUTSIDE, CHECK_IMAGE, KEY, UM_PER_UNIT
+from sthisto._sdata.slots import ALLOW_OUTSIDE, CHECK_IMAGE, KEY
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_key, check_positive, listed, resolve_only
+from sthisto._utils.validate import check_key, listed, resolve_only
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 
 _MOST_ENLARGED = 2.5
-_MOST_APART = 1.1
-"""Factor between µm per px that are stated and those that the data know, beyond which one of them is wrong."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +240,7 @@ def _read_section(
         raise KeyError(msg)
     table = sdata.tables[table_key]
     image_key, systems = pair_image(sdata, region, image_key, coordinate_system)
-    system = next((name for name in systems if name in _um_per_unit(sdata)), systems[0])
+    system = next((name for name in systems if name in um_per_unit(sdata)), systems[0])
     image, to_system = read_pyramid(sdata[image_key], image_key, system)
     spots = read_spots(sdata[region], region, system)
     rows, position = match_rows(table, region, spots.instances)
@@ -275,41 +273,6 @@ def _read_section(
 def _median(diameters: np.ndarray) -> float:
     known = diameters[np.isfinite(diameters)]
     return float(np.median(known)) if len(known) else float("nan")
-
-
-def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> float:
-    """Return the stated value, with a warning where the data say another."""
-    check_positive(um_per_px, name="um_per_px")
-    if known is not None and not 1 / _MOST_APART < um_per_px / known < _MOST_APART:
-        logger.warning(
-            "%g µm per px are stated for %r, whose array or coordinate system says %.3g. The stated ones are used.",
-            um_per_px,
-            element,
-            known,
-        )
-    return float(um_per_px)
-
-
-def _um_per_unit(sdata: SpatialData) -> dict[str, float]:
-    known: dict[str, float] = sdata.attrs.get(KEY, {}).get(UM_PER_UNIT, {})
-    return known
-
-
-def known_um_per_px(sdata: SpatialData, image_key: str) -> float | None:
-    """Return µm per px of the full resolution from a coordinate system whose unit is known."""
-    systems = get_transformation(sdata[image_key], get_all=True)
-    for system, um in _um_per_unit(sdata).items():
-        if system in systems:
-            check_positive(um, name=f"sdata.attrs[{KEY!r}][{UM_PER_UNIT!r}][{system!r}]")
-            return float(um) * scale(affine(sdata[image_key], system))
-    return None
-
-
-def remember_um_per_px(sdata: SpatialData, image_key: str, um_per_px: float) -> None:
-    """Keep the µm per px of an image's full resolution as the unit of the first of its coordinate systems."""
-    system = next(iter(get_transformation(sdata[image_key], get_all=True)))
-    um_per_unit = um_per_px / scale(affine(sdata[image_key], system))
-    sdata.attrs[KEY] = {**sdata.attrs.get(KEY, {}), UM_PER_UNIT: _um_per_unit(sdata) | {system: um_per_unit}}
 
 
 def _with_unique_names(sections: Sequence[tuple[int, Section]]) -> list[Section]:

@@ -28,6 +28,27 @@ SELECTED_GENES: Final = "sthisto_selected"
 GENES_GIVEN: Final = "given"
 GENES_VARIABLE: Final = "highly variable on training spots"
 
+CLUSTER: Final = "sthisto_cluster"
+"""``obs`` column that `tl.cluster` writes by default."""
+
+CROSS_VALIDATION: Final = "sthisto_cv"
+"""Key of ``uns`` that `tl.cross_validate` writes by default."""
+
+REGION: Final = "sthisto_region"
+INSTANCE: Final = "sthisto_instance"
+"""``obs`` columns that tie the table of `io.from_anndata` to its shapes."""
+
+NEW_REGION: Final = "region"
+NEW_INSTANCE: Final = "instance"
+SPOT: Final = "spot"
+"""``obs`` columns of a table that annotates new shapes; `SPOT` names the measured spot that a new one lies around."""
+
+TISSUE_GRID: Final = "tissue_grid"
+"""Shapes that `pp.tissue_grid` writes by default."""
+
+BETWEEN: Final = "between"
+"""Table that `tl.predict_between` writes by default."""
+
 SCORES: Final = ("pcc", "pcc_residual", "ceiling")
 """Scores that `tl.evaluate` writes for each gene."""
 
@@ -70,3 +91,13 @@ def modeled_gene(key: str) -> str:
 def score(key: str, metric: str) -> str:
     """Slot of ``var`` with one score per gene: ``pcc``, ``pcc_residual``, ``ceiling``."""
     return f"{key}_{metric}"
+
+
+def table_of_shapes(shapes: str) -> str:
+    """Name of the table that annotates new shapes."""
+    return f"{shapes}_table"
+
+
+def shapes_between(region: str, table: str) -> str:
+    """Name of the shapes between the spots of a region, which the new `table` annotates."""
+    return f"{region}_{table}"

@@ -125,6 +125,11 @@ def read_matrix(table: AnnData, layer: str | None) -> Any:
     return table.X
 
 
+def has_layer(table: AnnData, layer: str) -> bool:
+    """Return whether `read_matrix` finds a layer of that name."""
+    return layer in layer_names(table) or (layer == RAW and has_raw(table))
+
+
 def has_raw(table: AnnData) -> bool:
     """Return whether `table.raw` holds all genes of the table."""
     return table.raw is not None and bool(table.var_names.isin(table.raw.var_names).all())

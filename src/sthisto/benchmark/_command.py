@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthisto._utils.defaults import IMAGE_ENCODER
+
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
@@ -36,7 +38,7 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
     parser.add_argument("--split", choices=["patient", "section", "danet_paper"], default="patient", help="how")
     parser.add_argument("--train", default="", help="sections or patients by comma; without it all others")
     parser.add_argument("--test", default="", help="sections or patients by comma; without it each in turn")
-    parser.add_argument("--encoder", default="densenet121", help="image encoder")
+    parser.add_argument("--encoder", default=IMAGE_ENCODER, help="image encoder")
     parser.add_argument("--genes", type=Path, help="file with one gene a line; without it variable genes are chosen")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each method")
     parser.add_argument("--reference", default="ridge", help="method that paired differences are taken from")

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 from torch import nn
 
 from sthisto._splits.folds import group_folds
+from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, check_positive, listed
 from sthisto.models import METHODS
@@ -118,7 +119,7 @@ class Protocol:
     split: Split = "patient"
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    encoder: str | nn.Module = "densenet121"
+    encoder: str | nn.Module = IMAGE_ENCODER
     genes: tuple[str, ...] | None = None
     seeds: int = 3
     reference: str = "ridge"

@@ -15,7 +15,7 @@ from sthisto import metrics
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_positions, read_rows
-from sthisto._splits.fold_spots import Fold
+from sthisto._splits.folds import Fold
 from sthisto._utils.files import load_arrays, save_arrays
 from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark import _scores as scoring

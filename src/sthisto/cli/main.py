@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthisto._sdata.slots import KEY
+from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -94,10 +97,10 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder that the model is saved to")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
     parser.add_argument("--method", default="danet", help="name of the method")
-    parser.add_argument("--image-encoder", default="densenet121", help="timm name, hf-hub: id, or efficientnet_lite0")
+    parser.add_argument("--image-encoder", default=IMAGE_ENCODER, help="timm name, hf-hub: id, or efficientnet_lite0")
     parser.add_argument("--genes", type=Path, help="file with one gene a line; without it variable genes are chosen")
     parser.add_argument("--layer", help="layer with the expression; X without it")
-    parser.add_argument("--patch-size", type=int, default=224, help="width of a patch in px")
+    parser.add_argument("--patch-size", type=int, default=PATCH_SIZE, help="width of a patch in px")
     parser.add_argument("--patch-um", type=float, help="width of tissue in µm that a patch covers")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
@@ -147,7 +150,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", action="append", help="region with the spots (shapes_key); may be repeated")
     parser.add_argument("--table", help="table of the spots (table_key), where there are several")
     parser.add_argument("--coordinate-system", help="that of image and spots, where they share several")
-    parser.add_argument("--key-added", default="sthisto", help="what the results are named after")
+    parser.add_argument("--key-added", default=KEY, help="what the results are named after")
 
 
 def _names(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.inside import check_inside
 from sthisto._sdata.resolution import um_per_px_of_visium
-from sthisto._sdata.slots import ALLOW_OUTSIDE, KEY, UM_PER_UNIT
+from sthisto._sdata.slots import ALLOW_OUTSIDE, INSTANCE, KEY, REGION, UM_PER_UNIT
 from sthisto._sdata.tables import in_memory, layer_names, read_matrix
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_positive, listed
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-REGION_KEY = "sthisto_region"
-INSTANCE_KEY = "sthisto_instance"
 _COUNTS = "counts"
 _UM_APART = 1.1
 _SPOT_UM = (35, 105)
@@ -224,7 +222,7 @@ def _circles(library: Library, rows: np.ndarray, xy: np.ndarray, spot_diameter: 
         xy[rows],
         geometry=0,
         radius=diameter / 2,
-        index=pd.Index(rows, name=INSTANCE_KEY),
+        index=pd.Index(rows, name=INSTANCE),
         transformations={system: Identity()},
     )
 
@@ -237,11 +235,11 @@ def _table(adata: AnnData, region: np.ndarray, spatial_key: str) -> AnnData:
     table = adata[used].to_memory() if adata.isbacked else adata[used].copy()
     for key in (spatial_key, TableModel.ATTRS_KEY):
         table.uns.pop(key, None)
-    table.obs[REGION_KEY] = pd.Categorical(region[used])
-    table.obs[INSTANCE_KEY] = used
+    table.obs[REGION] = pd.Categorical(region[used])
+    table.obs[INSTANCE] = used
     _keep_counts(table)
-    regions = list(table.obs[REGION_KEY].cat.categories)
-    return TableModel.parse(table, region=regions, region_key=REGION_KEY, instance_key=INSTANCE_KEY)
+    regions = list(table.obs[REGION].cat.categories)
+    return TableModel.parse(table, region=regions, region_key=REGION, instance_key=INSTANCE)
 
 
 def _keep_counts(table: AnnData) -> None:

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
+from sthisto._sdata.slots import CLUSTER
 from sthisto._utils.validate import listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
 from sthisto.pl._layout import GridLayout, given_axes
@@ -32,7 +33,7 @@ _LEGEND_CHARACTER = 0.062
 
 def clusters(
     sdata: SpatialData | Sequence[SpatialData],
-    columns: str | Sequence[str] | Mapping[str, str] = "sthisto_cluster",
+    columns: str | Sequence[str] | Mapping[str, str] = CLUSTER,
     *,
     reference: str | None = None,
     exclude: str | Sequence[str] = "undetermined",

@@ -6,21 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
-from sthisto._sdata.columns import as_text, read_names
+from sthisto._sdata.columns import as_text
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._sdata.write import Update, apply, obs_updates, removals
-from sthisto._splits.blocks import spatial_blocks
-from sthisto._splits.folds import near
+from sthisto._splits.blocks import shares_pixels, spatial_blocks
+from sthisto._splits.roles import read_patients, warn_of_shared_patients
+from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_choice, check_key, listed
+from sthisto._utils.validate import check_choice, check_key
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-_DEFAULT_PATCH = 224.0
 
 
 def split(
@@ -97,7 +95,7 @@ def split(
         table_key=table_key,
         coordinate_system=coordinate_system,
     )
-    patients = None if patient_key is None else [_patient(section, patient_key) for section in sections]
+    patients = None if patient_key is None else read_patients(sections, patient_key)
     if by == "block":
         held_out = [_drawn_blocks(section, test, seed + i) for i, section in enumerate(sections)]
     else:
@@ -108,12 +106,12 @@ def split(
         tested = _drawn_names(names, test, by, seed)
         held_out = [np.full(len(section), name in tested) for section, name in zip(sections, names, strict=True)]
     roles = [
-        _roles(section, out, validation, seed + i, _DEFAULT_PATCH if margin is None else margin)
+        _roles(section, out, validation, seed + i, PATCH_SIZE if margin is None else margin)
         for i, (section, out) in enumerate(zip(sections, held_out, strict=True))
     ]
     _check_sides(roles)
     if by != "patient":
-        _warn_of_shared_patients(patients, held_out)
+        warn_of_shared_patients(patients, [held_out], what="split")
     apply([*obs_updates(sections, SPLIT, roles), *_outdated_genes(sections)])
 
 
@@ -127,15 +125,6 @@ def _outdated_genes(sections: Sequence[Section]) -> list[Update]:
             SELECTED_GENES,
         )
     return [*removals(chosen, "var", [SELECTED_GENES]), *removals(chosen, "uns", [SELECTED_GENES])]
-
-
-def _patient(section: Section, patient_key: str) -> str:
-    check_key(patient_key, section.table.obs.columns, name="patient_key", where="the columns of obs")
-    names = pd.unique(read_names(section.table.obs[patient_key].iloc[section.rows].dropna()))
-    if len(names) != 1:
-        msg = f"Section {section.name!r} must belong to one patient; obs[{patient_key!r}] names {listed(names)}."
-        raise ValueError(msg)
-    return str(names[0])
 
 
 def _drawn_names(names: Sequence[str], test: float | Sequence[str], by: str, seed: int) -> set[str]:
@@ -161,7 +150,7 @@ def _drawn_blocks(section: Section, test: float | Sequence[str], seed: int) -> n
 
 def _roles(section: Section, held_out: np.ndarray, validation: float, seed: int, margin: float) -> np.ndarray:
     roles = np.where(held_out, TEST, TRAIN).astype(object)
-    beside = near(section.centers, held_out, margin)
+    beside = shares_pixels(section.centers, held_out, margin)
     roles[beside] = None
     if beside.any():
         logger.info("%d of %d spots of %r lie in the margin and stay out.", beside.sum(), len(beside), section.name)
@@ -176,19 +165,3 @@ def _check_sides(roles: Sequence[np.ndarray]) -> None:
         if side not in present:
             msg = f"No spot would be {side!r}. Change `test`, or add patients or sections."
             raise ValueError(msg)
-
-
-def _warn_of_shared_patients(patients: Sequence[str] | None, held_out: Sequence[np.ndarray]) -> None:
-    if patients is None:
-        logger.warning(
-            "The split is not by patient: scores on it say nothing of a new patient. Pass patient_key=… to see "
-            "which patients stand on both sides."
-        )
-        return
-    tested = {name for name, out in zip(patients, held_out, strict=True) if out.any()}
-    shared = tested & {name for name, out in zip(patients, held_out, strict=True) if not out.all()}
-    if shared:
-        logger.warning(
-            "Patients %s stand on both sides of the split: scores on it say nothing of a new patient.",
-            listed(sorted(shared)),
-        )

@@ -10,6 +10,7 @@ import numpy as np
 from sthisto import metrics
 from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.slots import CLUSTER
 from sthisto._sdata.tables import read_rows
 from sthisto._sdata.write import apply, obs_updates
 from sthisto._utils.validate import check_choice, check_new_name
@@ -29,7 +30,7 @@ def cluster(
     shapes_key: str | Sequence[str] | None = None,
     table_key: str | None = None,
     coordinate_system: str | None = None,
-    key_added: str = "sthisto_cluster",
+    key_added: str = CLUSTER,
 ) -> None:
     """Cluster the spots of each section on the principal components of their expression.
 

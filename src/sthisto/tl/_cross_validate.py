@@ -10,11 +10,12 @@ import pandas as pd
 
 from sthisto import __version__
 from sthisto._scoring.summary import overall_means, section_means, with_ceilings
+from sthisto._sdata.inputs import seen_width
 from sthisto._sdata.sections import as_cohort, read_sections
-from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
+from sthisto._sdata.slots import CROSS_VALIDATION, GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sdata.tables import selection_rule
 from sthisto._sdata.write import apply, uns_updates
-from sthisto._splits.fold_spots import make_folds, seen_width
+from sthisto._splits.folds import make_folds
 from sthisto._utils.validate import check_choice, check_new_name, check_positive
 from sthisto.models import METHODS
 from sthisto.tl._fold_run import ELEMENT_KEYS, FoldContext, FoldRun, load_shared_encoder
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-KEY_ADDED = "sthisto_cv"
 _OWN = ("method", "seed", "checkpoint", "key_added")
 _SUMMARY = ["method", "seed", "fold"]
 
@@ -39,7 +39,7 @@ def cross_validate(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     counts_layer: str | None = None,
     out: str | Path | None = None,
-    key_added: str = KEY_ADDED,
+    key_added: str = CROSS_VALIDATION,
     **fit_arguments: Any,
 ) -> None:
     """Hold out each patient, section or band of a section in turn, and score every method on what was held out.

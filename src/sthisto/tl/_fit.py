@@ -17,8 +17,9 @@ from sthisto._sdata.record import record_updates, removed_embeddings, removed_re
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_names, read_rows, selection_rule
 from sthisto._sdata.write import apply, var_updates
-from sthisto._splits.folds import near
+from sthisto._splits.blocks import shares_pixels
 from sthisto._splits.roles import read_roles
+from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, check_new_name
 from sthisto.metrics import DepthSpline
@@ -39,14 +40,14 @@ def fit(
     sdata: SpatialData | Sequence[SpatialData],
     *,
     method: str = "danet",
-    image_encoder: str | nn.Module = "densenet121",
+    image_encoder: str | nn.Module = IMAGE_ENCODER,
     encoder_weights: str | Path | None = None,
     input_size: int | str | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
     layer: str | None = None,
     target: Target | None = None,
-    patch_size: int = 224,
+    patch_size: int = PATCH_SIZE,
     patch_um: float | None = None,
     context: Sequence[float] | None = None,
     seed: int = 0,
@@ -252,7 +253,7 @@ def _warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], s
     """Say where training spots see pixels of test spots: that part of the test is no test."""
     for section, role in zip(sections, roles, strict=True):
         width = spec.width_on(section.um_per_px)
-        overlapping = near(section.centers, role == slots.TEST, width) & is_known(role)
+        overlapping = shares_pixels(section.centers, role == slots.TEST, width) & is_known(role)
         if overlapping.any():
             logger.warning(
                 "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "

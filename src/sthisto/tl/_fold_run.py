@@ -16,8 +16,9 @@ from sthisto import __version__
 from sthisto._sdata import slots
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_names, read_rows
-from sthisto._splits.fold_spots import Fold
+from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
+from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.files import as_arrays, as_table, load_arrays, save_arrays
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
@@ -158,7 +159,7 @@ def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) ->
     if not any(METHODS[name].uses_encoder for name in methods):
         return None
     return load_encoder(
-        arguments.get("image_encoder", "densenet121"),
+        arguments.get("image_encoder", IMAGE_ENCODER),
         weights=arguments.get("encoder_weights"),
         input_size=arguments.get("input_size"),
     )

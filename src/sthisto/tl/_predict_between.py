@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from anndata import AnnData
-from spatialdata.models import ShapesModel, TableModel
-from spatialdata.transformations import get_transformation
 
 from sthisto._sdata import slots
 from sthisto._sdata.inputs import section_input
-from sthisto._sdata.new_tables import check_no_table
+from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles
+from sthisto._sdata.new_tables import check_no_table, members_of
 from sthisto._sdata.record import record_updates
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.write import Update, apply
 from sthisto._utils.validate import check_new_name
-from sthisto.models import FinePrediction, HisToGene, Prediction
+from sthisto.models import HisToGene, Prediction
 from sthisto.tl._predict import slot_updates
 
 if TYPE_CHECKING:
@@ -31,7 +28,7 @@ def predict_between(
     model: HisToGene,
     *,
     factor: int = 2,
-    new_table_key: str = "between",
+    new_table_key: str = slots.BETWEEN,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
     table_key: str | None = None,
@@ -99,41 +96,38 @@ def predict_between(
         coordinate_system=coordinate_system,
         um_per_px=um_per_px,
     )
-    owner = [next(one for one in cohort if _holds(one, section)) for section in sections]
-    for one, section in zip(owner, sections, strict=True):
-        if (name := f"{section.region}_{new_table_key}") in one:
-            msg = f"There is an element {name!r} already. Delete it, or choose another new_table_key."
-            raise ValueError(msg)
+    members = members_of(cohort, sections)
+    for one, own in members:
+        names = [slots.shapes_between(section.region, new_table_key) for section in own]
+        check_no_element(one, names, argument="new_table_key")
     updates: list[Update] = []
-    for one in cohort:
-        members = [section for section, holder in zip(sections, owner, strict=True) if holder is one]
-        if members:
-            updates += _updates(one, members, model, factor, new_table_key, key_added)
+    for one, own in members:
+        updates += _updates(one, own, model, factor, new_table_key, key_added)
     apply(updates)
-
-
-def _holds(sdata: SpatialData, section: Section) -> bool:
-    return any(section.table is table for table in sdata.tables.values())
 
 
 def _updates(
     sdata: SpatialData, sections: Sequence[Section], model: HisToGene, factor: int, key: str, key_added: str
 ) -> list[Update]:
+    """Return the updates that write the new shapes and the table of one SpatialData."""
     shapes: list[Update] = []
-    obs, moved, predictions = [], [], []
+    n_points: dict[str, int] = {}
+    spots, predictions = [], []
     for section in sections:
         inputs = section_input(section, model.patch)
         fine, seen = model.predict_between(inputs, factor=factor), model.predict(inputs).seen
-        name = f"{section.region}_{key}"
-        shapes.append(Update(sdata, "shapes", name, _circles(sdata, section, fine, factor)))
-        obs.append(_observations(section, fine, name))
+        name = slots.shapes_between(section.region, key)
+        n_points[name] = len(fine.spot)
+        points = circles(sdata, section.image_key, fine.positions, section.diameter / factor)
+        shapes.append(Update(sdata, "shapes", name, points))
+        spots.append(section.table.obs_names[section.rows][fine.spot].to_numpy())
         predictions.append(Prediction(expression=fine.expression, seen=seen[fine.spot]))
-        moved.append((section, name, len(fine.spot)))
-    table = _table(obs, predictions, model.genes)
-    ends = np.cumsum([n for *_, n in moved])
+    values = np.concatenate([prediction.expression for prediction in predictions])
+    table = annotating_table(n_points, values, model.genes, {slots.SPOT: np.concatenate(spots)})
+    ends = np.cumsum(list(n_points.values()))
     new = [
         replace(section, table=table, table_key=key, region=name, rows=np.arange(end - n, end))
-        for (section, name, n), end in zip(moved, ends, strict=True)
+        for section, (name, n), end in zip(sections, n_points.items(), ends, strict=True)
     ]
     return [
         *slot_updates(new, predictions, model, key_added=key_added, gene_symbols=None),
@@ -141,25 +135,3 @@ def _updates(
         *shapes,
         Update(sdata, "tables", key, table),
     ]
-
-
-def _circles(sdata: SpatialData, section: Section, fine: FinePrediction, factor: int) -> Any:
-    systems = get_transformation(sdata.images[section.image_key], get_all=True)
-    return ShapesModel.parse(fine.positions, geometry=0, radius=section.diameter / 2 / factor, transformations=systems)
-
-
-def _observations(section: Section, fine: FinePrediction, name: str) -> pd.DataFrame:
-    spots = section.table.obs_names[section.rows][fine.spot]
-    number = np.arange(len(spots))
-    return pd.DataFrame(
-        {"region": name, "instance": number, "spot": spots.to_numpy()}, index=[f"{name}_{i}" for i in number]
-    )
-
-
-def _table(obs: Sequence[pd.DataFrame], predictions: Sequence[Prediction], genes: Sequence[str]) -> AnnData:
-    rows = pd.concat(obs)
-    rows["region"] = pd.Categorical(rows["region"])
-    x = np.concatenate([prediction.expression for prediction in predictions])
-    table = AnnData(x, obs=rows, var=pd.DataFrame(index=pd.Index(list(genes), dtype=str)))
-    regions = list(rows["region"].cat.categories)
-    return TableModel.parse(table, region=regions, region_key="region", instance_key="instance")
