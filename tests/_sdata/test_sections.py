@@ -12,6 +12,7 @@ from xarray import DataArray
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.elements import _brightness
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
 
@@ -54,7 +55,7 @@ def test_the_mark_of_each_spot_is_in_the_center_of_its_patch(turn, scale_factors
         scale_factors=scale_factors,
         kind=kind,
     )
-    (section,) = read_sections(make_sdata(region), um_per_px=0.25)
+    (section,) = read_sections(make_sdata(region), ElementKeys(um_per_px=0.25))
     assert len(section) == len(region.centers)
     assert section.diameter == pytest.approx(10 if kind == "circles" else 20 / np.sqrt(np.pi))
     levels = set()
@@ -150,19 +151,19 @@ def test_each_region_of_a_table_gets_the_image_that_shares_its_coordinate_system
 
 @pytest.mark.parametrize("shapes_key", ["B", ["B"]])
 def test_one_region_can_be_chosen(two_regions, shapes_key):
-    assert [s.name for s in read_sections(two_regions, shapes_key=shapes_key)] == ["B"]
+    assert [s.name for s in read_sections(two_regions, ElementKeys(shapes_key=shapes_key))] == ["B"]
 
 
 def test_an_unknown_region_is_refused_with_those_that_exist(two_regions):
     with pytest.raises(KeyError, match=r"`shapes_key`='C'.*'A', 'B'"):
-        read_sections(two_regions, shapes_key="C")
+        read_sections(two_regions, ElementKeys(shapes_key="C"))
 
 
 def test_several_tables_have_to_be_chosen_from(two_regions):
     two_regions.tables["other"] = two_regions.tables["counts"].copy()
     with pytest.raises(ValueError, match=r"`table_key` is ambiguous.*'counts', 'other'"):
         read_sections(two_regions)
-    assert len(read_sections(two_regions, table_key="other")) == 2
+    assert len(read_sections(two_regions, ElementKeys(table_key="other"))) == 2
 
 
 def test_a_table_that_annotates_nothing_is_no_candidate(sdata):
@@ -171,7 +172,7 @@ def test_a_table_that_annotates_nothing_is_no_candidate(sdata):
     sdata.tables["plain"] = plain
     assert read_sections(sdata)[0].table_key == "counts"
     with pytest.raises(KeyError, match="plain"):
-        read_sections(sdata, table_key="plain")
+        read_sections(sdata, ElementKeys(table_key="plain"))
 
 
 def test_a_spatialdata_without_a_table_is_refused(sdata):
@@ -227,7 +228,7 @@ def test_a_fluorescence_image_beside_the_he_is_no_candidate(sdata):
 )
 @pytest.mark.parametrize("mapping", [False, True])
 def test_an_image_can_be_chosen_by_name_or_by_region(image_key, factor, mapping):
-    (section,) = read_sections(visium(), image_key={"C2": image_key} if mapping else image_key)
+    (section,) = read_sections(visium(), ElementKeys(image_key={"C2": image_key} if mapping else image_key))
     assert section.image_key == image_key
     assert section.diameter == pytest.approx(10 * factor)
     assert off_center(section.patches(PatchSpec(int(80 * factor)))[0].read()).max() <= 1
@@ -236,17 +237,17 @@ def test_an_image_can_be_chosen_by_name_or_by_region(image_key, factor, mapping)
 @pytest.mark.parametrize("argument", [{"image_key": {"c2": "C2_full_image"}}, {"um_per_px": {"c2": 1.0}}])
 def test_a_mapping_that_names_no_region_is_refused(argument):
     with pytest.raises(KeyError, match=r"'c2' is not in the regions. Available: 'C2'"):
-        read_sections(visium(), **argument)
+        read_sections(visium(), ElementKeys(**argument))
 
 
 def test_a_missing_image_is_refused_with_those_that_exist(sdata):
     with pytest.raises(KeyError, match=r"`image_key`='HE'.*Available: 'image'"):
-        read_sections(sdata, image_key="HE")
+        read_sections(sdata, ElementKeys(image_key="HE"))
 
 
 def test_no_image_in_the_coordinate_system_is_an_error(two_regions):
     with pytest.raises(KeyError, match=r"'B_image' shares no coordinate system with region 'A', which lies in"):
-        read_sections(two_regions, image_key="B_image")
+        read_sections(two_regions, ElementKeys(image_key="B_image"))
 
 
 def test_no_image_at_all_in_the_coordinate_system_lists_the_images(two_regions):
@@ -262,11 +263,11 @@ def test_coordinate_systems_that_disagree_have_to_be_chosen_from(sdata):
         ValueError, match=r"'moved', 'slide', which place the spots differently. Pass coordinate_system"
     ):
         read_sections(sdata)
-    there = read_sections(sdata, coordinate_system="moved")[0]
-    here = read_sections(sdata, coordinate_system="slide")[0]
+    there = read_sections(sdata, ElementKeys(coordinate_system="moved"))[0]
+    here = read_sections(sdata, ElementKeys(coordinate_system="slide"))[0]
     assert there.centers[:, 0].max() == pytest.approx(here.centers[:, 0].max() + 30, abs=11)
     with pytest.raises(KeyError, match="'moved', 'slide'"):
-        read_sections(sdata, coordinate_system="global")
+        read_sections(sdata, ElementKeys(coordinate_system="global"))
 
 
 def test_a_region_that_is_not_there_is_refused(sdata):
@@ -281,7 +282,7 @@ def test_a_list_is_a_cohort_and_repeated_names_are_numbered(two_regions):
     assert [s.name for s in sections] == ["0:A", "B", "1:A", "C"]
     assert [s.region for s in sections] == ["A", "B", "A", "C"]
     assert sections[2].table is other.tables["T"]
-    chosen = read_sections([two_regions, other], shapes_key=["A", "C"])
+    chosen = read_sections([two_regions, other], ElementKeys(shapes_key=["A", "C"]))
     assert [s.name for s in chosen] == ["0:A", "1:A", "C"]
 
 
@@ -536,10 +537,10 @@ def test_um_come_from_the_coordinate_system_whose_unit_is_known(sdata):
     assert read_sections(sdata)[0].um_per_px is None
     sdata.attrs[KEY] = {UM_PER_UNIT: {"slide": 0.8}}
     assert read_sections(sdata)[0].um_per_px == pytest.approx(0.4)
-    assert read_sections(sdata, um_per_px=0.3)[0].um_per_px == 0.3
-    assert read_sections(sdata, um_per_px={"spots": 0.2})[0].um_per_px == 0.2
+    assert read_sections(sdata, ElementKeys(um_per_px=0.3))[0].um_per_px == 0.3
+    assert read_sections(sdata, ElementKeys(um_per_px={"spots": 0.2}))[0].um_per_px == 0.2
     with pytest.raises(ValueError, match="um_per_px"):
-        read_sections(sdata, um_per_px=0)
+        read_sections(sdata, ElementKeys(um_per_px=0))
 
 
 def test_brightness_of_a_float_image_is_that_of_its_tissue_wherever_that_is():
@@ -566,9 +567,9 @@ def test_a_fluorescence_image_is_not_taken_for_he(sdata):
 def test_stated_um_that_contradict_the_data_are_said(sdata, caplog):
     sdata.attrs[KEY] = {UM_PER_UNIT: {read_sections(sdata)[0].coordinate_system: 0.5}}
     with caplog.at_level(logging.WARNING, "sthisto"):
-        read_sections(sdata, um_per_px=0.52)
+        read_sections(sdata, ElementKeys(um_per_px=0.52))
         assert not caplog.text
-        assert read_sections(sdata, um_per_px=0.25)[0].um_per_px == 0.25
+        assert read_sections(sdata, ElementKeys(um_per_px=0.25))[0].um_per_px == 0.25
     assert "0.25 µm per px are stated for 'spots', whose array or coordinate system says 0.5" in caplog.text
 
 
@@ -605,12 +606,12 @@ def test_unknown_um_are_said_on_either_side(sdata, caplog):
     assert "µm per px of section 'spots' are unknown" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "sthisto"):
-        read_sections(sdata, um_per_px=0.5)[0].patches(PatchSpec(16))
+        read_sections(sdata, ElementKeys(um_per_px=0.5))[0].patches(PatchSpec(16))
     assert "µm per px of the patches are unknown" in caplog.text
 
 
 def test_a_section_at_another_resolution_is_resampled_to_that_of_the_model(sdata):
-    (section,) = read_sections(sdata, um_per_px=0.25)
+    (section,) = read_sections(sdata, ElementKeys(um_per_px=0.25))
     narrow, wide = section.patches(PatchSpec(32, um_per_px=0.5, context=(1, 2)))
     assert (narrow.extent, wide.extent) == (64, 128)
     assert narrow.read().shape == wide.read().shape == (35, 32, 32, 3)
@@ -635,11 +636,11 @@ def test_channels_are_taken_by_their_names(names, order):
 
 
 def test_a_region_named_twice_counts_once(two_regions):
-    assert [section.name for section in read_sections(two_regions, shapes_key=["A", "A"])] == ["A"]
+    assert [section.name for section in read_sections(two_regions, ElementKeys(shapes_key=["A", "A"]))] == ["A"]
 
 
 def test_an_image_too_coarse_for_the_patches_is_said(sdata, caplog):
-    (section,) = read_sections(sdata, um_per_px=2.0)
+    (section,) = read_sections(sdata, ElementKeys(um_per_px=2.0))
     with caplog.at_level(logging.WARNING, "sthisto"):
         section.patches(PatchSpec(size=32, um_per_px=1.0))
         assert not caplog.records

@@ -45,7 +45,6 @@ def test_sections_without_a_chosen_spot_are_left_out(tissue):
     chosen = [np.ones(len(sections[0]), dtype=bool), np.zeros(len(sections[1]), dtype=bool)]
     subset = SpotSubset([tissue], sections, chosen)
     assert (subset.names, subset.regions) == (["A"], ["A"])
-    assert subset.of_regions({"A": 1, "B": 2}) == {"A": 1}
     assert [section.name for section in read_sections(subset.sdata)] == ["A"]
 
 

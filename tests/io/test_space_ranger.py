@@ -11,6 +11,7 @@ from PIL import Image
 from visium import PITCH_PX
 
 import sthisto as sth
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 
 MISSING = "spatialdata-io is not installed: pip install 'sthisto[io]'"
@@ -31,14 +32,14 @@ def sdata(outs):
 
 def test_spots_lie_on_their_marks_in_every_image(sdata, visium):
     for image, size in (("liver_full_image", 9), ("liver_hires_image", 3)):
-        (section,) = read_sections(sdata, image_key=image)
+        (section,) = read_sections(sdata, ElementKeys(image_key=image))
         (patches,) = section.patches(sth.models.PatchSpec(size=size, um_per_px=section.um_per_px))
         assert len(section) == len(visium.obs)
         assert (patches.read()[:, size // 2, size // 2].mean(axis=-1) < 200).all()
 
 
 def test_um_per_px_come_from_the_array(sdata):
-    (section,) = read_sections(sdata, image_key="liver_full_image")
+    (section,) = read_sections(sdata, ElementKeys(image_key="liver_full_image"))
     assert section.um_per_px == pytest.approx(100 / PITCH_PX, rel=0.01)
     assert section.diameter == pytest.approx(26)
 

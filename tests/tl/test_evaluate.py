@@ -7,6 +7,7 @@ from tissue import GENES, PATCH, make_tissue, mark_split, rows_of
 
 import sthisto as sth
 from sthisto._scoring.summary import summarize
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 from sthisto.metrics import noise_ceiling
 
@@ -268,7 +269,7 @@ def test_mean_residual_score_has_an_interval_from_spatial_blocks(tissue):
         rows = rows_of(tissue, name)
         counts = table.X[rows].toarray()
         residuals = sth.metrics.pearson_residuals(counts[:, :8], totals=counts.sum(axis=1))
-        (section,) = read_sections(tissue, shapes_key=name)
+        (section,) = read_sections(tissue, ElementKeys(shapes_key=name))
         np.testing.assert_array_equal(section.rows, rows)
         of_each = sth.metrics.spatial_blocks(section.centers, np.ptp(section.centers, axis=0).max() / 4.999)
         assert len(np.unique(of_each)) == 25

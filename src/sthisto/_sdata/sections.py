@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from sthisto._images.pyramid import Pyramid
 from sthisto._sdata.elements import apply_affine, read_pyramid, read_spots, scale
 from sthisto._sdata.image_scale import known_um_per_px, stated_um_per_px, um_per_unit
 from sthisto._sdata.inside import inside_image, warn_left_out
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.overviews import check_overviews
 from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium
@@ -107,26 +108,19 @@ class Section:
 
 def read_sections(
     sdata: SpatialData | Sequence[SpatialData],
+    keys: ElementKeys | None = None,
     *,
-    image_key: str | Mapping[str, str] | None = None,
-    shapes_key: str | Sequence[str] | None = None,
-    table_key: str | None = None,
-    coordinate_system: str | None = None,
-    um_per_px: float | Mapping[str, float] | None = None,
     check_image: bool | None = None,
     allow_outside: bool | None = None,
 ) -> list[Section]:
-    """Find the sections of one SpatialData or of a cohort; nothing is read from the images but a small probe.
+    """Find the sections of one SpatialData or of a cohort; of the images, only a small probe is read.
 
     Parameters
     ----------
     sdata
         One SpatialData, whose table may annotate several regions, or a sequence of them.
-    image_key, shapes_key, table_key, coordinate_system
-        None is the only candidate. `image_key` may map regions to images. `shapes_key` names the region or regions
-        to use, shapes or labels; None is all that the table annotates.
-    um_per_px
-        µm per px of the full resolution, for all images or by region; None takes it from the data where it is known.
+    keys
+        Which elements to use; None infers all of them.
     check_image
         Whether an image that does not fit the overviews of its run is refused, not only warned of. None is
         ``sdata.attrs["sthisto"]["check_image"]``, or True.
@@ -143,25 +137,20 @@ def read_sections(
         not square, more than a tenth of a region's spots lie outside its image, or none is left in any region.
     """
     cohort = as_cohort(sdata)
-    tables = [resolve_table(one, table_key) for one in cohort]
-    chosen = _regions([one.tables[name] for one, name in zip(cohort, tables, strict=True)], shapes_key)
+    keys = keys or ElementKeys()
+    tables = [resolve_table(one, keys.table_key) for one in cohort]
+    chosen = _regions([one.tables[name] for one, name in zip(cohort, tables, strict=True)], keys.shapes_key)
     every_region = [region for regions in chosen for region in regions]
-    for name, mapping in (("image_key", image_key), ("um_per_px", um_per_px)):
-        if isinstance(mapping, Mapping):
-            for region in mapping:
-                check_key(region, every_region, name=name, where="the regions")
+    keys.check_regions(every_region)
     sections: list[tuple[int, Section]] = []
     for i, one in enumerate(cohort):
+        told = one.attrs.get(KEY, {})
         for region in chosen[i]:
-            image, um = _of_region(image_key, region), _of_region(um_per_px, region)
-            told = one.attrs.get(KEY, {})
             section = _read_section(
                 one,
                 tables[i],
                 region,
-                image,
-                coordinate_system,
-                um,
+                keys,
                 check_image=bool(told.get(CHECK_IMAGE, True)) if check_image is None else check_image,
                 allow_outside=bool(told.get(ALLOW_OUTSIDE, False)) if allow_outside is None else allow_outside,
             )
@@ -217,17 +206,11 @@ def _regions(tables: Sequence[AnnData], shapes_key: str | Sequence[str] | None) 
     return [[region for region in wanted if region in regions] for regions in annotated]
 
 
-def _of_region(value: Any, region: str) -> Any:
-    return value.get(region) if isinstance(value, Mapping) else value
-
-
 def _read_section(
     sdata: SpatialData,
     table_key: str,
     region: str,
-    image_key: str | None,
-    coordinate_system: str | None,
-    um_per_px: float | None,
+    keys: ElementKeys,
     *,
     check_image: bool,
     allow_outside: bool,
@@ -239,7 +222,8 @@ def _read_section(
         )
         raise KeyError(msg)
     table = sdata.tables[table_key]
-    image_key, systems = pair_image(sdata, region, image_key, coordinate_system)
+    image_key, systems = pair_image(sdata, region, keys.image_of(region), keys.coordinate_system)
+    um_per_px = keys.um_per_px_of(region)
     system = next((name for name in systems if name in um_per_unit(sdata)), systems[0])
     image, to_system = read_pyramid(sdata[image_key], image_key, system)
     spots = read_spots(sdata[region], region, system)

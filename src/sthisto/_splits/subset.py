@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -65,12 +65,6 @@ class SpotSubset:
         """Put the measured expression into the tables."""
         for table, source, rows in self._rows:
             copy_expression(source, rows, table, self._layers)
-
-    def of_regions(self, value: Any) -> Any:
-        """Return an argument that maps regions to something with the regions that are here alone."""
-        if not isinstance(value, Mapping):
-            return value
-        return {region: one for region, one in value.items() if region in self.regions}
 
 
 def expression_layers(tables: Sequence[AnnData], *layers: str | None) -> list[str]:

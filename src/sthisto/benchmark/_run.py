@@ -163,7 +163,7 @@ def _predicted(job: FoldContext, run: FoldRun, out: Path) -> dict[str, np.ndarra
     model = job.fit(run, known)
     fitted = time.perf_counter()
     arrays: dict[str, np.ndarray] = {"genes": np.asarray(model.genes, dtype=str)}
-    for i, section in enumerate(read_sections(hidden.sdata, **job.place(hidden))):
+    for i, section in enumerate(read_sections(hidden.sdata, job.keys(hidden))):
         prediction = model.predict(section_input(section, model.patch))
         if prediction.seen.any():
             msg = (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._utils.validate import listed
 
@@ -58,14 +59,7 @@ def neighbors(
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> sth.get.neighbors(sdata, model).head()  # doctest: +SKIP
     """
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     return pd.concat([of_section(section, model, exclude) for section in sections], ignore_index=True)
 
 

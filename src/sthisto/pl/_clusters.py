@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.slots import CLUSTER
 from sthisto._utils.validate import listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
@@ -102,14 +103,7 @@ def clusters(
     """
     titles = _titles(columns)
     reference = next(iter(titles)) if reference is None else reference
-    chosen = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    chosen = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     left_out = {exclude} if isinstance(exclude, str) else set(exclude)
     labels = [{name: _labels(section, name) for name in {*titles, reference}} for section in chosen]
     palette = _palette([section.table for section in chosen], reference, labels, left_out)

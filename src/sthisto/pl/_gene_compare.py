@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys, symbols_of
 from sthisto._sdata.slots import KEY
 from sthisto.pl._panels import Style, draw_strips, read_strips
@@ -108,14 +109,7 @@ def gene_compare(
         msg = "`genes` is empty; name at least one gene."
         raise ValueError(msg)
     keys = as_keys(key_added)
-    candidates = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     chosen = predicted_sections(candidates, keys, named=sections is not None)
     strips = read_strips(
         chosen,

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto.metrics import gene_correlation_agreement
@@ -93,14 +94,7 @@ def gene_correlation(
     >>> figure = sth.pl.gene_correlation(sdata)
     """
     keys = as_keys(key_added)
-    candidates = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     scored = read_scored(predicted_sections(candidates, keys, named=sections is not None), keys, genes, gene_symbols)
     if min(scored.truth.shape) < 3:
         msg = f"{scored.truth.shape[0]} spots and {scored.truth.shape[1]} genes: at least three of each are needed."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto.metrics import mean_proportions, sd_proportions
@@ -90,14 +91,7 @@ def mean_variance(
     >>> figure = sth.pl.mean_variance(sdata)
     """
     keys = as_keys(key_added)
-    candidates = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     scored = read_scored(predicted_sections(candidates, keys, named=sections is not None), keys, genes, gene_symbols)
     if len(scored.genes) < 3:
         msg = f"A line through {len(scored.genes)} genes says nothing. Pass at least three `genes`."

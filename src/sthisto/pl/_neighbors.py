@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._images.fingerprints import fingerprints
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._utils.validate import check_positive, listed
 from sthisto.get._neighbors import of_section
@@ -90,15 +91,9 @@ def neighbors(
     >>> figure = sth.pl.neighbors(sdata, model, sdata["table"].obs_names[0])  # doctest: +SKIP
     """
     check_positive(n_neighbors, name="n_neighbors")
-    elements: dict[str, Any] = {
-        "image_key": image_key,
-        "shapes_key": shapes_key,
-        "table_key": table_key,
-        "coordinate_system": coordinate_system,
-        "um_per_px": um_per_px,
-    }
-    section, position = _find(read_sections(sdata, **elements), spot)
-    bank = {one.name: one for one in read_sections(sdata if reference is None else reference, **elements)}
+    keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
+    section, position = _find(read_sections(sdata, keys), spot)
+    bank = {one.name: one for one in read_sections(sdata if reference is None else reference, keys)}
     found = of_section(section, model, exclude)
     nearest = found[found["spot"] == spot].nsmallest(n_neighbors, "rank")
     missing = sorted(set(nearest["training_section"]) - set(bank))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import check_predicted, method_labels, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPLIT, TEST, prediction, prediction_sd, seen
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def choose_sections(
-    sdata: SpatialData | Sequence[SpatialData], names: str | Sequence[str] | None, **elements: Any
+    sdata: SpatialData | Sequence[SpatialData], names: str | Sequence[str] | None, keys: ElementKeys
 ) -> list[Section]:
     """Return the sections with the given names in that order; None is all."""
-    sections = {section.name: section for section in read_sections(sdata, **elements)}
+    sections = {section.name: section for section in read_sections(sdata, keys)}
     if names is None:
         return list(sections.values())
     wanted = [names] if isinstance(names, str) else list(names)

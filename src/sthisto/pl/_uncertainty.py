@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.colors import Normalize
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys, method_labels, symbols_of
 from sthisto._sdata.slots import KEY, confidence
 from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, scale_bar, set_title
@@ -105,14 +106,7 @@ def uncertainty(
     >>> figure = sth.pl.uncertainty(sdata)  # doctest: +SKIP
     """
     keys = as_keys(key_added)
-    candidates = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     chosen = predicted_sections(candidates, keys, named=sections is not None)
     tables = [section.table for section in chosen]
     symbols = gene_symbols or symbols_of(tables[0], keys[0])

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections, resolve_table
 from sthisto._sdata.tables import read_matrix, read_rows
 from sthisto._sdata.write import Update, apply
@@ -92,9 +93,8 @@ def normalize(
             values = _log1p(matrix, target_sum)
         else:
             values = np.full(table.shape, np.nan, dtype=np.float32)
-            for section in read_sections(
-                one, image_key=image_key, table_key=table_key, coordinate_system=coordinate_system
-            ):
+            keys = ElementKeys(image_key, None, table_key, coordinate_system)
+            for section in read_sections(one, keys):
                 values[section.rows] = normalization(read_rows(section, layer))
         updates.append(Update(table, "layers", key, values))
     apply(updates)

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sthisto._sdata.expression import looks_like_counts
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES, TRAIN
 from sthisto._sdata.tables import gene_names, gene_positions, read_rows
@@ -67,13 +68,7 @@ def select_genes(
     >>> sdata = sth.datasets.synthetic(n_sections=1, n_patients=1)
     >>> sth.pp.select_genes(sdata, n_top_genes=50)
     """
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     chosen = choose_genes(
         sections, read_roles(sections), genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sthisto._sdata.columns import as_text
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._sdata.write import Update, apply, obs_updates, removals
@@ -88,13 +89,7 @@ def split(
     if margin is not None and (margin < 0 or by != "block"):
         msg = f"`margin` is a width in px of at least 0, for by='block' alone; found {margin!r} with by={by!r}."
         raise ValueError(msg)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     patients = None if patient_key is None else read_patients(sections, patient_key)
     if by == "block":
         held_out = [_drawn_blocks(section, test, seed + i) for i, section in enumerate(sections)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from sthisto import metrics
 from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import CLUSTER
 from sthisto._sdata.tables import read_rows
@@ -72,13 +73,7 @@ def cluster(
     """
     check_new_name(key_added, name="key_added")
     check_choice(method, ("leiden", "kmeans"), name="method")
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     names = [_names(section, layer, method, n_clusters, seed) for section in sections]
     apply(obs_updates(sections, key_added, names))
 

@@ -11,6 +11,7 @@ import pandas as pd
 from sthisto import __version__
 from sthisto._scoring.summary import overall_means, section_means, with_ceilings
 from sthisto._sdata.inputs import seen_width
+from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections
 from sthisto._sdata.slots import CROSS_VALIDATION, GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sdata.tables import selection_rule
@@ -18,7 +19,7 @@ from sthisto._sdata.write import apply, uns_updates
 from sthisto._splits.folds import make_folds
 from sthisto._utils.validate import check_choice, check_new_name, check_positive
 from sthisto.models import METHODS
-from sthisto.tl._fold_run import ELEMENT_KEYS, FoldContext, FoldRun, load_shared_encoder
+from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -119,8 +120,8 @@ def cross_validate(
     if refused := [name for name in ELEMENT_KEYS if any(name in one for one in own.values())]:
         msg = f"`{refused[0]}` is the same for all methods: pass it as an argument, not among the options of one."
         raise TypeError(msg)
-    place = {name: fit_arguments.get(name) for name in ELEMENT_KEYS}
-    sections = read_sections(sdata, **place)
+    keys = ElementKeys(**{name: fit_arguments.get(name) for name in ELEMENT_KEYS})
+    sections = read_sections(sdata, keys)
     width = seen_width(sections, {name: {**fit_arguments, **own.get(name, {})} for name in names})
     folds = make_folds(sections, groups, n_folds, patient_key, width)
     encoder = load_shared_encoder(names, fit_arguments)

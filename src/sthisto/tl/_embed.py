@@ -10,6 +10,7 @@ import numpy as np
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization
 from sthisto._sdata.inputs import check_scale, read_expression, section_input
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.write import Update, apply, obsm_updates
 from sthisto._utils.validate import check_new_name
@@ -72,14 +73,7 @@ def embed(
     if not model.has_embedding:
         msg = f"Method {model.method!r} has no embedding."
         raise TypeError(msg)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     expression = {}
     if genes and model.has_gene_embedding:
         normalization = Normalization.from_record(model.normalization)

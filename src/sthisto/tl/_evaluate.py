@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from sthisto._scoring.summary import INTERVAL, gene_sets, summarize, with_intervals
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import read_normalization, read_record
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_rows, where_counts_may_be
@@ -106,13 +107,7 @@ def evaluate(
     >>> sth.tl.predict(sdata, model)
     >>> sth.tl.evaluate(sdata)
     """
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     scores, intervals = [], []
     for section in sections:
         rows = _scored_rows(section, key_added)

@@ -13,6 +13,7 @@ from sthisto._images.patches import PatchSpec
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization, Target
 from sthisto._sdata.inputs import is_known, patch_spec, resolve_normalization, section_input, training_section
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_names, read_rows, selection_rule
@@ -152,14 +153,7 @@ def fit(
     cls, chosen_options = resolve_method(method, options)
     if checkpoint is not None:
         check_target(Path(checkpoint), overwrite=True)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs() else 0, seed=seed)
     trained = _trained(sections, roles)
     normalization = resolve_normalization(

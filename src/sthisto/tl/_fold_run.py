@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from torch import nn
 
 from sthisto import __version__
 from sthisto._sdata import slots
+from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_names, read_rows
 from sthisto._splits.folds import Fold
@@ -28,9 +29,6 @@ from sthisto.tl._predict import predict
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-ELEMENT_KEYS: Final = ("image_key", "shapes_key", "table_key", "coordinate_system", "um_per_px")
-"""Arguments of `tl.fit` that say where the sections are."""
 
 _ENCODER = ("image_encoder", "encoder_weights", "input_size")
 
@@ -94,25 +92,26 @@ class FoldContext:
         arguments = self._fit_arguments(known) | dict(run.options)
         return fit(known.sdata, method=run.method, seed=run.seed, **arguments)
 
-    def place(self, withheld: SpotSubset) -> dict[str, Any]:
-        """Return the arguments that say where the sections of one side are."""
-        place = {name: withheld.of_regions(self.arguments.get(name)) for name in ELEMENT_KEYS}
-        return place | {"shapes_key": None}
+    def keys(self, side: SpotSubset) -> ElementKeys:
+        """Return which elements make up the sections of one side."""
+        keys = ElementKeys(**{name: self.arguments.get(name) for name in ELEMENT_KEYS})
+        return keys.for_regions(side.regions)
 
     def _scores(self, run: FoldRun) -> pd.DataFrame:
         known, hidden = self.sides(run.fold)
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
-        place = self.place(hidden)
-        predict(hidden.sdata, model, gene_symbols=self.arguments.get("gene_symbols"), **place)
+        keys = self.keys(hidden)
+        predict(hidden.sdata, model, gene_symbols=self.arguments.get("gene_symbols"), **keys.arguments())
         predicted = time.perf_counter()
         hidden.reveal()
-        place.pop("um_per_px")
-        evaluate(hidden.sdata, counts_layer=self.counts_layer, n_boot=0, **place)
+        scored = keys.arguments()
+        scored.pop("um_per_px")
+        evaluate(hidden.sdata, counts_layer=self.counts_layer, n_boot=0, **scored)
         table = next(iter(hidden.sdata[0].tables.values()))
         scores: pd.DataFrame = table.uns[slots.KEY]["scores"].drop(columns="split")
-        names = [section.name for section in read_sections(hidden.sdata, **place)]
+        names = [section.name for section in read_sections(hidden.sdata, keys)]
         scores["section"] = scores["section"].map(dict(zip(names, hidden.names, strict=True)))
         for i, (name, value) in enumerate({"method": run.method, "seed": run.seed, "fold": run.fold.name}.items()):
             scores.insert(i, name, value)
@@ -122,7 +121,7 @@ class FoldContext:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}
         if self.encoder is not None:
             own["image_encoder"] = self.encoder
-        return own | self.place(withheld)
+        return own | self.keys(withheld).arguments()
 
     def _digest(self, run: FoldRun) -> str:
         """Return what changes with anything that the scores of a run depend on, but pixels."""

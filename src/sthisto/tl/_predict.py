@@ -10,6 +10,7 @@ import numpy as np
 
 from sthisto._sdata import slots
 from sthisto._sdata.inputs import section_input
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
@@ -97,14 +98,7 @@ def predict(
     """
     check_new_name(key_added, name="key_added")
     check_share(smooth)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     if new_table_key is None:
         _check_genes(sections, model, gene_symbols)
         check_layer_memory(sections, len(model.genes))

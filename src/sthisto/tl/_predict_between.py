@@ -10,6 +10,7 @@ import numpy as np
 
 from sthisto._sdata import slots
 from sthisto._sdata.inputs import section_input
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles
 from sthisto._sdata.new_tables import check_no_table, members_of
 from sthisto._sdata.record import record_updates
@@ -88,14 +89,7 @@ def predict_between(
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     members = members_of(cohort, sections)
     for one, own in members:
         names = [slots.shapes_between(section.region, new_table_key) for section in own]
