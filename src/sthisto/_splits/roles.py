@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sthisto._images.patches import PatchSpec
 from sthisto._sdata.columns import read_names
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import CALIBRATION, SPLIT, TEST, TRAIN, VALIDATION
-from sthisto._splits.blocks import spatial_blocks
+from sthisto._sdata.training import is_known
+from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 
@@ -61,6 +63,31 @@ def _stored(section: Section) -> np.ndarray:
         )
         raise ValueError(msg)
     return role
+
+
+def warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], patch: PatchSpec) -> None:
+    """Warn of training spots whose patches share pixels with those of test spots.
+
+    Parameters
+    ----------
+    roles
+        (n_spots,) role of every spot of each section.
+    patch
+        The patches, whose widest context counts.
+    """
+    for section, role in zip(sections, roles, strict=True):
+        width = patch.width_on(section.um_per_px)
+        overlapping = shares_pixels(section.centers, role == TEST, width) & is_known(role)
+        if overlapping.any():
+            logger.warning(
+                "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "
+                "these are too high. Pass margin=%.0f to sth.pp.split.",
+                overlapping.sum(),
+                is_known(role).sum(),
+                section.name,
+                width,
+                width,
+            )
 
 
 def read_patients(sections: Sequence[Section], patient_key: str) -> list[str]:

@@ -12,7 +12,7 @@ from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES, TRAIN
-from sthisto._sdata.tables import gene_names, gene_positions, read_rows
+from sthisto._sdata.tables import gene_names, gene_positions, read_rows, selection_rule
 from sthisto._sdata.write import apply, uns_updates, var_updates
 from sthisto._splits.roles import read_roles
 from sthisto._utils.validate import check_positive
@@ -106,6 +106,47 @@ def choose_genes(
         msg = "No gene varies between the training spots. Pass genes=… to name them."
         raise ValueError(msg)
     return [gene for gene in gene_names(sections[0].table, gene_symbols) if gene in chosen & everywhere]
+
+
+def genes_to_model(
+    sections: Sequence[Section],
+    genes: str | Sequence[str] | None,
+    *,
+    n_top_genes: int,
+    layer: str | None,
+    gene_symbols: str | None,
+) -> tuple[list[str], str]:
+    """Return the genes that a model is fitted on, and the rule that chose them.
+
+    They are the panel `genes`, else those of `select_genes`, else the highly variable ones of the spots that are marked
+    "train", so that neither the method nor the seed changes the choice.
+    """
+    rule = GENES_GIVEN
+    if genes is None:
+        genes = _selected_genes(sections, gene_symbols)
+        rule = GENES_VARIABLE if genes is None else selection_rule(sections[0].table)
+    roles = read_roles(sections)
+    chosen = choose_genes(sections, roles, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
+    return chosen, rule
+
+
+def _selected_genes(sections: Sequence[Section], gene_symbols: str | None) -> list[str] | None:
+    """Return the genes of `select_genes`, None where it was not called."""
+    tables = {id(section.table): section.table for section in sections}.values()
+    selected = [
+        set(gene_names(table, gene_symbols)[table.var[SELECTED_GENES].to_numpy(dtype=bool)])
+        for table in tables
+        if SELECTED_GENES in table.var
+    ]
+    if not selected:
+        return None
+    if len(selected) < len(tables) or any(genes != selected[0] for genes in selected):
+        msg = (
+            f"The tables do not agree on the genes in var[{SELECTED_GENES!r}]. Call sth.pp.select_genes on all "
+            "of them together, or pass genes=…"
+        )
+        raise ValueError(msg)
+    return [gene for gene in gene_names(sections[0].table, gene_symbols) if gene in selected[0]]
 
 
 def _highly_variable(section: Section, train: np.ndarray, n_top_genes: int, layer: str | None) -> np.ndarray:

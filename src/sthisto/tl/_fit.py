@@ -9,32 +9,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from sthisto._images.patches import PatchSpec
 from sthisto._sdata import slots
-from sthisto._sdata.expression import Normalization, Target
-from sthisto._sdata.inputs import is_known, patch_spec, resolve_normalization, section_input, training_section
+from sthisto._sdata.expression import Target
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
-from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_names, read_rows, selection_rule
+from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, var_updates
-from sthisto._splits.blocks import shares_pixels
-from sthisto._splits.roles import read_roles
 from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
-from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, check_new_name
-from sthisto.metrics import DepthSpline
-from sthisto.models import METHODS, ExpressionModel, load_encoder, resolve_method
+from sthisto.models import (
+    METHODS,
+    Encoder,
+    ExpressionModel,
+    TrainingSection,
+    load_encoder,
+    resolve_method,
+)
 from sthisto.models.bundle import check_target
 from sthisto.models.training.devices import is_first_process
 from sthisto.models.training.loop import seeded
-from sthisto.pp._select_genes import choose_genes
 from sthisto.tl._embed import embedding_updates
+from sthisto.tl._prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-VALIDATION_SHARE = 0.1
 
 
 def fit(
@@ -153,127 +151,55 @@ def fit(
     cls, chosen_options = resolve_method(method, options)
     if checkpoint is not None:
         check_target(Path(checkpoint), overwrite=True)
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
-    roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs() else 0, seed=seed)
-    trained = _trained(sections, roles)
-    normalization = resolve_normalization(
-        [sections[i] for i in trained], [roles[i] for i in trained], layer=layer, target=target
+    keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
+    prepared = prepare(
+        read_sections(sdata, keys),
+        cls,
+        genes=genes,
+        n_top_genes=n_top_genes,
+        layer=layer,
+        target=target,
+        patch_size=patch_size,
+        patch_um=patch_um,
+        context=context,
+        gene_symbols=gene_symbols,
+        seed=seed,
     )
-    genes_rule = slots.GENES_GIVEN
-    if genes is None:
-        genes = _selected_genes(sections, gene_symbols)
-        genes_rule = slots.GENES_VARIABLE if genes is None else selection_rule(sections[0].table)
-    as_split = read_roles(sections, validation=0, seed=seed)  # blocks cut for this method and seed choose no genes
-    modeled = choose_genes(sections, as_split, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
-    context = cls.default_context if context is None else tuple(float(width) for width in context)
-    spec = patch_spec([sections[i] for i in trained], patch_size=patch_size, patch_um=patch_um, context=context)
-    _warn_of_overlap(sections, roles, spec)
-    encoder = None
-    if cls.uses_encoder:
-        with seeded(0):
-            encoder = load_encoder(image_encoder, weights=encoder_weights, input_size=input_size)
-    model = cls(
-        modeled,
-        patch=spec,
-        options=chosen_options,
-        encoder=encoder,
-        normalization=normalization.record(),
-    )
-    model.genes_rule = genes_rule
-    model.depth_knots = _depth_knots([sections[i] for i in trained], [roles[i] for i in trained], normalization)
-    inputs = [section_input(section, spec) for section in sections]
-    training = [
-        training_section(
-            sections[i],
-            inputs[i],
-            roles[i],
-            genes=modeled,
-            normalization=normalization,
-            gene_symbols=gene_symbols,
-            residuals=cls.uses_residuals,
-        )
-        for i in trained
-    ]
+    encoder = _load_encoder(image_encoder, encoder_weights, input_size) if cls.uses_encoder else None
+    model = prepared.new_model(cls, chosen_options, encoder)
+    _train(model, prepared.training, seed, checkpoint)
+    _write(model, prepared, key_added)
+    return model
+
+
+def _load_encoder(encoder: str | nn.Module, weights: str | Path | None, input_size: int | str | None) -> Encoder:
+    """Return the image encoder; parts that its weights leave out are drawn from one seed, whatever the fit's."""
+    with seeded(0):
+        return load_encoder(encoder, weights=weights, input_size=input_size)
+
+
+def _train(
+    model: ExpressionModel, training: Sequence[TrainingSection], seed: int, checkpoint: str | Path | None
+) -> None:
+    """Fit the model and save it to `checkpoint`, also when the fit is interrupted after an epoch."""
     try:
         model.fit(training, seed=seed)
-    except KeyboardInterrupt:
+    finally:
         if checkpoint is not None and model.is_fitted and is_first_process():
             model.save(checkpoint, overwrite=True)
-        raise
-    if checkpoint is not None and is_first_process():
-        model.save(checkpoint, overwrite=True)
-    expression = {i: section.expression for i, section in zip(trained, training, strict=True)}
+
+
+def _write(model: ExpressionModel, prepared: Prepared, key_added: str) -> None:
+    """Write embeddings, modeled genes and record; results of an earlier model under the key are removed."""
+    sections, symbols = prepared.sections, prepared.gene_symbols
+    expression = {i: section.expression for i, section in zip(prepared.trained, prepared.training, strict=True)}
+    modeled = np.ones(len(model.genes), dtype=bool)
     apply(
         [
             *removed_embeddings(sections, key_added),
             *removed_results(sections, key_added),
-            *embedding_updates(sections, inputs, model, expression, key_added=key_added),
-            *var_updates(
-                sections,
-                slots.modeled_gene(key_added),
-                np.ones(len(modeled), dtype=bool),
-                genes=modeled,
-                gene_symbols=gene_symbols,
-            ),
-            *record_updates(sections, model, key_added=key_added, gene_symbols=gene_symbols),
+            *embedding_updates(sections, prepared.inputs, model, expression, key_added=key_added),
+            *var_updates(sections, slots.modeled_gene(key_added), modeled, genes=model.genes, gene_symbols=symbols),
+            *record_updates(sections, model, key_added=key_added, gene_symbols=symbols),
         ]
     )
-    return model
-
-
-def _trained(sections: Sequence[Section], roles: Sequence[np.ndarray]) -> list[int]:
-    trained = [i for i, role in enumerate(roles) if is_known(role).any()]
-    if not trained:
-        msg = f"No spot of {len(sections)} sections is marked 'train' in obs[{slots.SPLIT!r}]. Call sth.pp.split."
-        raise ValueError(msg)
-    return trained
-
-
-def _depth_knots(
-    sections: Sequence[Section], roles: Sequence[np.ndarray], normalization: Normalization
-) -> tuple[float, ...]:
-    """Return the knots of a spline of the training spots' log total counts; none without counts of several depths."""
-    if normalization.target == "as_is":
-        return ()
-    totals = [
-        np.asarray(read_rows(section, normalization.layer, np.flatnonzero(is_known(role))).sum(axis=1)).ravel()
-        for section, role in zip(sections, roles, strict=True)
-    ]
-    depth = np.concatenate(totals)
-    return DepthSpline.fit(np.log(depth[depth > 0])).knots if len(np.unique(depth[depth > 0])) > 1 else ()
-
-
-def _warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], spec: PatchSpec) -> None:
-    """Say where training spots see pixels of test spots: that part of the test is no test."""
-    for section, role in zip(sections, roles, strict=True):
-        width = spec.width_on(section.um_per_px)
-        overlapping = shares_pixels(section.centers, role == slots.TEST, width) & is_known(role)
-        if overlapping.any():
-            logger.warning(
-                "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "
-                "these are too high. Pass margin=%.0f to sth.pp.split.",
-                overlapping.sum(),
-                is_known(role).sum(),
-                section.name,
-                width,
-                width,
-            )
-
-
-def _selected_genes(sections: Sequence[Section], gene_symbols: str | None) -> list[str] | None:
-    """Return the genes of `pp.select_genes`, None where it was not called."""
-    tables = {id(section.table): section.table for section in sections}.values()
-    selected = [
-        set(gene_names(table, gene_symbols)[table.var[slots.SELECTED_GENES].to_numpy(dtype=bool)])
-        for table in tables
-        if slots.SELECTED_GENES in table.var
-    ]
-    if not selected:
-        return None
-    if len(selected) < len(tables) or any(genes != selected[0] for genes in selected):
-        msg = (
-            f"The tables do not agree on the genes in var[{slots.SELECTED_GENES!r}]. Call sth.pp.select_genes on all "
-            "of them together, or pass genes=…"
-        )
-        raise ValueError(msg)
-    return [gene for gene in gene_names(sections[0].table, gene_symbols) if gene in selected[0]]
