@@ -13,6 +13,7 @@ from sthisto._sdata.expression import Normalization
 from sthisto._sdata.slots import prediction
 from sthisto._sdata.tables import layer_names
 from sthisto._sdata.write import Update, removals, uns_updates
+from sthisto._utils.deprecate import METHOD_NAMES, RECORD_KEYS, renamed_keys
 from sthisto._utils.validate import listed
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def as_keys(key_added: str | Sequence[str]) -> list[str]:
 
 
 def read_record(table: AnnData, key: str) -> Mapping[str, Any]:
-    """Return `uns[key]`; raise KeyError with the keys that are there when nothing was predicted under it."""
+    """Return `uns[key]` by the names of today; raise KeyError with the keys that are there when it is no record."""
     record = table.uns.get(key)
     if not has_record(table, key):
         known = [name for name, value in table.uns.items() if _is_record(value)]
@@ -55,7 +56,9 @@ def read_record(table: AnnData, key: str) -> Mapping[str, Any]:
             f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."
         )
         raise KeyError(msg)
-    return record
+    remedy = f"Predict again to write uns[{key!r}] anew."
+    record = renamed_keys(record, RECORD_KEYS, where=f"uns[{key!r}]", remedy=remedy)
+    return record | {"method": METHOD_NAMES.get(str(record["method"]), record["method"])}
 
 
 def read_part(table: AnnData, key: str, part: str, *, call: str) -> Any:

@@ -10,6 +10,7 @@ import pandas as pd
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
 from sthisto._sdata.sections import as_cohort, resolve_table
 from sthisto._sdata.slots import KEY
+from sthisto._utils.deprecate import GENE_SETS, METHOD_NAMES, renamed_values
 from sthisto._utils.validate import check_choice
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def scores(
         call = f"sth.tl.evaluate(sdata, key_added={key!r})"
         scored = [table for table in tables if has_record(table, key)] or tables[:1]
         rows = pd.concat([read_part(table, key, _PARTS[by], call=call) for table in scored], ignore_index=True)
+        rows = renamed_values(rows, {"genes": GENE_SETS, "method": METHOD_NAMES}, remedy=f"Call {call} again.")
         rows = rows.drop_duplicates(ignore_index=True)
         rows.insert(0, "key", key)
         if "method" not in rows:

@@ -11,6 +11,7 @@ import numpy as np
 from sthisto._images.fingerprints import fingerprints
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
+from sthisto._utils.deprecate import renamed_arguments
 from sthisto._utils.validate import check_positive, listed
 from sthisto.get._neighbors import of_section
 from sthisto.pl._decorations import figure_of, ink, set_title, wrap_title
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _COLUMNS = 5
 
 
+@renamed_arguments(n_neighbours="n_neighbors")
 def neighbors(
     sdata: SpatialData | Sequence[SpatialData],
     model: ExpressionModel,
