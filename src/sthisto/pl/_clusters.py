@@ -15,6 +15,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.slots import CLUSTER
 from sthisto._utils.validate import listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._layout import GridLayout, given_axes
 from sthisto.pl._read import choose_sections
 from sthisto.pl._spots import View, view
@@ -32,6 +33,7 @@ _EXCLUDED_COLOR = "#d0d0d0"
 _LEGEND_CHARACTER = 0.062
 
 
+@closes_on_error()
 def clusters(
     sdata: SpatialData | Sequence[SpatialData],
     columns: str | Sequence[str] | Mapping[str, str] = CLUSTER,

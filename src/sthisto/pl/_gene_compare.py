@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys, symbols_of
 from sthisto._sdata.slots import KEY
-from sthisto.pl._panels import Style, draw_strips, read_strips
+from sthisto.pl._figures import closes_on_error
+from sthisto.pl._panels import Style, draw_gene_rows, read_gene_rows
 from sthisto.pl._read import choose_sections, predicted_sections
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@closes_on_error()
 def gene_compare(
     sdata: SpatialData | Sequence[SpatialData],
     genes: str | Sequence[str],
@@ -111,7 +113,7 @@ def gene_compare(
     keys = as_keys(key_added)
     candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     chosen = predicted_sections(candidates, keys, named=sections is not None)
-    strips = read_strips(
+    rows = read_gene_rows(
         chosen,
         genes,
         keys=keys,
@@ -119,8 +121,8 @@ def gene_compare(
         gene_symbols=gene_symbols or symbols_of(chosen[0].table, keys[0]),
         kinds={"measured": show_measured, "difference": difference, "spread": uncertainty, "image": show_image},
     )
-    look = Style(cmap=cmap, vmin=vmin, vmax=vmax, image_alpha=image_alpha)
-    return draw_strips(strips, look, figsize=figsize, dpi=dpi, ax=ax)
+    style = Style(cmap=cmap, vmin=vmin, vmax=vmax, image_alpha=image_alpha)
+    return draw_gene_rows(rows, style, figsize=figsize, dpi=dpi, ax=ax)
 
 
 def _titles(layers: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:

@@ -14,9 +14,9 @@ from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto.metrics import gene_correlation_agreement
 from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, set_title
+from sthisto.pl._figures import closes_on_error, new_figure
 from sthisto.pl._layout import given_axes
 from sthisto.pl._read import Scored, choose_sections, predicted_sections, read_scored, within_sections
-from sthisto.pl._style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +29,7 @@ _OPTIMAL = 300
 _PANEL = 2.2
 
 
+@closes_on_error()
 def gene_correlation(
     sdata: SpatialData | Sequence[SpatialData],
     genes: Sequence[str] | None = None,
@@ -103,7 +104,7 @@ def gene_correlation(
     matrices = {title: _correlations(values) for title, values in centered.items()}
     order = _hierarchical_order(matrices["Measured"])
     figure, axes = _axes(ax, len(matrices), scored.genes, figsize, dpi)
-    note = "" if scored.honest else " (trained on)"
+    note = "" if scored.unseen else " (trained on)"
     for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
         limit = _limit(matrix)
         image = panel.imshow(matrix[np.ix_(order, order)], vmin=-limit, vmax=limit, cmap=cmap, interpolation="nearest")
@@ -117,7 +118,7 @@ def gene_correlation(
 
 
 def _matrices(scored: Scored) -> dict[str, np.ndarray]:
-    return {"Measured": scored.truth, **scored.guesses}
+    return {"Measured": scored.truth, **scored.predictions}
 
 
 def _correlations(values: np.ndarray) -> np.ndarray:
@@ -130,8 +131,8 @@ def _correlations(values: np.ndarray) -> np.ndarray:
 def _limit(correlations: np.ndarray) -> float:
     """Return the end of the color scale: the 99 % quantile of the correlations between different genes."""
     off_diagonal = np.abs(correlations[~np.eye(len(correlations), dtype=bool)])
-    known = off_diagonal[np.isfinite(off_diagonal)]
-    return float(np.quantile(known, 0.99)) if len(known) else 1.0
+    finite = off_diagonal[np.isfinite(off_diagonal)]
+    return float(np.quantile(finite, 0.99)) if len(finite) else 1.0
 
 
 def _hierarchical_order(correlations: np.ndarray) -> np.ndarray:

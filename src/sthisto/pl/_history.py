@@ -11,6 +11,7 @@ from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
 from sthisto._sdata.sections import as_cohort, resolve_table
 from sthisto._sdata.slots import KEY
 from sthisto.pl._decorations import TICK_SIZE
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._style import METHOD_COLORS, cycle, single_axes, tidy
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@closes_on_error()
 def history(
     sdata: SpatialData | Sequence[SpatialData],
     *,

@@ -12,6 +12,7 @@ from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto.metrics import mean_proportions, sd_proportions
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._inset import draw_zoom
 from sthisto.pl._read import choose_sections, predicted_sections, read_scored, within_sections
 from sthisto.pl._style import METHOD_COLORS, cycle, grid_of_axes, tidy
@@ -25,6 +26,7 @@ _MANY = 2000
 _FEW = 20
 
 
+@closes_on_error()
 def mean_variance(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -101,15 +103,15 @@ def mean_variance(
         raise ValueError(msg)
     n = len(keys)
     axes = grid_of_axes(ax, 2, n, figsize or (max(3.6, 2.9 * n), 4.6), dpi)
-    colors = dict(zip(scored.guesses, cycle(METHOD_COLORS, n), strict=True))
+    colors = dict(zip(scored.predictions, cycle(METHOD_COLORS, n), strict=True))
     statistics = {
         "Share of the mean (%)": mean_proportions,
         "Share of the s.d. (%)": lambda values: sd_proportions(within_sections(values, scored.section)),
     }
     for row, (label, statistic) in zip(axes, statistics.items(), strict=True):
         measured = 100 * statistic(scored.truth)
-        for panel, (title, values) in zip(row, scored.guesses.items(), strict=True):
-            name = title if scored.honest else f"{title} (trained on)"
+        for panel, (title, values) in zip(row, scored.predictions.items(), strict=True):
+            name = title if scored.unseen else f"{title} (trained on)"
             _draw(panel, measured, 100 * np.nan_to_num(statistic(values)), name, colors[title])
             tidy(panel, x="Genes, ranked by measurement", y=label)
     return figure_of(axes[0, 0])

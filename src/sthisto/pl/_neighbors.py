@@ -15,6 +15,7 @@ from sthisto._utils.deprecate import renamed_arguments
 from sthisto._utils.validate import check_positive, listed
 from sthisto.get._neighbors import of_section
 from sthisto.pl._decorations import figure_of, ink, set_title, wrap_title
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._layout import GridLayout, given_axes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _COLUMNS = 5
 
 
 @renamed_arguments(n_neighbours="n_neighbors")
+@closes_on_error()
 def neighbors(
     sdata: SpatialData | Sequence[SpatialData],
     model: ExpressionModel,
@@ -155,8 +157,8 @@ def _draw(
         layout = GridLayout(aspects=[1.0] * n_rows, n_panels=columns, label_lines=0, foot=0.08)
         lines = max(wrap_title(title, layout.panel_width()).count("\n") for title, _ in patches)
         layout = replace(layout, title_lines=1 + lines)
-        figure, _, strips = layout.draw(figsize=figsize, dpi=dpi)
-        axes = [panel for strip in strips for panel in strip]
+        figure, _, rows = layout.draw(figsize=figsize, dpi=dpi)
+        axes = [panel for row in rows for panel in row]
     else:
         axes = given_axes(ax, 1, len(patches))[0]
         figure = figure_of(axes[0])

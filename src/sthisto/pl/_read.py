@@ -162,9 +162,9 @@ def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray
     return (scored, True) if scored.any() else (np.ones(len(section), dtype=bool), False)
 
 
-def correlations(truth: np.ndarray, guess: np.ndarray, spots: np.ndarray) -> np.ndarray:
+def correlations(truth: np.ndarray, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
     """Return Pearson's correlation of each gene over the given spots, (n_genes,)."""
-    return pearson(truth[spots], guess[spots])
+    return pearson(truth[spots], values[spots])
 
 
 @dataclass(frozen=True)
@@ -177,19 +177,19 @@ class Scored:
         Those that every method predicts.
     truth
         (n_spots, n_genes) measured values.
-    guesses
+    predictions
         (n_spots, n_genes) predictions by the method's title.
     section
         (n_spots,) number of each spot's section.
-    honest
+    unseen
         Whether no method was trained on any of the spots.
     """
 
     genes: list[str]
     truth: np.ndarray
-    guesses: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
     section: np.ndarray
-    honest: bool
+    unseen: bool
 
 
 def read_scored(
@@ -201,23 +201,23 @@ def read_scored(
     chosen = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
     scale, titles = read_scale(tables, keys), method_labels(tables, keys)
     scored = [scored_spots(section, keys) for section in sections]
-    if any(honest for _, honest in scored):
-        kept = [(section, spots) for section, (spots, honest) in zip(sections, scored, strict=True) if honest]
+    if any(unseen for _, unseen in scored):
+        kept = [(section, spots) for section, (spots, unseen) in zip(sections, scored, strict=True) if unseen]
     else:
         kept = [(section, spots) for section, (spots, _) in zip(sections, scored, strict=True)]
     truth = np.concatenate([measured(section, scale, chosen, symbols)[spots] for section, spots in kept])
-    known = np.isfinite(truth).all(axis=1)
-    guesses = {}
+    finite = np.isfinite(truth).all(axis=1)
+    predictions = {}
     for key in keys:
         values = np.concatenate([predicted(section, key, chosen, symbols)[spots] for section, spots in kept])
-        known &= np.isfinite(values).all(axis=1)
-        guesses[titles[key]] = values
+        finite &= np.isfinite(values).all(axis=1)
+        predictions[titles[key]] = values
     return Scored(
         genes=chosen,
-        truth=truth[known],
-        guesses={title: values[known] for title, values in guesses.items()},
-        section=np.repeat(np.arange(len(kept)), [spots.sum() for _, spots in kept])[known],
-        honest=any(honest for _, honest in scored),
+        truth=truth[finite],
+        predictions={title: values[finite] for title, values in predictions.items()},
+        section=np.repeat(np.arange(len(kept)), [spots.sum() for _, spots in kept])[finite],
+        unseen=any(unseen for _, unseen in scored),
     )
 
 

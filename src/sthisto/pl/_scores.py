@@ -13,6 +13,7 @@ from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto._utils.validate import check_choice, listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._style import GRAY, METHOD_COLORS, cycle, grid_of_axes, tidy
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _MANY = 2000
 _LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "loc": "lower left", "bbox_to_anchor": (-0.02, 1)}
 
 
+@closes_on_error()
 def scores(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -90,8 +92,8 @@ def scores(
     _check_alike(table)
     summary = get.scores(sdata, key_added=keys, by="section", table_key=table_key)
     n_sections = table["section"].nunique()
-    known = table.loc[table[metric].notna(), "method"]  # a constant prediction has no correlation to draw
-    methods = list((known if len(known) else table["method"]).unique())
+    varying = table.loc[table[metric].notna(), "method"]  # a constant prediction has no correlation to draw
+    methods = list((varying if len(varying) else table["method"]).unique())
     width = 3.4 + max(2.6, 0.6 + 0.34 * n_sections * len(methods))
     axes = grid_of_axes(ax, 1, 2, figsize or (width, 2.9), dpi)[0]
     colors = dict(zip(methods, cycle(METHOD_COLORS, len(methods)), strict=True))
@@ -106,7 +108,7 @@ def _check_alike(table: pd.DataFrame) -> None:
         for name, part in table.groupby("method", sort=False)
     }
     (name, first), *others = spots.items()
-    unlike = [other for other, own in others if not own.equals(first)]
+    unlike = [other for other, spots_of in others if not spots_of.equals(first)]
     if unlike:
         msg = (
             f"{listed(unlike)} were not scored on the same sections, genes and spots as {name!r}, so their scores "

@@ -71,13 +71,13 @@ class View:
             return ax.imshow(
                 picture, extent=(left, right, bottom, top), cmap=cmap, norm=norm, zorder=2, interpolation="nearest"
             )
-        known = np.isfinite(values)
+        finite = np.isfinite(values)
         discs = EllipseCollection(
             self.diameter,
             self.diameter,
             0.0,
             units="xy",
-            offsets=self.section.centers[known],
+            offsets=self.section.centers[finite],
             offset_transform=ax.transData,
             cmap=cmap,
             norm=norm,
@@ -85,7 +85,7 @@ class View:
             rasterized=True,
             zorder=2,
         )
-        discs.set_array(values[known])
+        discs.set_array(values[finite])
         ax.add_collection(discs, autolim=False)
         return discs
 
@@ -96,18 +96,18 @@ class View:
         return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm, classes=True)
 
     def _picture(self, values: np.ndarray, *, classes: bool) -> np.ma.MaskedArray:
-        """Return the known values in each pixel, spread to the spots' size: (rows, columns), masked beyond."""
+        """Return the finite values in each pixel, spread to the spots' size: (rows, columns), masked beyond."""
         import datashader as ds
         from datashader.transfer_functions import spread
 
         left, top, right, bottom = self.box
         step = max(right - left, bottom - top) / _RASTER_SIZE
         columns, rows = int(np.ceil((right - left) / step)), int(np.ceil((bottom - top) / step))
-        known = np.isfinite(values)
-        x, y = self.section.centers[known].T
+        finite = np.isfinite(values)
+        x, y = self.section.centers[finite].T
         canvas = ds.Canvas(columns, rows, x_range=(left, right), y_range=(top, bottom))
         reduction = ds.first("value") if classes else ds.mean("value")
-        drawn = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[known]}), "x", "y", reduction)
+        drawn = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[finite]}), "x", "y", reduction)
         radius = self.diameter / 2 / step
         if (reach := int(radius)) > 0:
             around = np.arange(-reach, reach + 1)

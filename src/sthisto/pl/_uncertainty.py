@@ -12,6 +12,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys, method_labels, symbols_of
 from sthisto._sdata.slots import KEY, confidence
 from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, scale_bar, set_title
+from sthisto.pl._figures import closes_on_error, new_figure
 from sthisto.pl._layout import given_axes
 from sthisto.pl._read import (
     choose_sections,
@@ -25,7 +26,7 @@ from sthisto.pl._read import (
     spread,
 )
 from sthisto.pl._spots import View, view
-from sthisto.pl._style import METHOD_COLORS, cycle, new_figure, tidy
+from sthisto.pl._style import METHOD_COLORS, cycle, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,7 @@ _CHART, _MAP = 1.9, 1.9
 _N_CHARTS = 2
 
 
+@closes_on_error()
 def uncertainty(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -153,22 +155,22 @@ def _draw_charts(
     *by_section: Sequence[np.ndarray],
 ) -> None:
     """Draw the error by spread and by confidence, given errors, spreads and confidence of each section."""
-    honest = any(one for _, one in scored)
-    spots = [rows & (one or not honest) for rows, one in scored]
-    error, sd, sure = (
+    unseen = any(one for _, one in scored)
+    spots = [rows & (one or not unseen) for rows, one in scored]
+    error, sd, likeness = (
         np.concatenate([values[rows] for values, rows in zip(parts, spots, strict=True)]) for parts in by_section
     )
-    title = label if honest else f"{label} (trained on)"
+    title = label if unseen else f"{label} (trained on)"
     _calibration(charts[0], sd, error, color)
     tidy(charts[0], x="Predicted spread", y="Error (RMSE)", title=title)
-    _by_confidence(charts[1], sure, error, color)
+    _by_confidence(charts[1], likeness, error, color)
     tidy(charts[1], x="Confidence: likeness to training", y="Error (RMSE)", title=title)
 
 
 def _calibration(ax: Axes, sd: np.ndarray, error: np.ndarray, color: str) -> None:
     """Draw the root mean square of error over that of the spread, in bins with as many values each."""
-    known = np.isfinite(sd) & np.isfinite(error)
-    x, y = _binned(sd[known], np.square(sd[known]), np.square(error[known]))
+    finite = np.isfinite(sd) & np.isfinite(error)
+    x, y = _binned(sd[finite], np.square(sd[finite]), np.square(error[finite]))
     x, y = np.sqrt(x), np.sqrt(y)
     limit = 1.08 * max(x.max(), y.max())
     ax.plot([0, limit], [0, limit], "--", color="0.5", linewidth=0.8, label="Spread is the error")
@@ -177,11 +179,13 @@ def _calibration(ax: Axes, sd: np.ndarray, error: np.ndarray, color: str) -> Non
     ax.legend(fontsize=TICK_SIZE, frameon=False, loc="lower right", handlelength=1.4)
 
 
-def _by_confidence(ax: Axes, sure: np.ndarray, error: np.ndarray, color: str) -> None:
+def _by_confidence(ax: Axes, likeness: np.ndarray, error: np.ndarray, color: str) -> None:
     by_spot = np.nanmean(np.square(error), axis=1)
-    known = np.isfinite(sure) & np.isfinite(by_spot)
-    x, y = _binned(sure[known], sure[known], by_spot[known])
-    ax.scatter(sure[known], np.sqrt(by_spot[known]), s=4, color="0.75", linewidths=0, rasterized=True, label="Spots")
+    finite = np.isfinite(likeness) & np.isfinite(by_spot)
+    x, y = _binned(likeness[finite], likeness[finite], by_spot[finite])
+    ax.scatter(
+        likeness[finite], np.sqrt(by_spot[finite]), s=4, color="0.75", linewidths=0, rasterized=True, label="Spots"
+    )
     ax.plot(x, np.sqrt(y), "o-", color=color, markersize=3.5, linewidth=1, label="Tenths of the spots")
     ax.set(xlim=(-0.02, 1.02), ylim=(0, None))
     ax.legend(fontsize=TICK_SIZE, frameon=False, loc="lower left", handlelength=1.4)
