@@ -31,29 +31,31 @@ def scores(
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     key_added
-        Key or keys that `sthisto.tl.evaluate` scored, or `sthisto.tl.cross_validate`: that table holds several
-        methods, with columns seed and fold.
+        Key or keys that `sthisto.tl.evaluate` or `sthisto.tl.cross_validate` wrote to. The table of the latter holds
+        several methods, with columns seed and fold.
     by
-        "gene" is one row a section and gene, "section" one row a section and set of genes, with section "all" for
-        the mean over the sections.
+        "gene": one row per section and gene. "section": one row per section and gene set; the section "all" is the mean
+        over sections.
     table_key
-        Table with the scores; None is the only one that annotates a region.
+        Table with the scores. None: inferred if exactly one table annotates a region.
 
     Returns
     -------
-    Columns ``key``, ``method``, section, gene or genes ("all modeled", and "top 50", the most expressed there),
-    n_spots, and the scores: ``pcc`` and ``pcc_residual``, Pearson on the scale of the model and against Pearson
-    residuals, by section with an interval, ``pcc_residual_low`` and ``pcc_residual_high``; ``pcc_partial_depth``, what
-    is left of pcc given the depth; ``depth_pcc`` and ``depth_pcc_residual``, what depth alone scores; ``reliability``,
-    the correlation of two measurements of the same spots, and ``ceiling``, its root; ``share_of_ceiling``, pcc_residual
-    by ceiling; ``rmse`` on the scale of the model.
+    Columns ``key``, ``method``, section, gene or genes ("all modeled", and "top 50", the most expressed), n_spots, and
+    the scores. ``pcc``: Pearson correlation on the scale of the model. ``pcc_residual``: Pearson correlation with the
+    measured Pearson residuals; by section with the interval ``pcc_residual_low`` to ``pcc_residual_high``.
+    ``pcc_partial_depth``: partial correlation given the depth. ``depth_pcc`` and ``depth_pcc_residual``: scores of the
+    depth alone. ``reliability``: correlation of two measurements of the same spots; ``ceiling``: its square root;
+    ``share_of_ceiling``: pcc_residual / ceiling. ``rmse``: root mean square error on the scale of the model.
 
     Raises
     ------
     KeyError
-        Nothing was predicted or scored under a key.
+        There are no predictions or scores under a key.
+    ValueError
+        The table is ambiguous.
 
     Examples
     --------

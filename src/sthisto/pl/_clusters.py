@@ -51,39 +51,46 @@ def clusters(
     dpi: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show clusters of the measurement and of predictions, and annotated regions, in colors that match.
+    """Show clusters of the measurement and of predictions, and annotated regions, in matched colors.
 
-    The clusters of each further column take the colors of those of the reference that they overlap with most, one to
-    one (Hungarian assignment), section by section, since the number of a cluster means nothing in another section.
+    The clusters of each further column take the colors of the reference labels that they overlap with most, one to one
+    (Hungarian assignment), separately in each section, since cluster numbers are not comparable between sections.
     Titles give the adjusted Rand index with the reference.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     columns
-        Column or columns of `obs`, a panel for each; a mapping from column to title names them. Clusters of the
-        measurement: ``sth.tl.cluster(sdata, key_added="measured_cluster")``, of a prediction:
+        Column or columns of ``obs``, one panel each, or a mapping from column to title. Cluster the measurement with
+        ``sth.tl.cluster(sdata, key_added="measured_cluster")``, a prediction with
         ``sth.tl.cluster(sdata, layer="sthisto_pred")``.
     reference
-        The column that colors and scores refer to; None is the first. Its colors are those of
-        ``uns[f"{reference}_colors"]`` where there are any.
+        Column that colors and scores refer to. None: the first of `columns`. Its colors are those in
+        ``uns[f"{reference}_colors"]``, if present.
     exclude
-        Labels of the reference that don't count: their spots are gray there, and left out of the score.
+        Labels of the reference to leave out of the score; their spots are gray.
     sections
-        Names of the sections to draw; None is all.
+        Names of the sections to draw. None: all.
     show_image
         Whether to draw the H&E.
     image_alpha
         Opacity of the H&E under the spots, 0 to 1.
-    image_key, shapes_key, table_key, coordinate_system
-        Which elements to use; None is the only candidate. `image_key` may map regions to images.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     figsize
-        Width and height of the figure in inches; None follows from the panels.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure; None is matplotlib's setting.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: one for each panel, section by section.
+        Axes to draw into instead of a new figure: one per panel, section by section.
 
     Returns
     -------
@@ -94,7 +101,7 @@ def clusters(
     KeyError
         A column or an element is missing.
     ValueError
-        A section has no spot with a label, or `ax` has another number of axes than panels.
+        A section has no labeled spot, an element is ambiguous, or the number of axes differs from the number of panels.
 
     Examples
     --------

@@ -48,44 +48,53 @@ def gene_correlation(
 ) -> Figure:
     """Show the correlations between genes, measured and predicted, in one order.
 
-    Genes are ordered by average linkage of 1 - r in the measurement. Each section's mean is taken off every gene
-    first, so that differences between sections don't count as correlation. The title gives the agreement of a
-    prediction: the Pearson correlation of its gene-gene correlations with the measured ones. Counts are noisy and
-    correlate weakly, predictions are smooth and correlate strongly; it is the pattern that should be the same. So each
-    heatmap has a scale of its own, up to the 99 % quantile of its correlations.
+    Genes are ordered by average linkage of 1 - r in the measurement. Each section's mean is subtracted from every gene
+    first, so that differences between sections do not count as correlation. Titles give the agreement of a prediction:
+    the Pearson correlation of its gene-gene correlations with the measured ones. Counts are noisy and correlate weakly,
+    predictions are smooth and correlate strongly; only the pattern should agree. Each heatmap therefore has its own
+    scale, up to the 99 % quantile of its correlations.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     genes
-        Genes to draw, three or more; None is all that every method predicts. Up to 40 are named.
+        Genes to draw, three or more. None: all that every method predicts. Up to 40 are labeled.
     key_added
-        Key or keys that `sthisto.tl.predict` wrote to, one heatmap for each.
+        Key or keys that `sthisto.tl.predict` wrote to, one heatmap each.
     sections
-        Names of the sections whose spots count; None is all that have a prediction.
+        Names of the sections whose spots are used. None: all that have a prediction.
     cmap
-        Diverging color map, its middle at 0.
-    image_key, shapes_key, table_key, coordinate_system, gene_symbols
-        As for `sthisto.pl.gene_compare`.
+        Diverging color map, centered at 0.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    gene_symbols
+        Column of ``var`` with the gene names. None: the one that `sthisto.tl.predict` used.
     figsize
-        Width and height of the figure in inches.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: one for the measurement and one for each key.
+        Axes to draw into instead of a new figure: one for the measurement and one per key.
 
     Returns
     -------
-    The figure. Only spots that `sthisto.tl.evaluate` scores count, where there are any. A gene that is constant in a
-    matrix is left white there.
+    The figure. If any spots are scored by `sthisto.tl.evaluate`, only these are used. A gene that is constant in a
+    matrix is white there.
 
     Raises
     ------
     KeyError
-        Nothing was predicted under a key, or a gene is missing.
+        There is no prediction under a key, or a gene or an element is missing.
     ValueError
-        There are fewer than three genes or spots, or the predictions are on different scales.
+        There are fewer than three genes or spots, the predictions are on different scales, or an element is ambiguous.
 
     Examples
     --------

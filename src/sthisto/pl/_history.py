@@ -33,24 +33,24 @@ def history(
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort, of which the first with the key is read.
+        One SpatialData, or a list of them, of which the first with the key is read.
     key_added
         Key or keys that `sthisto.tl.fit` wrote to.
     table_key
-        Table with the key; None is the only one that annotates a region.
+        Table with the key. None: inferred if exactly one table annotates a region.
     ax
         Axes to draw into instead of new ones.
 
     Returns
     -------
-    The axes: training loss dashed, validation loss solid, a dot at its lowest.
+    The axes: training loss dashed, validation loss solid, a dot at its minimum.
 
     Raises
     ------
     KeyError
-        Nothing was fitted under a key.
+        No method was fitted under a key.
     ValueError
-        A method has no epochs.
+        A method has no epochs, or the table is ambiguous.
 
     Examples
     --------

@@ -42,48 +42,57 @@ def mean_variance(
     dpi: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show each gene's share of the mean and of the spread, measured and predicted, over ranked genes.
+    """Show each gene's share of the mean and of the standard deviation, measured and predicted.
 
     The first row shows every gene's mean as a share of the sum of all means, the second its standard deviation within
     sections as a share of the sum of all standard deviations, with genes ranked by the measured value. A method that
-    predicts the mean of every spot keeps the first and loses the second. The legend gives slope and R² of the line
-    through predicted against measured shares; an inset enlarges the middle tenth of the genes, where most of the points
-    are.
+    predicts the mean for every spot reproduces the first and misses the second. The legend gives slope and R² of the
+    line through predicted against measured shares; an inset enlarges the middle tenth of the genes.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     key_added
-        Key or keys that `sthisto.tl.predict` wrote to, a column for each.
+        Key or keys that `sthisto.tl.predict` wrote to, one column each.
     genes
-        Genes to draw, three or more; None is all that every method predicts.
+        Genes to draw, three or more. None: all that every method predicts.
     sections
-        Names of the sections whose spots count; None is all that have a prediction.
-    image_key, shapes_key, table_key, coordinate_system, gene_symbols
-        As for `sthisto.pl.gene_compare`.
+        Names of the sections whose spots are used. None: all that have a prediction.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    gene_symbols
+        Column of ``var`` with the gene names. None: the one that `sthisto.tl.predict` used.
     figsize
-        Width and height of the figure in inches.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: two for each key, first all means, then all spreads.
+        Axes to draw into instead of a new figure: two per key, first those of all means, then those of all standard
+        deviations.
 
     Returns
     -------
-    The figure. Only spots that `sthisto.tl.evaluate` scores count, where there are any.
+    The figure. If any spots are scored by `sthisto.tl.evaluate`, only these are used.
 
     Raises
     ------
     KeyError
-        Nothing was predicted under a key.
+        There is no prediction under a key, or a gene or an element is missing.
     ValueError
-        The predictions are on different scales or one on which shares mean nothing (Pearson residuals), or there are
-        fewer than three genes.
+        The predictions are on different scales or on one with negative values (Pearson residuals), where shares are
+        undefined; there are fewer than three genes; or an element is ambiguous.
 
     Notes
     -----
-    Wu et al., Briefings in Bioinformatics 2025 (DANet); Xie et al., NeurIPS 2023 (BLEEP).
+    Wu et al., Briefings in Bioinformatics 2025, doi:10.1093/bib/bbaf422 (DANet); Xie et al., NeurIPS 2023 (BLEEP).
 
     Examples
     --------

@@ -48,44 +48,55 @@ def neighbors(
     dpi: float | None = None,
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show a spot's patch and the training patches that its prediction averages, with their cosines.
+    """Show a spot's patch and the training patches that its prediction averages, with their cosine similarities.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort, with the spot.
+        One SpatialData, or a list of them, with the spot.
     model
-        A fitted method that retrieves: "danet" or "knn".
+        Fitted model of a method that retrieves training spots, such as "danet" or "knn".
     spot
         Name of the spot in the table.
     reference
-        The data that the model was fitted on; None is `sdata`.
+        SpatialData, or list of them, that the model was fitted on. None: `sdata`.
     n_neighbors
-        How many of the nearest to draw.
+        Number of nearest training spots to draw.
     exclude
-        Which training spots a spot may not retrieve, as for `sthisto.tl.predict`.
-    image_key, shapes_key, table_key, coordinate_system, um_per_px
-        As for `sthisto.tl.predict`, for both `sdata` and `reference`.
+        Training spots that a spot may not retrieve, as for `sthisto.tl.predict`.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    um_per_px
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
     figsize
-        Width and height of the figure in inches; None follows from the patches.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: one for the spot and one for each neighbor.
+        Axes to draw into instead of a new figure: one for the spot and one per neighbor.
 
     Returns
     -------
-    The figure: the spot first, then its neighbors from the nearest on, with section and cosine. Patches are as the
-    model gets them; of several widths of context the narrowest is drawn.
+    The figure: the spot first, then its neighbors from the nearest on, with section and cosine. Patches are drawn as
+    the model receives them; of several context widths, the narrowest. The keys of elements apply to `sdata` and
+    `reference`.
 
     Raises
     ------
     KeyError
-        There is no such spot, or `reference` lacks a training section.
+        There is no such spot, an element is missing, or `reference` lacks a training section.
     ValueError
-        A section has the name of a training section and is another one.
+        A section has the name of a training section but other pixels, or an element is ambiguous.
     TypeError
-        The method retrieves no spots.
+        The method does not retrieve training spots.
 
     Examples
     --------

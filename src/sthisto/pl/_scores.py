@@ -38,27 +38,27 @@ def scores(
     dpi: float | None = None,
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show the scores of one or several methods, ranked gene by gene and as distributions section by section.
+    """Show the scores of one or several methods, gene by gene and as distributions per section.
 
-    Left, the genes ranked by the first method's score (mean over sections), with a line for each method, for what the
-    spot's depth alone scores, and, for the residual score, for the noise ceiling. Right, the distribution over the
-    genes for each section and method: box from the first to the third quartile, whiskers from 5 % to 95 %, a line at
-    the median, a diamond at the mean; the mean of depth is dashed, the noise ceiling of the section dotted.
+    Left: the genes ranked by the first method's score (mean over sections), with the score of each method, of the depth
+    alone and, for the residual score, the noise ceiling. Right: the distribution over genes for each section and
+    method, as a box from the first to the third quartile with whiskers from 5 % to 95 %, a line at the median and a
+    diamond at the mean; the mean of the depth is dashed, the section's noise ceiling dotted.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     key_added
         Key or keys that `sthisto.tl.evaluate` scored. Baselines are methods like any other.
     metric
-        "pcc_residual", the primary score, or "pcc" on the scale of the prediction, which has no ceiling.
+        "pcc_residual", the primary score, or "pcc", on the scale of the prediction, which has no ceiling.
     table_key
-        Table with the scores; None is the only one that annotates a region.
+        Table with the scores. None: inferred if exactly one table annotates a region.
     figsize
-        Width and height of the figure in inches.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
         Two axes to draw into instead of a new figure.
 
@@ -69,9 +69,9 @@ def scores(
     Raises
     ------
     KeyError
-        Nothing was scored under a key.
+        There are no scores under a key.
     ValueError
-        The methods were not scored on the same genes and sections.
+        The methods were not scored on the same genes and sections, or the table is ambiguous.
 
     Examples
     --------

@@ -57,47 +57,57 @@ def uncertainty(
     dpi: float | None = None,
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show how far predictions can be trusted, and whether what they say of it is true.
+    """Show whether predicted uncertainty matches the errors, and where confidence is low.
 
-    A row for each key. First the error that was made against the spread that was predicted, in ten bins with as many
-    pairs of spot and gene each: on the dashed line, the spread is as large as the error. Then the same spots by
-    confidence, which is how much a spot looks like those trained on, not a probability: the error should fall from left
-    to right, and where it does not, confidence says nothing on these data. Then a map of it for each section. Where
-    nothing was measured, as on a slide without spots, the maps stand alone.
+    One row per key. The first chart shows the error against the predicted standard deviation, in ten bins with equally
+    many pairs of spot and gene: on the dashed line, both are equal. The second shows the error against the confidence,
+    which measures how similar a spot is to the training spots and is not a probability: if the error does not fall from
+    left to right, confidence is not informative on these data. A map of the confidence follows for each section. If
+    nothing was measured, as on a slide without spots, only the maps are drawn.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     key_added
-        Key or keys that `sthisto.tl.predict` wrote to, with methods that give a spread and a confidence.
+        Key or keys that `sthisto.tl.predict` wrote to, by methods that give a standard deviation and a confidence.
     genes
-        Genes whose errors count; None is all that every method predicts.
+        Genes whose errors are used. None: all that every method predicts.
     sections
-        Names of the sections; None is all that have a prediction.
+        Names of the sections. None: all that have a prediction.
     image_alpha
         Opacity of the H&E under the spots, 0 to 1.
-    image_key, shapes_key, table_key, coordinate_system, gene_symbols
-        As for `sthisto.pl.gene_compare`.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    gene_symbols
+        Column of ``var`` with the gene names. None: the one that `sthisto.tl.predict` used.
     figsize
-        Width and height of the figure in inches; None follows from the sections and keys.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: for each key two charts, where something was measured, and a map for
-        each section.
+        Axes to draw into instead of a new figure: for each key two charts, if anything was measured, and one map per
+        section.
 
     Returns
     -------
-    The figure. Errors are of the spots that `sthisto.tl.evaluate` scores, where there are any; else of all, with
-    "(trained on)" in the title.
+    The figure. If any spots are scored by `sthisto.tl.evaluate`, errors are those of these spots; else of all spots,
+    marked "(trained on)".
 
     Raises
     ------
     KeyError
-        Nothing was predicted under a key, or its method gives no spread or confidence.
+        There is no prediction under a key, its method gives no standard deviation or confidence, or an element is
+        missing.
     ValueError
-        `ax` does not hold one axes for each panel.
+        The number of axes differs from the number of panels, or an element is ambiguous.
 
     Examples
     --------

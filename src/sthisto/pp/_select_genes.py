@@ -33,34 +33,41 @@ def select_genes(
     coordinate_system: str | None = None,
     gene_symbols: str | None = None,
 ) -> None:
-    """Choose the genes that are modeled, on training spots alone.
+    """Choose the genes to model, from the training spots only.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them; `pp.split` decides which spots are trained on, without it all are.
+        One SpatialData, or a list of them. `pp.split` decides which spots are trained on; without a split, all are.
     genes
-        A panel to use as it is; None takes the highly variable genes of every section, united.
+        Genes to model, used as given. None: the union of the highly variable genes of every section.
     n_top_genes
-        Highly variable genes of each section (scanpy's flavor "seurat"). The union of several sections is larger.
+        Number of highly variable genes per section (scanpy's flavor "seurat"). The union of several sections is larger.
     layer
-        Layer with the expression; None is X. Raw counts are recognized and normalized first.
-    image_key, shapes_key, table_key, coordinate_system
-        None is the only candidate; of regions, all that the table annotates. Spots outside their image are left out.
+        Layer with the expression. None: X. Raw counts are recognized and normalized first.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     gene_symbols
-        Column of ``var`` with the names to match `genes` by; None is ``var_names``.
+        Column of ``var`` with the gene names. None: ``var_names``.
 
     Returns
     -------
-    None. Writes ``var["sthisto_selected"]``, which `tl.fit` uses, and ``uns["sthisto_selected"]``, the rule. `pp.split`
-    removes a choice of highly variable genes, which its test spots took part in: call it first.
+    None. Writes ``var["sthisto_selected"]``, (n_vars,) bool, which `tl.fit` uses, and ``uns["sthisto_selected"]``, the
+    rule that chose the genes. Call `pp.split` first: it removes highly variable genes that test spots helped to choose.
 
     Raises
     ------
     KeyError
-        A gene of the panel is not in the table.
+        An element, a layer or one of `genes` is missing.
     ValueError
-        No gene varies between the training spots.
+        No gene varies among the training spots, or an element is ambiguous.
 
     Examples
     --------

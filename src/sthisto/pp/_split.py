@@ -36,45 +36,52 @@ def split(
     table_key: str | None = None,
     coordinate_system: str | None = None,
 ) -> None:
-    """Decide which spots are trained on and which are tested.
+    """Divide the spots into training, validation and test spots.
 
-    Only a split by patient says anything about a new patient: sections of one patient resemble each other, serial
-    ones all but repeat each other, and spots beside each other share most of their pixels.
+    Only scores on a split by patient generalize to new patients: sections of one patient resemble each other, serial
+    sections are nearly copies, and neighboring spots share most of their pixels.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     by
-        What stays on one side: a whole "patient", a whole "section", or a spatial "block" of a section.
+        What stays on one side of the split: a "patient", a "section", or a spatial "block" of a section.
     test
-        Names of the patients or sections that are tested, or the share of patients, sections or spots to draw.
+        Names of the patients or sections to test on, or the share of patients, sections or spots to draw at random.
     validation
-        Share of each training section's spots, in spatial blocks, that choose the epoch.
+        Share of each training section's spots, in spatial blocks, that become validation spots; they choose the epoch.
     margin
-        For by="block", the width in px of the image's full resolution that a model will see around a spot: the patch
-        with its widest context. Training spots whose patch shares pixels with that of a test spot are left out. None
-        is 224 px, the default patch without context; `tl.fit` says where that is too little.
+        Width in px of the image's full resolution that a model sees around a spot, for by="block": the patch with its
+        widest context. Training spots whose patch shares pixels with that of a test spot are left out. None: 224 px,
+        the default patch without context; `tl.fit` warns where that is too little.
     patient_key
-        Column of ``obs`` that names the patient. It is needed by "patient"; for "section" and "block" it serves to
-        warn that a patient stands on both sides.
+        Column of ``obs`` with the patient. Required for "patient"; for "section" and "block", used to warn of patients
+        on both sides.
     seed
-        Of what is drawn.
-    image_key, shapes_key, table_key, coordinate_system
-        None is the only candidate; of regions, all that the table annotates. Spots outside their image are left out.
+        Seed of the random draws.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
 
     Returns
     -------
-    None. Writes ``obs["sthisto_split"]``: "train", "val" or "test"; missing for spots left out (off tissue, outside the
-    image, in the margin, whose number is logged, or of regions that `shapes_key` leaves out). Removes highly variable
-    genes that `pp.select_genes` chose before, when test spots took part.
+    None. Writes ``obs["sthisto_split"]``, categorical: "train", "val" or "test"; missing for spots that are left out
+    (off tissue, outside the image, inside the margin, or in regions that `shapes_key` does not name). Removes highly
+    variable genes of `pp.select_genes` that test spots helped to choose.
 
     Raises
     ------
     KeyError
-        `patient_key` is no column, or a name in `test` is no patient or section.
+        An element is missing, `patient_key` is not a column, or a name in `test` is not a patient or section.
     ValueError
-        A share is not between 0 and 1, a side would be empty, or spots of one section belong to several patients.
+        A share is not between 0 and 1, one side would be empty, or the spots of one section belong to several patients.
 
     Examples
     --------

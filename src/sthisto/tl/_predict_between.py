@@ -40,40 +40,53 @@ def predict_between(
     """Predict between the spots of each section: the super-resolution of HisToGene.
 
     Each spot is replaced by `factor` x `factor` points around it. Every shift of the lattice is predicted as a section
-    of its own, so that the model sees as many spots, as far apart, as it was trained on.
+    of its own, so that the model sees as many spots at the same distances as during training.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     model
-        What ``tl.fit(sdata, method="histogene")`` returned, or `models.load` read.
+        Model from ``tl.fit(sdata, method="histogene")`` or `models.load`.
     factor
-        Points along each axis for every spot: 2 makes four.
+        Points along each axis for every spot: 2 gives four points per spot.
     new_table_key
-        Name of the new table, and behind the region's name that of its shapes.
-    image_key, shapes_key, table_key, coordinate_system, um_per_px
-        As for `tl.predict`.
+        Name of the new table; its shapes are named ``f"{region}_{new_table_key}"``.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    um_per_px
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
     key_added
-        What the slots of the new table are named after.
+        Prefix of the slots of the new table.
 
     Returns
     -------
     None. Writes ``sdata.shapes[f"{region}_{new_table_key}"]``, circles in the coordinate systems of the image, and
-    ``sdata.tables[new_table_key]``, which annotates them: X and ``layers["{key_added}_pred"]`` are the prediction, on
-    the scale that ``uns["{key_added}"]["normalization"]`` names; ``obs["spot"]`` is the spot that a point lies around.
+    ``sdata.tables[new_table_key]``, which annotates them: X and ``layers["{key_added}_pred"]`` are the prediction,
+    (n_points, n_genes), on the scale given by ``uns["{key_added}"]["normalization"]``; ``obs["spot"]`` is the spot that
+    a point lies around.
 
     Raises
     ------
     TypeError
         The method does not predict between spots.
+    KeyError
+        An element is missing.
     ValueError
-        `factor` is not positive, a name is taken, or a section has a single spot.
+        `factor` is not positive, a new name exists, an element is ambiguous, or a section has a single spot.
 
     Notes
     -----
-    Pang, Su and Li, bioRxiv 2021, doi:10.1101/2021.11.28.470212. Nothing was measured between the spots, so nothing
-    says how good these predictions are there.
+    Pang, Su and Li, bioRxiv 2021, doi:10.1101/2021.11.28.470212. Nothing is measured between the spots, so the accuracy
+    of these predictions is unknown.
 
     Examples
     --------
