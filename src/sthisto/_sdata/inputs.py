@@ -1,4 +1,4 @@
-"""Sections of a SpatialData as the arrays that models take."""
+"""Sections of a SpatialData as input of the models: patches, positions and expression."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sthisto._utils.validate import listed
 from sthisto.models import METHODS, SectionInput
 
 _WIDEST_UM = 400
-"""Wider patches than this, of eight spots of Visium, are hardly meant."""
+"""Width in µm above which a patch, wider than eight Visium spots, is probably a mistake."""
 
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
-    """Return what a model sees of a section's images."""
+    """Return the patches and positions of a section's spots."""
     return SectionInput(section.name, section.patches(spec), section.centers)
 
 
@@ -51,7 +51,7 @@ def read_expression(
 
 
 def check_scale(section: Section, normalization: Normalization) -> None:
-    """Raise ValueError when a section holds no counts where the model's normalization needs them, or the reverse."""
+    """Raise ValueError if a section has no counts and the model's normalization needs them, or the reverse."""
     is_counts = looks_like_counts(read_rows(section, normalization.layer))
     place = f"{'X' if normalization.layer is None else f'Layer {normalization.layer!r}'} of section {section.name!r}"
     if is_counts and normalization.target == "as_is":
@@ -67,7 +67,7 @@ def check_scale(section: Section, normalization: Normalization) -> None:
 def patch_spec(
     sections: Sequence[Section], *, patch_size: int, patch_um: float | None, context: Sequence[float]
 ) -> PatchSpec:
-    """Return the patches to fit on, with their µm per px where the sections know them.
+    """Return the patches to fit on, with their µm per px if these are known.
 
     Without `patch_um`, a patch is `patch_size` px of the full resolution. Where sections differ in resolution, the
     others are resampled to the finest.
@@ -111,7 +111,7 @@ def patch_spec(
 
 
 def seen_width(sections: Sequence[Section], arguments: Mapping[str, Mapping[str, Any]]) -> list[float]:
-    """Return the width in px, of each section, of what the widest method sees around a spot.
+    """Return the width in px, for each section, that any of the methods sees around a spot.
 
     `arguments` are those of `tl.fit`, for each method.
     """

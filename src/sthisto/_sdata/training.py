@@ -1,4 +1,4 @@
-"""Sections to train on: the scale of their expression, and its values at the spots that a fit may look at."""
+"""Sections to train on: the scale of their expression, and its values at training and validation spots."""
 
 from __future__ import annotations
 
@@ -33,8 +33,17 @@ def training_section(
 ) -> TrainingSection:
     """Return a section with the normalized expression of its training and validation spots, NaN elsewhere.
 
-    Spots without any count say nothing of expression: they are left out, said. With `residuals`, Pearson residuals
-    stand beside log1p expression.
+    Spots with zero counts are dropped, with a warning. With `residuals`, Pearson residuals are read beside log1p
+    expression.
+
+    Parameters
+    ----------
+    role
+        (n_spots,) role of every spot.
+    genes
+        Genes to read, by `gene_symbols`.
+    normalization
+        Scale of the expression.
     """
     known = is_known(role)
 
@@ -59,21 +68,21 @@ def training_section(
 
 
 def is_known(role: np.ndarray) -> np.ndarray:
-    """Return (n_spots,) bool: the fit may look at the expression of a spot with this role."""
+    """Return which spots are training or validation spots, (n_spots,) bool, by their (n_spots,) roles."""
     return np.isin(role, (TRAIN, VALIDATION))
 
 
 def resolve_normalization(
     sections: Sequence[Section], roles: Sequence[np.ndarray], *, layer: str | None, target: Target | None
 ) -> Normalization:
-    """Return how the expression is brought to the scale of the model: counts are recognized, others taken as is.
+    """Return the normalization to fit on: counts are recognized, other values are used as they are.
 
-    Only spots that may be trained on are looked at.
+    Only training and validation spots are read.
 
     Raises
     ------
     ValueError
-        A target was asked for that needs counts, there are none, or only some sections hold counts.
+        `target` needs counts and there are none, or only some sections hold counts.
     """
     counts, n_genes = [], []
     for section, role in zip(sections, roles, strict=True):
@@ -118,7 +127,7 @@ def _warn_of_panels(sections: Sequence[Section], n_genes: Sequence[int]) -> None
 def _check_no_negative_counts(
     sections: Sequence[Section], roles: Sequence[np.ndarray], counts: Sequence[bool], layer: str | None
 ) -> None:
-    """Raise ValueError where whole numbers would be counts but for some negative ones."""
+    """Raise ValueError for whole numbers some of which are negative."""
     for section, role, is_counts in zip(sections, roles, counts, strict=True):
         values = read_rows(section, layer, np.flatnonzero(is_known(role))).data
         if not is_counts and (values < 0).any() and (values == np.rint(values)).all():

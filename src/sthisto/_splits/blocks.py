@@ -11,8 +11,8 @@ _CELLS = 5
 def spatial_blocks(positions: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
     """Choose whole blocks of a section until they hold a fraction of its spots.
 
-    The section is divided into 5 x 5 cells; neighboring spots look alike, so that single spots drawn at random
-    would be all but copies of those beside them.
+    The section is divided into 5 x 5 cells. Neighboring spots look alike, so that single spots drawn at random would
+    be near copies of training spots.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def spatial_blocks(positions: np.ndarray, fraction: float, *, seed: int) -> np.n
     fraction
         Share of the spots to choose, between 0 and 1.
     seed
-        Of the order in which cells are chosen.
+        Seed of the order in which cells are chosen.
 
     Returns
     -------

@@ -55,7 +55,7 @@ def make_folds(
 
 
 def group_folds(groups: Sequence[str], n_folds: int | None = None, *, seed: int = 0) -> dict[str, set[str]]:
-    """Deal the groups, patients or sections, into folds.
+    """Divide the groups (patients or sections) into folds.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def group_folds(groups: Sequence[str], n_folds: int | None = None, *, seed: int 
     n_folds
         None holds out one group at a time.
     seed
-        Of the order in which groups are dealt to folds.
+        Seed of the order in which groups are assigned to folds.
 
     Returns
     -------

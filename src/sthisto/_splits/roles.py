@@ -1,4 +1,4 @@
-"""The role of each spot and the patient of each section, and what to warn of where a patient stands on both sides."""
+"""The role of each spot, the patient of each section, and warnings of leaks between training and test spots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_roles(sections: Sequence[Section], *, validation: float = 0.0, seed: in
     validation
         Share of each section's training spots, in spatial blocks, that become "val" where there are none.
     seed
-        Of the choice of blocks.
+        Seed of the choice of blocks.
 
     Raises
     ------

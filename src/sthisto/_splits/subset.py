@@ -1,4 +1,4 @@
-"""SpatialData that lack what must not be seen: spots that are held out, or the expression of those to predict."""
+"""SpatialData without held-out spots, or without the expression of the spots to predict."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class SpotSubset:
     sections
         Its sections, as `read_sections` returns them.
     chosen
-        (n_spots,) bool for each section: the spots that are here.
+        (n_spots,) bool for each section: the spots of the subset.
     role
-        What ``obs["sthisto_split"]`` says of them; None leaves the column out.
+        Value of ``obs["sthisto_split"]``. None: the column is left out.
     layers
-        Layers with expression that `reveal` gives back beside X.
+        Layers with expression that `reveal` restores beside X.
     expression
-        False puts zeros in the place of X, and no layer, until `reveal` is called.
+        False: X is zero and there are no layers until `reveal` is called.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The main job on synthetic sections, from nothing to a table, figures, a SpatialData and a model."""
+"""The demo: fit, predict and evaluate on synthetic sections; writes a table, figures, a SpatialData and a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
     out
         Folder that is written: `scores.csv`, figures, `sections.zarr` and `danet.sthisto`.
     seed
-        Of the sections and of the models.
+        Seed of the sections and of the models.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Pictures: each reads the slots that `tl` wrote and returns a figure or axes; none writes anything."""
+"""Plots of the slots that `tl` wrote; each returns a figure or axes and writes nothing."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _titles(columns: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
 
 
 def _labels(section: Section, column: str) -> pd.Series:
-    """Return the label of each spot, as str, missing where it has none."""
+    """Return the label of each spot as str, (n_spots,), missing where it has none."""
     obs = section.table.obs
     if column not in obs:
         candidates = [name for name in obs if isinstance(obs[name].dtype, pd.CategoricalDtype)]
@@ -179,7 +179,7 @@ def _labels(section: Section, column: str) -> pd.Series:
 def _palette(
     tables: Sequence[AnnData], reference: str, labels: Sequence[Mapping[str, pd.Series]], left_out: set[str]
 ) -> dict[str, str]:
-    """Return the color of each label of the reference: the user's, or ours in the order of the categories."""
+    """Return label -> color of the reference: the user's colors, or ours in the order of the categories."""
     found = {label for by_column in labels for label in by_column[reference].dropna()}
     colors: dict[str, str] = {}
     for table in tables:
@@ -200,7 +200,17 @@ def _endless(n: int) -> list[str]:
 
 
 def _matched(reference: pd.Series, other: pd.Series, palette: Mapping[str, str], left_out: set[str]) -> dict[str, str]:
-    """Give each cluster the color of the reference's label that it is assigned to; further ones get unused colors."""
+    """Return label -> color of other clusters, matched to the reference by overlap.
+
+    Parameters
+    ----------
+    reference, other
+        (n_spots,) labels, missing where a spot has none.
+    palette
+        Label -> color of the reference.
+    left_out
+        Labels of the reference that do not count. Clusters without a match get colors that are not in use.
+    """
     counted = ~reference.isin(left_out)
     overlap = pd.crosstab(other[counted], reference[counted])
     rows, columns = linear_sum_assignment(overlap.to_numpy(), maximize=True)

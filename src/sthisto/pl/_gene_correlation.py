@@ -1,4 +1,4 @@
-"""Whether predictions keep what genes have to do with each other."""
+"""Correlations between genes, measured and predicted."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _matrices(scored: Scored) -> dict[str, np.ndarray]:
 
 
 def _correlations(values: np.ndarray) -> np.ndarray:
-    """Return the correlations between genes, NaN for those that are constant."""
+    """Return the (n_genes, n_genes) correlations of centered (n_spots, n_genes) values; NaN for constant genes."""
     length = np.linalg.norm(values, axis=0)
     unit = np.divide(values, length, out=np.full_like(values, np.nan), where=length > 1e-9)
     return np.asarray(unit.T @ unit)

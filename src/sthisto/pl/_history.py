@@ -1,4 +1,4 @@
-"""How the loss went down."""
+"""Training and validation loss over the epochs."""
 
 from __future__ import annotations
 

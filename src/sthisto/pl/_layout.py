@@ -1,4 +1,4 @@
-"""Where panels stand: rows of equal panels, beside and below each other, in inches so that nothing overlaps."""
+"""Layout of panels in rows, beside and below each other, computed in inches so that nothing overlaps."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ class GridLayout:
         Parameters
         ----------
         across
-            GridLayout beside each other.
+            Number of rows side by side.
         leads
-            Height over width of larger panels that stand in a line above all rows.
+            Height over width of larger panels in a line above all rows.
         figsize
             Width and height in inches; None follows from the panels.
         dpi

@@ -1,4 +1,4 @@
-"""Whether predictions keep each gene's mean and spread: figure 2 of the DANet paper."""
+"""Each gene's mean and standard deviation, measured and predicted: figure 2 of the DANet paper."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def mean_variance(
     candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     scored = read_scored(predicted_sections(candidates, keys, named=sections is not None), keys, genes, gene_symbols)
     if len(scored.genes) < 3:
-        msg = f"A line through {len(scored.genes)} genes says nothing. Pass at least three `genes`."
+        msg = f"`genes` must name at least three genes to fit a line through, found {len(scored.genes)}."
         raise ValueError(msg)
     if scored.truth.min() < 0:
-        msg = "The predictions are on a scale with negative values, where shares of a sum mean nothing."
+        msg = "The predictions are on a scale with negative values, where shares of a sum are undefined.."
         raise ValueError(msg)
     n = len(keys)
     axes = grid_of_axes(ax, 2, n, figsize or (max(3.6, 2.9 * n), 4.6), dpi)
@@ -127,7 +127,7 @@ def mean_variance(
 
 
 def _draw(ax: Axes, measured: np.ndarray, predicted: np.ndarray, name: str, color: str) -> None:
-    """Draw the shares in per cent over the rank of the measured ones, and an inset that enlarges the middle tenth."""
+    """Draw (n_genes,) shares in percent, ranked by the measured ones, and an inset that enlarges the middle tenth."""
     order = np.argsort(-measured, kind="stable")
     rank, line, points = np.arange(1, len(order) + 1), measured[order], predicted[order]
     slope, r2 = _fit(measured, predicted)
@@ -150,7 +150,7 @@ def _draw(ax: Axes, measured: np.ndarray, predicted: np.ndarray, name: str, colo
 
 
 def _fit(measured: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
-    """Return slope and R² of the least-squares line of predicted on measured."""
+    """Return slope and R² of the least-squares line of predicted on measured, (n_genes,) each."""
     slope = np.polyfit(measured, predicted, 1)[0]
     correlation = np.corrcoef(measured, predicted)[0, 1] if np.ptp(predicted) > 0 else np.nan
     return float(slope), float(correlation**2)

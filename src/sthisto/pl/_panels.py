@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from sthisto._sdata.sections import Section
 
 _UNDER_DIFFERENCE = 0.4
-"""How much of the image's opacity is left under a difference, whose middle is white."""
+"""Factor on the image's opacity under a difference, whose color map is white at 0."""
 
 Kind = Literal["expression", "difference", "spread", "image"]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How values become colors."""
+    """Color maps, color scales and opacity."""
 
     cmap: str | Colormap
     vmin: float | None
@@ -72,7 +72,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Panel:
-    """A title and the (n_spots,) values below it, which the H&E alone doesn't show."""
+    """A title and (n_spots,) values; a panel of the H&E has no values."""
 
     kind: Kind
     title: str
@@ -162,7 +162,7 @@ def _panels(
 
 
 def _scores(truth: np.ndarray, prediction: np.ndarray, spots: np.ndarray, unseen: bool) -> list[str]:
-    """Return the text of each gene's correlation over the given spots."""
+    """Return the text of each gene's correlation over some spots, (n_spots,) bool, of (n_spots, n_genes) arrays."""
     scores = correlations(truth, prediction, spots)
     texts = ["PCC undefined" if np.isnan(score) else f"PCC {score:.2f}" for score in scores]
     return texts if unseen else [f"{text} (trained on)" for text in texts]
@@ -200,7 +200,7 @@ def draw_gene_rows(
 def _new_axes(
     rows: Sequence[GeneRow], figsize: tuple[float, float] | None, dpi: float | None
 ) -> tuple[Figure, list[Axes], list[list[Axes]]]:
-    """Return a figure, the axes of the H&E where it has panels apart, and those of each row."""
+    """Return a figure, the axes of the H&E where it is drawn once per section, and those of each row."""
     views = {row.view.section.name: row.view for row in rows}
     has_image = any(panel.kind == "image" for panel in rows[0].panels)
     across = _layout(rows, with_image=False).across(len(views)) if len(rows[0].panels) > has_image else 1

@@ -1,4 +1,4 @@
-"""What is drawn of a section: measured and predicted values on one scale. Reads slots, writes nothing."""
+"""Measured and predicted values of sections on one scale, read from the slots of their tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def choose_sections(
     sdata: SpatialData | Sequence[SpatialData], names: str | Sequence[str] | None, keys: ElementKeys
 ) -> list[Section]:
-    """Return the sections with the given names in that order; None is all."""
+    """Return the sections with the given names, in that order. None: all sections."""
     sections = {section.name: section for section in read_sections(sdata, keys)}
     if names is None:
         return list(sections.values())
@@ -36,7 +36,7 @@ def choose_sections(
 
 
 def predicted_sections(sections: Sequence[Section], keys: Sequence[str], *, named: bool) -> list[Section]:
-    """Return the sections that have a prediction of every key; raise where one that was `named` has none."""
+    """Return the sections with a prediction under every key; raise ValueError if one that was `named` has none."""
     for section in sections:
         for key in keys:
             check_predicted(section.table, key)
@@ -62,7 +62,7 @@ def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
     Raises
     ------
     ValueError
-        They differ: a value of one means nothing on the scale of another.
+        They differ, so that their values cannot be compared.
     """
     records = {(key, id(table)): dict(read_record(table, key)["normalization"]) for table in tables for key in keys}
     scales = {name: Normalization.from_record(record) for name, record in records.items()}
@@ -131,7 +131,7 @@ def predicted(section: Section, key: str, genes: Sequence[str], symbols: str | N
 
 
 def spread(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
-    """Return the spread of the prediction, (n_spots, n_genes); raise KeyError when the method gave none."""
+    """Return the standard deviation of the prediction, (n_spots, n_genes); raise KeyError if the method gave none."""
     if prediction_sd(key) not in layer_names(section.table):
         msg = (
             f"The table has no layer {prediction_sd(key)!r}, the spread of the prediction. "
@@ -149,10 +149,10 @@ def read_layer(section: Section, layer: str, genes: Sequence[str], symbols: str 
 
 
 def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray, bool]:
-    """Return the spots that a score may stand on, (n_spots,) bool, and whether no method was trained on them.
+    """Return the spots to score, (n_spots,) bool, and whether no method was trained on them.
 
-    They are those that `sthisto.tl.evaluate` scores: the test spots, or without a split all; not those that a model
-    was trained on. Where none remains, they are all.
+    They are those that `sthisto.tl.evaluate` scores: the test spots, or all without a split, except those that a model
+    was trained on. If none remains, all spots are returned.
     """
     obs = section.table.obs.iloc[section.rows]
     scored = obs[SPLIT].eq(TEST).to_numpy() if SPLIT in obs else np.ones(len(section), dtype=bool)
@@ -163,13 +163,13 @@ def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray
 
 
 def correlations(truth: np.ndarray, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation of each gene over the given spots, (n_genes,)."""
+    """Return the Pearson correlation of each gene over some spots, (n_genes,), of (n_spots, n_genes) arrays."""
     return pearson(truth[spots], values[spots])
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Measured and predicted values of the spots that a score may stand on, over all sections.
+    """Measured and predicted values of the scored spots of all sections.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ class Scored:
 def read_scored(
     sections: Sequence[Section], keys: Sequence[str], genes: Sequence[str] | None, symbols: str | None
 ) -> Scored:
-    """Read what a picture over all spots is made of; `genes` None is all that every method predicts."""
+    """Read measured and predicted values of the scored spots. `genes` None: all that every method predicts."""
     tables = [section.table for section in sections]
     symbols = symbols or symbols_of(tables[0], keys[0])
     chosen = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
@@ -222,7 +222,15 @@ def read_scored(
 
 
 def within_sections(values: np.ndarray, section: np.ndarray) -> np.ndarray:
-    """Take each section's mean off every gene, so that differences between sections count as nothing."""
+    """Subtract each section's mean from every gene.
+
+    Parameters
+    ----------
+    values
+        (n_spots, n_genes) values of all sections.
+    section
+        (n_spots,) number of each spot's section.
+    """
     centered = values.astype(float)
     for number in np.unique(section):
         centered[section == number] -= centered[section == number].mean(axis=0)

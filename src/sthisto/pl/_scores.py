@@ -1,4 +1,4 @@
-"""Scores per gene and per section against what noise allows and what depth alone reaches."""
+"""Scores per gene and per section, beside the noise ceiling and the scores of depth alone."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ GRAY = "#5a5a5a"
 
 
 def cycle(colors: Sequence[str], n: int) -> list[str]:
-    """Return n colors, from the start again where there are fewer."""
+    """Return n colors, repeating them if there are fewer."""
     return [colors[i % len(colors)] for i in range(n)]
 
 

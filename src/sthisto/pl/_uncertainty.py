@@ -1,4 +1,4 @@
-"""How far predictions can be trusted, and whether what they say of it is true."""
+"""Predicted standard deviation and confidence against the errors."""
 
 from __future__ import annotations
 
@@ -164,7 +164,15 @@ def _draw_charts(
     scored: Sequence[tuple[np.ndarray, bool]],
     *by_section: Sequence[np.ndarray],
 ) -> None:
-    """Draw the error by spread and by confidence, given errors, spreads and confidence of each section."""
+    """Draw the error by standard deviation and by confidence.
+
+    Parameters
+    ----------
+    scored
+        For each section, the spots to use, (n_spots,) bool, and whether no method was trained on them.
+    *by_section
+        Errors (n_spots, n_genes), standard deviations (n_spots, n_genes) and confidence (n_spots,) of each section.
+    """
     unseen = any(one for _, one in scored)
     spots = [rows & (one or not unseen) for rows, one in scored]
     error, sd, likeness = (
@@ -178,12 +186,12 @@ def _draw_charts(
 
 
 def _calibration(ax: Axes, sd: np.ndarray, error: np.ndarray, color: str) -> None:
-    """Draw the root mean square of error over that of the spread, in bins with as many values each."""
+    """Draw the root mean square of the error over that of the standard deviation, in bins with equally many values."""
     finite = np.isfinite(sd) & np.isfinite(error)
     x, y = _binned(sd[finite], np.square(sd[finite]), np.square(error[finite]))
     x, y = np.sqrt(x), np.sqrt(y)
     limit = 1.08 * max(x.max(), y.max())
-    ax.plot([0, limit], [0, limit], "--", color="0.5", linewidth=0.8, label="Spread is the error")
+    ax.plot([0, limit], [0, limit], "--", color="0.5", linewidth=0.8, label="Spread = error")
     ax.plot(x, y, "o-", color=color, markersize=3.5, linewidth=1)
     ax.set(xlim=(0, limit), ylim=(0, limit))
     ax.legend(fontsize=TICK_SIZE, frameon=False, loc="lower right", handlelength=1.4)
@@ -202,7 +210,7 @@ def _by_confidence(ax: Axes, likeness: np.ndarray, error: np.ndarray, color: str
 
 
 def _binned(by: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
-    """Return the means of each array in bins of `by` with as many values each."""
+    """Return the means of each (n,) array in bins of `by`, (n,), with equally many values each."""
     bins = np.array_split(np.argsort(by, kind="stable"), min(_BINS, len(by)))
     return [np.array([array[one].mean() for one in bins]) for array in values]
 

@@ -1,4 +1,4 @@
-"""Raw counts to a normalized layer."""
+"""Normalization of raw counts into a layer."""
 
 from __future__ import annotations
 

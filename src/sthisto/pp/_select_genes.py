@@ -1,4 +1,4 @@
-"""The choice of the genes that are modeled."""
+"""The choice of the genes to model."""
 
 from __future__ import annotations
 
@@ -97,7 +97,15 @@ def choose_genes(
     layer: str | None,
     gene_symbols: str | None,
 ) -> list[str]:
-    """Return the panel after checking it, or the united highly variable genes of the sections' training spots."""
+    """Return the checked panel, or the union of the highly variable genes of the sections' training spots.
+
+    Parameters
+    ----------
+    roles
+        (n_spots,) role of every spot of each section.
+    genes, n_top_genes, layer, gene_symbols
+        Arguments of `select_genes`.
+    """
     if genes is not None:
         panel = list(dict.fromkeys([genes] if isinstance(genes, str) else [str(gene) for gene in genes]))
         for section in sections:
@@ -138,7 +146,7 @@ def genes_to_model(
 
 
 def _selected_genes(sections: Sequence[Section], gene_symbols: str | None) -> list[str] | None:
-    """Return the genes of `select_genes`, None where it was not called."""
+    """Return the genes of `select_genes`; None if it was not called."""
     tables = {id(section.table): section.table for section in sections}.values()
     selected = [
         set(gene_names(table, gene_symbols)[table.var[SELECTED_GENES].to_numpy(dtype=bool)])
@@ -157,7 +165,7 @@ def _selected_genes(sections: Sequence[Section], gene_symbols: str | None) -> li
 
 
 def _highly_variable(section: Section, train: np.ndarray, n_top_genes: int, layer: str | None) -> np.ndarray:
-    """Return the columns of the genes that vary most between some spots of a section."""
+    """Return the columns of the genes that vary most between some spots of a section, given by their positions."""
     import scanpy as sc
     from anndata import AnnData
     from threadpoolctl import threadpool_limits

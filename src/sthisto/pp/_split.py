@@ -1,4 +1,4 @@
-"""Training, validation and test spots."""
+"""The split into training, validation and test spots."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def split(
 
 
 def _outdated_genes(sections: Sequence[Section]) -> list[Update]:
-    """Remove a choice of highly variable genes that was made before the split, which test spots took part in."""
+    """Return the updates that remove highly variable genes chosen before the split, with the help of test spots."""
     chosen = [one for one in sections if one.table.uns.get(SELECTED_GENES, {}).get("rule") == GENES_VARIABLE]
     if chosen:
         logger.warning(

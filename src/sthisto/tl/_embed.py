@@ -110,7 +110,13 @@ def embedding_updates(
     *,
     key_added: str,
 ) -> list[Update]:
-    """Return the updates that write embeddings: images of all sections, `expression` of those it is given for."""
+    """Return the updates that write the embeddings of all images, and of the expression where it is given.
+
+    Parameters
+    ----------
+    expression
+        Position of a section -> its (n_spots, n_genes) normalized expression, NaN where it is not to be embedded.
+    """
     if not model.has_embedding:
         return []
     images = [model.embed(one) for one in inputs]

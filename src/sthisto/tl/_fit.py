@@ -180,7 +180,7 @@ def fit(
 
 
 def _load_encoder(encoder: str | nn.Module, weights: str | Path | None, input_size: int | str | None) -> Encoder:
-    """Return the image encoder; parts that its weights leave out are drawn from one seed, whatever the fit's."""
+    """Return the image encoder; weights that are not loaded are drawn from a fixed seed, regardless of the fit's."""
     with seeded(0):
         return load_encoder(encoder, weights=weights, input_size=input_size)
 
@@ -197,7 +197,7 @@ def _train(
 
 
 def _write(model: ExpressionModel, prepared: Prepared, key_added: str) -> None:
-    """Write embeddings, modeled genes and record; results of an earlier model under the key are removed."""
+    """Write embeddings, modeled genes and record; existing results under the key are removed."""
     sections, symbols = prepared.sections, prepared.gene_symbols
     expression = {i: section.expression for i, section in zip(prepared.trained, prepared.training, strict=True)}
     modeled = np.ones(len(model.genes), dtype=bool)

@@ -1,4 +1,4 @@
-"""Predict between the spots of a section: a finer picture than was measured."""
+"""Prediction between the spots of a section, at a finer resolution than was measured."""
 
 from __future__ import annotations
 

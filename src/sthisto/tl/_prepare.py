@@ -19,7 +19,7 @@ from sthisto.models import Encoder, ExpressionModel, SectionInput, TrainingSecti
 from sthisto.pp._select_genes import genes_to_model
 
 VALIDATION_SHARE: Final = 0.1
-"""Share of each section's training spots that choose the epoch where no spot is marked for it."""
+"""Share of each section's training spots that become validation spots if none are marked."""
 
 
 @dataclass(frozen=True, eq=False)
