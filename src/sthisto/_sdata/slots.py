@@ -22,6 +22,8 @@ TRAIN: Final = "train"
 VALIDATION: Final = "val"
 TEST: Final = "test"
 CALIBRATION: Final = "calibration"
+FITTED: Final = (TRAIN, VALIDATION)
+"""Roles of the spots whose expression a fit may read."""
 
 SELECTED_GENES: Final = "sthisto_selected"
 """``var`` column that `pp.select_genes` writes, and key of ``uns`` with the rule that it chose them by."""

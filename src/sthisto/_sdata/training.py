@@ -10,7 +10,7 @@ import numpy as np
 from sthisto._sdata.expression import Normalization, Target, looks_like_counts
 from sthisto._sdata.inputs import read_expression
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import TRAIN, VALIDATION
+from sthisto._sdata.slots import FITTED, TRAIN, VALIDATION
 from sthisto._sdata.tables import read_rows, warn_of_other_features, where_counts_may_be
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
@@ -69,7 +69,7 @@ def training_section(
 
 def is_known(role: np.ndarray) -> np.ndarray:
     """Return which spots are training or validation spots, (n_spots,) bool, by their (n_spots,) roles."""
-    return np.isin(role, (TRAIN, VALIDATION))
+    return np.isin(role, FITTED)
 
 
 def resolve_normalization(

@@ -10,8 +10,7 @@ import pandas as pd
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.columns import read_names
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import CALIBRATION, SPLIT, TEST, TRAIN, VALIDATION
-from sthisto._sdata.training import is_known
+from sthisto._sdata.slots import CALIBRATION, FITTED, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
@@ -76,14 +75,14 @@ def warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], pa
         The patches, whose widest context counts.
     """
     for section, role in zip(sections, roles, strict=True):
-        width = patch.width_on(section.um_per_px)
-        overlapping = shares_pixels(section.centers, role == TEST, width) & is_known(role)
+        width, fitted = patch.width_on(section.um_per_px), np.isin(role, FITTED)
+        overlapping = shares_pixels(section.centers, role == TEST, width) & fitted
         if overlapping.any():
             logger.warning(
                 "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "
                 "these are too high. Pass margin=%.0f to sth.pp.split.",
                 overlapping.sum(),
-                is_known(role).sum(),
+                fitted.sum(),
                 section.name,
                 width,
                 width,

@@ -12,7 +12,7 @@ from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import check_predicted, method_labels, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.slots import SPLIT, TEST, prediction, prediction_sd, seen
+from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen
 from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_matrix, read_rows
 from sthisto._utils.validate import check_key, listed
 from sthisto.metrics import pearson
@@ -124,7 +124,7 @@ def predicted(section: Section, key: str, genes: Sequence[str], symbols: str | N
         missing = [gene for gene, empty in zip(genes, absent, strict=True) if empty]
         msg = (
             f"{listed(missing)} not predicted under key_added={key!r} for {section.name!r}. The genes that are: "
-            f"table.var_names[table.var['{key}_gene']], chosen by sth.tl.fit(sdata, genes=…)."
+            f"table.var_names[table.var[{modeled_gene(key)!r}]], chosen by sth.tl.fit(sdata, genes=…)."
         )
         raise KeyError(msg)
     return values
