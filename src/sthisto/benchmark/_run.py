@@ -145,7 +145,7 @@ def _predicted(context: FoldContext, run: FoldRun, out: Path, *, warm_up: bool) 
     if found is not None:
         return found
     if warm_up:
-        has_epochs = resolve_method(run.method, run.options)[0].has_epochs()
+        has_epochs = resolve_method(run.method, run.options)[0].has_epochs
         brief = {"max_epochs": 1} if has_epochs else {}
         _fit_and_predict(context, FoldRun(run.fold, run.method, run.seed, {**run.options, **brief}))
     arrays = _fit_and_predict(context, run)
