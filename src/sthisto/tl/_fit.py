@@ -27,6 +27,7 @@ from sthisto.models.bundle import check_target
 from sthisto.models.training.devices import is_first_process
 from sthisto.models.training.loop import seeded
 from sthisto.pp._select_genes import choose_genes
+from sthisto.pp._variable_genes import Flavor
 from sthisto.tl._embed import embedding_updates
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def fit(
     input_size: int | str | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
+    gene_flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
     target: Target | None = None,
     patch_size: int = 224,
@@ -83,8 +85,8 @@ def fit(
     genes
         Genes to model; None takes those of `pp.select_genes`, or chooses the highly variable ones of the spots marked
         "train", whatever the method and the seed.
-    n_top_genes
-        Highly variable genes of each section, where they are chosen here.
+    n_top_genes, gene_flavor
+        Number of genes, and how they are chosen, as in `pp.select_genes`, where they are chosen here.
     layer
         Layer with the expression; None is X. Raw counts are recognized and normalized, other values are taken as
         they are.
@@ -169,7 +171,9 @@ def fit(
         genes = _selected_genes(sections, gene_symbols)
         genes_rule = slots.GENES_VARIABLE if genes is None else selection_rule(sections[0].table)
     as_split = read_roles(sections, validation=0, seed=seed)  # blocks cut for this method and seed choose no genes
-    modeled = choose_genes(sections, as_split, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
+    modeled = choose_genes(
+        sections, as_split, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor
+    )
     context = cls.default_context if context is None else tuple(float(width) for width in context)
     spec = patch_spec([sections[i] for i in trained], patch_size=patch_size, patch_um=patch_um, context=context)
     _warn_of_overlap(sections, roles, spec)
