@@ -133,3 +133,13 @@ def test_examples_run(room, small_synthetic, monkeypatch, tmp_path):
         for example in finder.find(value, name, globs={}):
             runner.run(example)
     assert runner.summarize(verbose=False).failed == 0
+
+
+@pytest.mark.parametrize("function", functions("pp", "tl", "get", "pl"))
+def test_every_key_of_an_element_is_described_by_itself(function):
+    keys = {"image_key", "shapes_key", "table_key", "coordinate_system", "um_per_px", "gene_symbols"}
+    text = sections(function).get("Parameters", "")
+    for key in keys & set(parameters(function)):
+        described = re.search(rf"^{key}\n((?: +.*\n?)+)", text, flags=re.MULTILINE)
+        assert described, f"`{key}` shares its description with another parameter."
+        assert "None: " in described[1], f"`{key}` does not say what None means."

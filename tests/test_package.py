@@ -23,6 +23,13 @@ def test_import_loads_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("room", ["pp", "get", "pl", "io", "datasets"])
+def test_rooms_that_train_nothing_do_not_load_torch(room):
+    code = f"import sys, sthisto.{room}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
 def test_all_public_names_can_be_loaded():
     for name in sthisto.__all__:
         assert getattr(sthisto, name) is not None

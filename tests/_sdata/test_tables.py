@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import spatialdata as sd
 from builders import make_sdata
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.tables import gene_names, gene_positions, layer_names, read_matrix, read_rows
 from sthisto._sdata.write import Update, apply, layer_updates, obs_updates, obsm_updates, uns_updates, var_updates
@@ -73,7 +74,7 @@ def check_written(table, section_rows, key="result"):
 
 def test_results_reach_the_rows_of_their_spots_and_nan_the_others(two_regions):
     table = two_regions.tables["counts"]
-    sections = read_sections(two_regions, shapes_key="B")
+    sections = read_sections(two_regions, ElementKeys(shapes_key="B"))
     apply(all_updates(sections))
     check_written(table, sections[0].rows)
     assert np.isnan(table.layers["result_pred"]).all(axis=1).sum() == (table.obs["region"] == "A").sum()
@@ -134,7 +135,7 @@ def test_what_was_written_to_a_backed_spatialdata_survives_disk(sdata, tmp_path,
     backed.write_element(name)
     again = sd.read_zarr(tmp_path / "a.zarr")
     check_written(again.tables[name], np.arange(35))
-    (section,) = read_sections(again, table_key=name)
+    (section,) = read_sections(again, ElementKeys(table_key=name))
     np.testing.assert_array_equal(section.image.levels[0].read(0, 10, 0, 10), pixels)
 
 

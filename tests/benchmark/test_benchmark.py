@@ -3,20 +3,15 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 from tissue import encoder, make_tissue
 
 import sthisto as sth
-from sthisto._sdata.sections import read_sections
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
 from sthisto.benchmark import COLUMNS, LEAKS, Protocol, _command, paper_values, run
 from sthisto.benchmark import _figures as figures
 from sthisto.benchmark import _paper as paper
-from sthisto.benchmark import _scores as scoring
 from sthisto.benchmark import _tables as tables
-from sthisto.benchmark._run import _measure
 from sthisto.cli import main
-from sthisto.metrics import residual_pearson
 from sthisto.tl import _fold_run
 
 PATIENTS = {"A1": "A", "A2": "A", "B1": "B", "C1": "C"}
@@ -62,10 +57,10 @@ def one(scores, **values):
 def test_table_has_the_columns_and_every_method_baseline_and_scope(outcome):
     scores = outcome[3]
     assert list(scores) == list(COLUMNS)
-    assert set(scores["method"]) == {"knn:k=5", "ridge", "mean", "depth", "ceiling", "measured"}
+    assert set(scores["method"]) == {"knn:k=5", "ridge", "mean", "depth", "siblings", "reproducibility", "measured"}
     assert set(scores["test"]) == {"A1", "A2", "mean of A1+A2", "pooled A1+A2"}
     assert set(scores["train"]) == {"B1+C1"}
-    assert set(scores.loc[scores["metric"] != "pcc of gene", "genes"]) == {"panel (12; given)"}
+    assert set(scores.loc[scores["metric"] != "pcc of gene", "genes"]) == {"all modeled (12; given)"}
     assert set(one(scores, method="ridge")["seed"]) == {0, 1}
     assert one(scores, method="ridge")["seconds_fit"].gt(0).all()
 
@@ -88,8 +83,9 @@ def test_scores_are_those_of_evaluate(outcome):
     for metric, scale in (("pcc_residual", "pearson_residuals"), ("pcc", "log1p"), ("rmse", "log1p")):
         mine = one(found, metric=metric, normalization=scale).set_index("test")["value"]
         np.testing.assert_allclose(mine[["A1", "A2"]], expected.loc[["A1", "A2"], metric], rtol=1e-5)
-    ceiling = one(scores, method="ceiling").set_index("test")["value"]
-    np.testing.assert_allclose(ceiling[["A1", "A2"]], expected.loc[["A1", "A2"], "ceiling"], rtol=1e-5)
+    for method, column in (("reproducibility", "reproducibility"), ("siblings", "sibling")):
+        mine = one(scores, method=method).set_index("test")["value"]
+        np.testing.assert_allclose(mine[["A1", "A2"]], expected.loc[["A1", "A2"], column], rtol=1e-5, atol=1e-6)
     depth = one(scores, method="depth", metric="pcc_residual").set_index("test")["value"]
     np.testing.assert_allclose(depth[["A1", "A2"]], expected.loc[["A1", "A2"], "depth_pcc_residual"], rtol=1e-5)
 
@@ -108,13 +104,6 @@ def test_intervals_hold_the_score_and_differences_hold_zero_for_the_reference_it
     assert set(less["method"]) == {"knn:k=5"}
     raw = one(scores, metric="pcc_residual", test="A1", seed=0).set_index("method")["value"]
     assert less["value"].item() == pytest.approx(raw["knn:k=5"] - raw["ridge"])
-
-
-def test_share_is_of_the_ceiling_of_the_same_section_and_genes(outcome):
-    scores = one(outcome[3], test="A1")
-    share = one(scores, metric="share_of_ceiling", method="ridge", seed=0)["value"].item()
-    residual = one(scores, metric="pcc_residual", method="ridge", seed=0)["value"].item()
-    assert share == pytest.approx(residual / one(scores, method="ceiling")["value"].item())
 
 
 def test_clusters_stand_beside_those_of_the_measured_expression_where_there_are_labels(outcome):
@@ -221,9 +210,9 @@ def test_values_of_the_paper_stand_beside_ours():
     protocol = Protocol("her2st", ("danet", "danet:projection=mlp"), "danet_paper")
     scores = pd.concat(
         [
-            paper_scores("her2st", "danet", test="A1", genes="panel (785; given)", value=0.5),
-            paper_scores("her2st", "danet:projection=mlp", test="B1", genes="panel (785; given)", value=0.25),
-            paper_scores("her2st", "danet:dropout=0.5", test="C1", genes="panel (785; given)", value=0.75),
+            paper_scores("her2st", "danet", test="A1", genes="all modeled (785; given)", value=0.5),
+            paper_scores("her2st", "danet:projection=mlp", test="B1", genes="all modeled (785; given)", value=0.25),
+            paper_scores("her2st", "danet:dropout=0.5", test="C1", genes="all modeled (785; given)", value=0.75),
         ]
     )
     lines = paper.paper_table(scores, protocol).splitlines()
@@ -251,7 +240,7 @@ def test_replicates_are_summarized_as_the_papers_table_does():
     ]
     lines = paper.paper_table(pd.concat(seeds), Protocol("liver", ("danet",), "danet_paper")).splitlines()
     assert "| 1 | DANet |  | MG | 0.265 ± 0.003 | 0.300 ± 0.300 |" in lines
-    row = {"test": "A1", "genes": "panel (785; given)"}
+    row = {"test": "A1", "genes": "all modeled (785; given)"}
     seeds = [paper_scores("her2st", "danet", **row, value=value).assign(seed=i) for i, value in enumerate((0.1, 0.3))]
     lines = paper.paper_table(pd.concat(seeds), Protocol("her2st", ("danet",), "danet_paper")).splitlines()
     assert "| 4 | DANet | PCC | A1 | 0.031 ± 0.010 | 0.200 ± 0.141 |" in lines
@@ -263,7 +252,7 @@ def test_average_is_over_all_sections_of_the_paper_or_not_there():
     sections = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
     scores = pd.concat(
         [
-            paper_scores("her2st", "danet", test=name, genes="panel (785; given)", value=i / 10)
+            paper_scores("her2st", "danet", test=name, genes="all modeled (785; given)", value=i / 10)
             for i, name in enumerate(sections)
         ]
     )
@@ -318,37 +307,6 @@ def test_every_way_in_which_the_papers_protocol_leaks_is_told(tmp_path):
     )
 
 
-def test_gene_sets_are_of_the_test_section_and_markers_of_the_paper():
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(np.linspace(1, 20, 70), (30, 70))
-    found = scoring.Measured.of("C1", sp.csr_array(counts), np.arange(70), rng.uniform(0, 100, (30, 2)), None)
-    genes = [f"g{i}" for i in range(69)] + ["HAL"]
-    sets = found.gene_sets(genes, ["HAL", "VWF"])
-    assert {name: int(mine.sum()) for name, mine in sets.items()} == {
-        "panel": 70,
-        "50 most expressed": 50,
-        "50 most variable": 50,
-        "markers": 1,
-    }
-    assert set(np.flatnonzero(~sets["50 most expressed"])) == set(np.argsort(found.log1p.mean(axis=0))[:20])
-
-
-def test_the_means_interval_is_over_the_genes_of_each_section(outcome):
-    """A gene set that differs by section counts in each section with its own genes."""
-    sdata = make(("A1", "A2"))
-    measured = [_measure(section, [f"gene{i}" for i in range(12)]) for section in read_sections(sdata)]
-    rng = np.random.default_rng(0)
-    said = {"m": [rng.normal(size=one.log1p.shape) for one in measured]}
-    chosen = [np.arange(12) < 4, np.arange(12) >= 4]
-    found = scoring.correlations(scoring.Scope("both", measured), chosen, said, reference=None)
-    rows = {row["metric"]: row for _, row in found if row["normalization"] == "pearson_residuals"}
-    own = [
-        residual_pearson(m.counts, p, totals=m.totals)[c].mean()
-        for m, p, c in zip(measured, said["m"], chosen, strict=True)
-    ]
-    assert rows["pcc_residual"]["value"] == pytest.approx(np.mean(own))
-
-
 def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_command, "_read", lambda options: make(("A1", "A2", "B1")))
     genes = tmp_path / "genes.txt"
@@ -359,7 +317,7 @@ def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch,
     assert "| color |" in capsys.readouterr().out
     scores = pd.read_csv(out / "scores.csv")
     assert list(scores) == list(COLUMNS)
-    assert set(scores["genes"]) == {"panel (4; given)", "gene0", "gene1", "gene2", "gene3"}
+    assert set(scores["genes"]) == {"all modeled (4; given)", "gene0", "gene1", "gene2", "gene3"}
     assert (out / "scores.md").read_text().startswith("# her2st, split by patient")
     assert (out / "scores.png").stat().st_size > 0
     assert main([*arguments, "--train", "A1", "--test", "A2", "--out", str(out)]) == 1
@@ -381,7 +339,7 @@ def test_command_asks_for_data_that_cannot_be_downloaded(tmp_path, capsys):
         assert "put there" in capsys.readouterr().err
 
 
-def test_figure_draws_every_test_with_the_ceiling(outcome):
+def test_figure_draws_every_test_with_its_methods(outcome):
     drawn = figures.figure(outcome[3])
     titles = [ax.get_title() for ax in drawn.axes]
     assert len(titles) == 8

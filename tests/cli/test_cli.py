@@ -8,7 +8,7 @@ import pytest
 
 import sthisto as sth
 from sthisto.cli import main
-from sthisto.cli.main import _image
+from sthisto.cli.main import _image, _names
 
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")
 
@@ -96,3 +96,9 @@ def test_images_are_named_for_all_regions_or_for_each():
 def test_the_package_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "sthisto", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == sth.__version__
+
+
+def test_a_gene_list_of_any_editor_is_read(tmp_path):
+    path = tmp_path / "genes.txt"
+    path.write_bytes(b"\xef\xbb\xbfALB\r\n\r\n# markers\r\n  CYP3A4 \r\n")
+    assert _names(path) == ["ALB", "CYP3A4"]

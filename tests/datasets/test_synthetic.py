@@ -104,6 +104,13 @@ def test_sections_are_dealt_to_the_patients_in_turn(sdata):
     assert dict(pairs.to_numpy()) == {"S1": "P1", "S2": "P2", "S3": "P1"}
 
 
+@pytest.mark.parametrize(("n_sections", "n_patients"), [(1, 1), (2, 2), (5, 3)])
+def test_patients_follow_the_sections(n_sections, n_patients):
+    obs = synthetic(n_sections=n_sections, n_spots=20)["expression"].obs
+    assert obs["patient"].nunique() == n_patients
+    assert obs["section"].nunique() == n_sections
+
+
 def test_the_seed_draws_the_sections_and_leaves_the_biology():
     first, again, other = (synthetic(n_sections=1, n_patients=1, n_spots=20, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first["S1_image"]["scale0"]["image"], again["S1_image"]["scale0"]["image"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -88,6 +90,7 @@ def test_result_survives_the_disk(adata, tmp_path):
 
 
 def test_large_image_gets_coarser_levels(adata):
+    adata.uns["spatial"]["liver"]["images"] = {}
     image = np.full((2100, 2100, 3), 200, dtype=np.uint8)
     assert len(sth.io.from_anndata(adata, image=image)["liver_image"]) == 2
 
@@ -140,9 +143,19 @@ def test_unknown_library_lists_those_that_are_there(adata):
         sth.io.from_anndata(adata, library_id="lung")
 
 
-def test_missing_coordinates_are_refused(adata):
-    adata.obsm["spatial"][3] = np.nan
-    with pytest.raises(ValueError, match="1 of 120 spots have no coordinates"):
+def test_spots_without_coordinates_are_left_out_with_a_warning(adata, caplog):
+    adata.obsm["spatial"][[3, 77], [0, 1]] = np.nan, np.inf
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sdata = sth.io.from_anndata(adata)
+    assert "2 of 120 spots have no coordinates" in caplog.text
+    (section,) = read_sections(sdata)
+    assert list(sdata["table"].obs_names) == [name for i, name in enumerate(adata.obs_names) if i not in (3, 77)]
+    np.testing.assert_allclose(section.centers * 4, np.delete(adata.obsm["spatial"], [3, 77], axis=0))
+
+
+def test_coordinates_of_no_spot_are_refused(adata):
+    adata.obsm["spatial"][:] = np.nan
+    with pytest.raises(ValueError, match="None of 120 spots has coordinates"):
         sth.io.from_anndata(adata)
     del adata.obsm["spatial"]
     with pytest.raises(KeyError, match="obsm"):

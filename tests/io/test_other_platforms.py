@@ -15,6 +15,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableMo
 from spatialdata.transformations import Identity, Scale, set_transformation
 
 import sthisto as sth
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 
 XENIUM_UM_PER_PX = 0.2125
@@ -62,13 +63,13 @@ def test_sizes_of_bins_to_choose_from_are_listed(visium_hd):
 
 @pytest.mark.parametrize("um", [8, 16])
 def test_bins_know_their_resolution_and_width(visium_hd, um):
-    (section,) = read_sections(visium_hd, table_key=f"square_{um:03d}um")
+    (section,) = read_sections(visium_hd, ElementKeys(table_key=f"square_{um:03d}um"))
     assert section.um_per_px == pytest.approx(0.5)
     assert section.diameter == pytest.approx(2 * um * 2 / np.sqrt(np.pi))
 
 
 def test_bins_off_tissue_are_left_out(visium_hd):
-    (section,) = read_sections(visium_hd, table_key="square_016um")
+    (section,) = read_sections(visium_hd, ElementKeys(table_key="square_016um"))
     assert (section.centers[:, 0] < 200).all()
 
 
@@ -117,13 +118,13 @@ def xenium():
 @pytest.mark.parametrize("table", ["cells", "masks"])
 def test_cells_lie_on_their_marks_in_the_aligned_image(xenium, table):
     sdata, he_px = xenium
-    (section,) = read_sections(sdata, table_key=table)
+    (section,) = read_sections(sdata, ElementKeys(table_key=table))
     np.testing.assert_allclose(section.centers, he_px, atol=0.6)
     assert (center_pixels(section) < 80).all()
 
 
 def test_cells_know_resolution_through_the_alignment(xenium):
-    (section,) = read_sections(xenium[0], table_key="cells")
+    (section,) = read_sections(xenium[0], ElementKeys(table_key="cells"))
     assert section.um_per_px == pytest.approx(1.7 * XENIUM_UM_PER_PX)
     assert section.diameter * section.um_per_px == pytest.approx(8.0, rel=0.02)
 
@@ -141,4 +142,4 @@ def test_alignment_that_shears_is_refused(xenium):
     sheared = as_transformation(np.array([[1.0, 0.3, 0], [0, 1.0, 0], [0, 0, 1]]))
     set_transformation(sdata["he_image"], sheared, "global")
     with pytest.raises(ValueError, match="stretched or sheared"):
-        read_sections(sdata, table_key="cells")
+        read_sections(sdata, ElementKeys(table_key="cells"))

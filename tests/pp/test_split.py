@@ -107,7 +107,7 @@ def test_patient_on_both_sides_is_said(tissue, caplog):
         sth.pp.split(tissue, by="patient", patient_key="patient")
         assert not caplog.records
         sth.pp.split(tissue, by="section", test=["A"])
-        assert "not by patient" in caplog.text
+        assert "not held out by patient" in caplog.text
 
 
 def test_a_patient_of_two_spatialdata_is_one():
@@ -166,3 +166,12 @@ def test_genes_that_were_chosen_before_the_split_are_removed_but_a_panel_is_kept
     sth.pp.select_genes(tissue, ["gene1", "gene5"])
     sth.pp.split(tissue, by="patient", patient_key="patient")
     assert list(table.var_names[table.var["sthisto_selected"]]) == ["gene1", "gene5"]
+
+
+@pytest.mark.parametrize("kind", [int, float, str, "category"])
+@pytest.mark.parametrize("name", [2, "2", np.int64(2), 2.0])
+def test_names_of_patients_are_compared_as_text(kind, name):
+    tissue = make_tissue("AB", patients={"A": "1", "B": "2"})
+    tissue["counts"].obs["patient"] = tissue["counts"].obs["patient"].astype(str).astype(int).astype(kind)
+    sth.pp.split(tissue, by="patient", patient_key="patient", test=[name])
+    assert sides(tissue) == {"A": {"train", "val"}, "B": {"test"}}

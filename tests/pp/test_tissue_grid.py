@@ -7,6 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 import sthisto as sth
 from sthisto._images.pyramid import Level, Pyramid
 from sthisto._images.tissue import hexagonal_grid, tissue_share
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 
 
@@ -51,7 +52,7 @@ def test_grid_lies_on_tissue_and_is_predicted(slide):
 
 def test_grid_has_the_physical_size_asked_for(slide):
     sth.pp.tissue_grid(slide, pitch_um=150, diameter_um=80)
-    section = read_sections(slide, table_key="tissue_grid_table")[0]
+    section = read_sections(slide, ElementKeys(table_key="tissue_grid_table"))[0]
     assert section.diameter * section.um_per_px == pytest.approx(80, rel=1e-3)
     nearest = NearestNeighbors(n_neighbors=2).fit(section.centers).kneighbors(section.centers)[0][:, 1]
     assert np.median(nearest) * section.um_per_px == pytest.approx(150, rel=1e-3)
@@ -74,7 +75,8 @@ def test_resolution_comes_from_the_array_of_visium_spots_on_the_same_image(slide
     expected = read_sections(slide)[0].um_per_px
     del slide.attrs["sthisto"]
     sth.pp.tissue_grid(slide, pitch_um=150)
-    assert read_sections(slide, table_key="tissue_grid_table")[0].um_per_px == pytest.approx(expected, rel=1e-3)
+    (grid,) = read_sections(slide, ElementKeys(table_key="tissue_grid_table"))
+    assert grid.um_per_px == pytest.approx(expected, rel=1e-3)
     assert not caplog.text
     del slide.attrs["sthisto"]
     sth.pp.tissue_grid(slide, pitch_um=150, um_per_px=2 * expected, key_added="other")
@@ -83,7 +85,7 @@ def test_resolution_comes_from_the_array_of_visium_spots_on_the_same_image(slide
 
 def test_resolution_that_was_stated_once_is_known_from_then_on(unknown):
     sth.pp.tissue_grid(unknown, um_per_px=0.8)
-    assert read_sections(unknown, table_key="tissue_grid_table")[0].um_per_px == pytest.approx(0.8)
+    assert read_sections(unknown, ElementKeys(table_key="tissue_grid_table"))[0].um_per_px == pytest.approx(0.8)
 
 
 def test_resolution_that_the_data_know_is_left_as_it_is(slide):

@@ -11,8 +11,9 @@ from tissue import encoder, make_tissue
 from torch import nn
 
 import sthisto as sth
-from sthisto._splits import fold_spots
-from sthisto._splits.folds import block_folds, group_folds, near
+from sthisto._splits import folds
+from sthisto._splits.blocks import shares_pixels, spatial_bands
+from sthisto._splits.folds import group_folds
 from sthisto.models import METHODS, ExpressionModel, Prediction
 from sthisto.models.encoders.features import section_fingerprints
 from sthisto.tl import _fold_run
@@ -77,7 +78,7 @@ def test_an_encoder_of_a_methods_own_is_told_apart_by_its_weights(tissue, tmp_pa
         own = {"ridge": {"image_encoder": OneChannel(channel)}}
         sth.tl.cross_validate(tissue, "ridge", options=own, **arguments)
         found.append(tables(tissue)[0]["pcc"].to_numpy())
-    assert len(list(tmp_path.glob("*.npz"))) == 2 * 2
+    assert len(list(tmp_path.glob("*.parquet"))) == 2 * 2
     assert np.abs(found[0] - found[1]).max() > 0.05
 
 
@@ -116,7 +117,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tissue, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert "sthisto_cv" not in other["counts"].uns
-    assert len(list(tmp_path.glob("*.npz"))) == len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.glob("*.parquet"))) == len(list(tmp_path.iterdir())) == 5
     monkeypatch.setattr(_fold_run, "fit", count)
     sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert len(calls) == 8
@@ -133,12 +134,12 @@ def test_kept_folds_are_not_taken_for_other_data_or_arguments(tissue, tmp_path):
     assert tissue["counts"].uns["sthisto_cv"]["genes_rule"] == "given"
     other = make_tissue("ABC", seed=1, patients={"A": "P1", "B": "P2", "C": "P2"})
     sth.tl.cross_validate(other, "mean", seeds=1, out=tmp_path, **PATCH)
-    assert len(list(tmp_path.glob("*.npz"))) == 6
+    assert len(list(tmp_path.glob("*.parquet"))) == 6
 
 
 def test_a_damaged_file_is_named(tissue, tmp_path):
     sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, **PATCH)
-    file = sorted(tmp_path.glob("*.npz"))[0]
+    file = sorted(tmp_path.glob("*.parquet"))[0]
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{file.name} is damaged.*Delete it"):
         sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, **PATCH)
@@ -240,10 +241,10 @@ def test_a_panel_is_kept_in_every_fold_and_names_are_part_of_the_kept_files(tiss
         sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, gene_symbols="symbol", **PATCH)
         assert set(tables(tissue)[0]["gene"]) == set(panel)
         assert table.uns["sthisto_cv"]["genes_rule"] == "given"
-    n_files = len(list(tmp_path.glob("*.npz")))
+    n_files = len(list(tmp_path.glob("*.parquet")))
     table.var["symbol"] = np.roll(table.var["symbol"], 1)
     sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, gene_symbols="symbol", **PATCH)
-    assert len(list(tmp_path.glob("*.npz"))) == 2 * n_files
+    assert len(list(tmp_path.glob("*.parquet"))) == 2 * n_files
 
 
 def test_genes_are_chosen_on_the_training_spots_of_each_fold(tissue):
@@ -291,7 +292,7 @@ def test_a_patient_on_both_sides_is_said(tissue, caplog):
         assert "'P1'" not in caplog.text
         caplog.clear()
         sth.tl.cross_validate(tissue, "mean", groups="section", seeds=1, **PATCH)
-        assert "not by patient" in caplog.text
+        assert "not held out by patient" in caplog.text
         caplog.clear()
         sth.tl.cross_validate(tissue, "mean", seeds=1, **PATCH)
         assert "both sides" not in caplog.text
@@ -330,24 +331,23 @@ def test_folds_hold_out_each_group_once():
 
 def test_bands_hold_equally_many_spots_across_the_longer_side():
     positions = np.random.default_rng(0).uniform(0, (100, 400), (103, 2))
-    fold = block_folds(positions, 4)
+    fold = spatial_bands(positions, 4)
     assert set(np.bincount(fold)) == {25, 26}
     ends = [(positions[fold == i, 1].min(), positions[fold == i, 1].max()) for i in range(4)]
     assert all(high < low for (_, high), (low, _) in itertools.pairwise(ends))
 
 
-def test_near_finds_the_spots_whose_patches_overlap():
+def test_spots_whose_patches_overlap_with_held_out_ones_are_found():
     positions = np.random.default_rng(1).uniform(0, 100, (80, 2))
     out = positions[:, 0] < 30
     gap = np.abs(positions[:, None] - positions[None, out]).max(axis=2).min(axis=1)
-    np.testing.assert_array_equal(near(positions, out, 12), (gap < 12) & ~out)
-    assert not near(positions, out, 0).any()
+    np.testing.assert_array_equal(shares_pixels(positions, out, 12), (gap < 12) & ~out)
+    assert not shares_pixels(positions, out, 0).any()
 
 
 def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
     seen = []
-    near = fold_spots.near
-    monkeypatch.setattr(fold_spots, "near", lambda *args: seen.append(args[2]) or near(*args))
+    monkeypatch.setattr(folds, "shares_pixels", lambda *args: seen.append(args[2]) or shares_pixels(*args))
     options = {"color": {"context": (1.0, 3.0)}}
     sth.tl.cross_validate(tissue, ["color", "mean"], groups="block", n_folds=2, seeds=1, options=options, **PATCH)
     assert set(seen) == {48.0}
@@ -355,23 +355,23 @@ def test_margin_of_bands_is_that_of_a_methods_own_context(tissue, monkeypatch):
 
 def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
     sections = _fold_run.read_sections(tissue)
-    fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    fold = folds.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     paths = set()
     for middle in ("a", "b"):
         genes = pd.Index([f"g{i}" for i in range(100)] + [middle] + [f"h{i}" for i in range(100)])
         job = _fold_run.FoldContext([tissue], sections, None, {"genes": genes}, None)
-        paths.add(job.path(_fold_run.FoldRun(fold, "mean", 0, {}), Path("out")))
+        paths.add(job.path(_fold_run.FoldRun(fold, "mean", 0, {}), Path("out"), ".parquet"))
     assert len(paths) == 2
 
 
 def test_names_of_files_stay_short(tissue):
     sections = _fold_run.read_sections(tissue)
-    fold = fold_spots.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
+    fold = folds.make_folds(sections, "patient", None, None, [16.0] * 3)[0]
     long = dataclasses.replace(fold, name="+".join(["TENX95"] * 60))
     assert (
         len(
             _fold_run.FoldContext([tissue], sections, None, {}, None)
-            .path(_fold_run.FoldRun(long, "mean", 0, {}), Path())
+            .path(_fold_run.FoldRun(long, "mean", 0, {}), Path(), ".parquet")
             .name
         )
         < 120

@@ -5,6 +5,7 @@ from spatialdata.transformations import get_transformation
 from tissue import SPACING, encoder, make_tissue, rows_of
 
 import sthisto as sth
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 
 SMALL = {"width": 16, "n_blocks": 1, "n_heads": 2, "max_epochs": 2}
@@ -24,8 +25,8 @@ def test_four_points_lie_around_each_spot_and_hold_what_is_predicted_there(tissu
     sth.tl.predict_between(tissue, model)
     table = tissue["between"]
     assert table.n_obs == 4 * len(tissue["counts"])
-    fine = {section.region: section for section in read_sections(tissue, table_key="between")}
-    for section in read_sections(tissue, table_key="counts"):
+    fine = {section.region: section for section in read_sections(tissue, ElementKeys(table_key="between"))}
+    for section in read_sections(tissue, ElementKeys(table_key="counts")):
         name = f"{section.region}_between"
         points = fine[name]
         names = table.obs["spot"].to_numpy()[points.rows]

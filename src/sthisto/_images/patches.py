@@ -11,6 +11,7 @@ from PIL import Image
 
 from sthisto._images.prefetch import read_ahead
 from sthisto._images.pyramid import Band, Level
+from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_positive
 
@@ -30,7 +31,7 @@ class PatchSpec:
         coarser views of twice and four times its width, each sampled to `size` px.
     """
 
-    size: int = 224
+    size: int = PATCH_SIZE
     um_per_px: float | None = None
     context: tuple[float, ...] = (1.0,)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from PIL import Image
 
+from sthisto._images.colors import to_uint8
+from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 
 _JOINED_ROWS = 1024
 _STRIP_BYTES = 2**28
+_WARNED_OF_HOLES: set[int] = set()
+"""Arrays that holes were warned of, by their `id`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Level:
     from_full
         (3, 3) affine that takes x, y of the full resolution to x, y of this level, both in px.
     brightness
-        What a stored value is multiplied with to give 0..255: 1 for uint8, 255 for floats between 0 and 1.
+        What a stored value is multiplied with to give 0..255: 1 for uint8, 255 for floats between 0 and 1. What is NaN
+        is white, with a warning.
     """
 
     array: Any
@@ -117,6 +122,13 @@ class Level:
         else:
             for part, canvas in zip(parts, canvases, strict=True):
                 canvas[:, :, :] = np.asarray(part)
+        if any(canvas.holes for canvas in canvases):
+            self._warn_of_holes()
+
+    def _warn_of_holes(self) -> None:
+        if id(self.array) not in _WARNED_OF_HOLES:
+            _WARNED_OF_HOLES.add(id(self.array))
+            logger.warning("An image of %d x %d px has pixels that are NaN: they are white.", self.width, self.height)
 
     def _column_runs(self, boxes: np.ndarray) -> list[tuple[int, int]]:
         """Return where the columns of chunks that some box touches begin and end, neighbors joined."""
@@ -154,11 +166,15 @@ class _Canvas:
 
     pixels: np.ndarray
     brightness: float
+    holes: list[bool] = field(default_factory=list)
+    """Holds True where some value was NaN."""
 
     def __setitem__(self, box: tuple[slice, slice, slice], values: np.ndarray) -> None:
         channels, rows, columns = box
         if values.dtype != np.uint8:
-            values = np.clip(np.rint(values * self.brightness), 0, 255).astype(np.uint8)
+            if values.dtype.kind == "f" and np.isnan(values).any():
+                self.holes.append(True)
+            values = to_uint8(values, 255 / self.brightness)
         canvas = self.pixels[rows, columns, channels]
         for channel, plane in enumerate(values):  # three times as fast as numpy's copy of the transposed array
             canvas[..., channel] = plane

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -12,13 +13,14 @@ import shapely
 from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
 
+from sthisto._images.colors import Channels, brightest_value, find_channels, over_white, to_uint8
 from sthisto._images.pyramid import Level, Pyramid
+from sthisto._sdata.columns import read_numbers
+from sthisto._sdata.labels import label_moments
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import listed
 
-_ISOTROPY_TOLERANCE = 0.01
-_PROBE_SIZE = 256
-_BRIGHTEST_OF_UNIT_RANGE = 1.5
+_ISOTROPY_TOLERANCE: Final = 0.01
+_PROBE_SIZE: Final = 256
 
 
 def affine(element: Any, system: str) -> np.ndarray:
@@ -60,11 +62,12 @@ def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.n
             "spatialdata.transform."
         )
         raise ValueError(msg)
-    channels = _rgb_channels(arrays[0], image_key)
+    channels = _channels(arrays[0], image_key)
     brightness = _brightness(arrays[-1], image_key)
+    has_alpha = channels.alpha is not None and _is_alpha(arrays[-1], channels, 255 / brightness, image_key)
     from_full = [_from_full(arrays[0], array, np.linalg.inv(affine(array, system)) @ to_system) for array in arrays]
     levels = [
-        Level(array.data[channels], matrix, brightness)
+        _level(array.data, channels, matrix, brightness, has_alpha=has_alpha)
         for array, matrix in zip(arrays, from_full, strict=True)
         if _is_square(matrix)
     ]
@@ -100,48 +103,73 @@ def _is_square(matrix: np.ndarray) -> bool:
     return np.allclose(gram / (np.trace(gram) / 2), np.eye(2), rtol=0, atol=2 * _ISOTROPY_TOLERANCE)
 
 
-def _rgb_channels(image: DataArray, image_key: str) -> list[int]:
-    """Return the positions of red, green and blue: by their names where these are r, g, b, else the first three.
+def is_rgb(image: Any, image_key: str) -> bool:
+    """Return whether the channels of an image are those of an RGB image."""
+    try:
+        _channels(_levels(image)[0], image_key)
+    except ValueError:
+        return False
+    return True
+
+
+def _channels(image: DataArray, image_key: str) -> Channels:
+    """Return the positions of red, green, blue and alpha.
 
     Raises
     ------
     ValueError
-        The image is no RGB image of uint8 or float.
+        The image is no RGB image.
     """
     if image.dims != ("c", "y", "x"):
         msg = f"Image {image_key!r} has the dimensions {image.dims}; expected ('c', 'y', 'x')."
         raise ValueError(msg)
-    n_channels = image.sizes["c"]
-    labels = [str(name) for name in image.coords["c"].values] if "c" in image.coords else []
-    are_colors = all(label.lower()[:1] in "rgba" or label.isdigit() for label in labels)
-    if n_channels == 4 and not are_colors:
-        msg = (
-            f"Image {image_key!r} has the channels {listed(labels)}, as a fluorescence image has; an H&E image has r, "
-            "g and b. Pass image_key=…"
-        )
-        raise ValueError(msg)
-    if n_channels == 4:
-        logger.warning("Image %r has four channels: the one beside RGB is transparency and left out.", image_key)
-    elif n_channels == 3 and not are_colors:
-        logger.warning("Image %r has the channels %s: they are taken for red, green, blue.", image_key, listed(labels))
-    elif n_channels != 3:
-        msg = f"Image {image_key!r} has {n_channels} channel(s); an H&E image in RGB has 3. Pass image_key=…"
-        raise ValueError(msg)
-    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-        msg = (
-            f"Image {image_key!r} is of {image.dtype}; expected uint8, or float between 0 and 1 or 0 and 255. "
-            "Convert it first, for example with image.astype('uint8') after scaling to 0..255."
-        )
-        raise ValueError(msg)
-    names = [label.lower()[:1] for label in labels]
-    named = {"r", "g", "b"} <= set(names) and len(set(names)) == len(names)
-    return [names.index(name) for name in "rgb"] if named else [0, 1, 2]
+    labels = list(image.coords["c"].values) if "c" in image.coords else list(range(image.sizes["c"]))
+    return find_channels(labels, f"Image {image_key!r}", remedy="Pass image_key=… to use another one.")
+
+
+def _level(values: Any, channels: Channels, from_full: np.ndarray, brightness: float, *, has_alpha: bool) -> Level:
+    """Return a level in RGB; transparency is laid over white when the level is read."""
+    colors = values[list(channels.rgb)]
+    if not has_alpha:
+        return Level(colors, from_full, brightness)
+    stacked = values[[*channels.rgb, channels.alpha]]
+    if isinstance(stacked, da.Array):
+        whole = stacked.rechunk({0: -1})
+        flat = whole.map_blocks(_flat, 255 / brightness, dtype=np.uint8, chunks=((3,), *whole.chunks[1:]))
+    else:
+        flat = _flat(stacked, 255 / brightness)
+    return Level(flat, from_full)
+
+
+def _flat(values: np.ndarray, white: float) -> np.ndarray:
+    """Lay stored RGBA values (4, rows, columns) over white: (3, rows, columns), uint8."""
+    scaled = np.moveaxis(to_uint8(values, white), 0, -1)
+    return np.moveaxis(over_white(scaled[..., :3], scaled[..., 3]), -1, 0)
 
 
 def _brightness(image: DataArray, image_key: str) -> float:
     """Return what takes stored values to 0..255, from nine places of the level."""
     if image.dtype == np.uint8:
         return 1.0
+    what = f"Image {image_key!r}"
+    colors = np.concatenate([probe[:3].ravel() for probe in _probes(image)])
+    known = colors[~np.isnan(colors)] if colors.dtype.kind == "f" else colors
+    if not known.size:
+        msg = f"{what} holds nothing but NaN in nine places of its coarsest level. Pass image_key=… of another one."
+        raise ValueError(msg)
+    return 255 / brightest_value(image.dtype, float(known.min()), float(known.max()), what)
+
+
+def _is_alpha(image: DataArray, channels: Channels, white: float, image_key: str) -> bool:
+    """Return whether a fourth channel is transparency: by its name, or because some of it is opaque."""
+    if channels.is_named or max(float(probe[channels.alpha].max()) for probe in _probes(image)) >= white:
+        return True
+    logger.warning("Image %r has four channels: the one beside RGB is opaque nowhere and left out.", image_key)
+    return False
+
+
+def _probes(image: DataArray) -> list[np.ndarray]:
+    """Return the pixels of nine places of a level, of all of it where these are of one color: (channels, n, m)."""
     starts = [
         sorted(
             {
@@ -151,20 +179,11 @@ def _brightness(image: DataArray, image_key: str) -> float:
         )
         for axis in ("y", "x")
     ]
-    probes = [
-        np.asarray(image.data[:3, y : y + _PROBE_SIZE, x : x + _PROBE_SIZE]) for y in starts[0] for x in starts[1]
-    ]
-    if all(probe.min() == probe.max() for probe in probes):  # nine places off the tissue
+    probes = [np.asarray(image.data[:, y : y + _PROBE_SIZE, x : x + _PROBE_SIZE]) for y in starts[0] for x in starts[1]]
+    if all(probe[:3].min() == probe[:3].max() for probe in probes):  # nine places off the tissue
         step = max(1, min(image.sizes["y"], image.sizes["x"]) // _PROBE_SIZE)
-        probes.append(np.asarray(image.data[:3, ::step, ::step]))
-    lowest, brightest = min(float(probe.min()) for probe in probes), max(float(probe.max()) for probe in probes)
-    if not (np.isfinite(lowest + brightest) and lowest >= 0 and brightest <= 255):
-        msg = (
-            f"Image {image_key!r} is of {image.dtype} and reaches from {lowest:g} to {brightest:g}; expected values "
-            "between 0 and 1 or 0 and 255."
-        )
-        raise ValueError(msg)
-    return 255.0 if brightest <= _BRIGHTEST_OF_UNIT_RANGE else 1.0
+        probes.append(np.asarray(image.data[:, ::step, ::step]))
+    return probes
 
 
 @dataclass(frozen=True)
@@ -176,11 +195,12 @@ class Spots:
     instances
         (n,) what the table's instance key refers to.
     xy
-        (n, 2) centers.
+        (n, 2) centers, NaN where an instance has no place: an empty or missing geometry, or coordinates that are not
+        finite.
     diameters
-        (n,) width of each; of a polygon or a label, that of the circle of the same area.
+        (n,) width of each; of a polygon or a label, that of the circle of the same area. NaN where it is unknown.
     areas
-        (n,) area of each.
+        (n,) area of each, NaN where it is unknown.
     """
 
     instances: pd.Index
@@ -198,11 +218,9 @@ def read_spots(element: Any, region: str, system: str) -> Spots:
         The element is neither.
     """
     if isinstance(element, DataArray | DataTree) and "c" not in _levels(element)[0].dims:
-        instances, xy, areas = _label_moments(_levels(element)[0])
+        instances, xy, areas = label_moments(element, _levels(element)[0])
     elif isinstance(element, gpd.GeoDataFrame):
-        instances, xy = element.index, shapely.get_coordinates(element.geometry.centroid)
-        area = np.pi * element["radius"] ** 2 if "radius" in element else element.geometry.area
-        areas = area.to_numpy(dtype=float)
+        instances, xy, areas = _shape_moments(element)
     else:
         msg = f"Region {region!r} is a {type(element).__name__}; expected shapes or labels, whose instances are spots."
         raise TypeError(msg)
@@ -211,20 +229,15 @@ def read_spots(element: Any, region: str, system: str) -> Spots:
     return Spots(instances, apply_affine(to_system, xy), 2 * np.sqrt(areas / np.pi), areas)
 
 
-def _label_moments(labels: DataArray) -> tuple[pd.Index, np.ndarray, np.ndarray]:
-    """Return ids, centroids (n, 2) and areas (n,) of labels in px, read block by block; 0 is background."""
-    sums = pd.DataFrame({"area": [], "x": [], "y": []}, index=pd.Index([], dtype=labels.dtype), dtype=float)
-    rows, columns = labels.data.chunks if hasattr(labels.data, "chunks") else ((n,) for n in labels.shape)
-    for bottom, height in zip(np.cumsum(rows), rows, strict=True):
-        for right, width in zip(np.cumsum(columns), columns, strict=True):
-            block = np.asarray(labels.data[bottom - height : bottom, right - width : right])
-            y, x = np.nonzero(block)
-            found, place = np.unique(block[y, x], return_inverse=True)
-            moments = {
-                "area": np.bincount(place, minlength=len(found)).astype(float),
-                "x": np.bincount(place, weights=x + (right - width) + 0.5, minlength=len(found)),
-                "y": np.bincount(place, weights=y + (bottom - height) + 0.5, minlength=len(found)),
-            }
-            sums = sums.add(pd.DataFrame(moments, index=found), fill_value=0.0)
-    areas = sums["area"].to_numpy()
-    return sums.index, sums[["x", "y"]].to_numpy() / areas[:, None], areas
+def _shape_moments(element: gpd.GeoDataFrame) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+    """Return ids, centers (n, 2) and areas (n,) of shapes, in their order; NaN where a shape has no place or area."""
+    geometry = np.asarray(element.geometry.to_numpy(), dtype=object)
+    has_place = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
+    xy = np.full((len(geometry), 2), np.nan)
+    xy[has_place] = shapely.get_coordinates(shapely.centroid(geometry[has_place]))
+    xy[~np.isfinite(xy).all(axis=1)] = np.nan
+    if "radius" in element:
+        areas = np.pi * read_numbers(element["radius"]) ** 2
+    else:
+        areas = shapely.area(geometry)
+    return element.index, xy, np.where(areas > 0, areas, np.nan)

@@ -1,70 +1,28 @@
-"""Sections of a SpatialData as the arrays that models take."""
+"""Sections of a SpatialData as input of the models: patches, positions and expression."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sthisto._images.patches import PatchSpec
-from sthisto._sdata.expression import Normalization, Target, check_finite, looks_like_counts
+from sthisto._sdata.expression import Normalization, check_finite, looks_like_counts
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import TRAIN, VALIDATION
-from sthisto._sdata.tables import gene_positions, read_rows
+from sthisto._sdata.tables import gene_positions, is_gene, read_rows
+from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
-from sthisto.models import SectionInput, TrainingSection
+from sthisto.models import METHODS, SectionInput
 
 _WIDEST_UM = 400
-"""Wider patches than this, of eight spots of Visium, are hardly meant."""
+"""Width in µm above which a patch, wider than eight Visium spots, is probably a mistake."""
 
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
-    """Return what a model sees of a section's images."""
+    """Return the patches and positions of a section's spots."""
     return SectionInput(section.name, section.patches(spec), section.centers)
-
-
-def training_section(
-    section: Section,
-    inputs: SectionInput,
-    role: np.ndarray,
-    *,
-    genes: Sequence[str],
-    normalization: Normalization,
-    gene_symbols: str | None,
-    residuals: bool = False,
-) -> TrainingSection:
-    """Return a section with the normalized expression of its training and validation spots, NaN elsewhere.
-
-    Spots without any count say nothing of expression: they are left out, said. With `residuals`, Pearson residuals
-    stand beside log1p expression.
-    """
-    known = is_known(role)
-
-    def read(scale: Normalization) -> np.ndarray:
-        return read_expression(
-            section, np.flatnonzero(known), genes=genes, normalization=scale, gene_symbols=gene_symbols
-        )
-
-    expression = read(normalization)
-    used = known & np.isfinite(expression).all(axis=1)
-    if (empty := known & ~used).any():
-        logger.warning("%d spots of %r have no counts: they are not trained on.", empty.sum(), section.name)
-    return TrainingSection(
-        inputs=inputs,
-        expression=expression,
-        train=np.flatnonzero(used & (role == TRAIN)),
-        validation=np.flatnonzero(used & (role == VALIDATION)),
-        residuals=read(replace(normalization, target="pearson_residuals"))
-        if residuals and normalization.target == "log1p"
-        else None,
-    )
-
-
-def is_known(role: np.ndarray) -> np.ndarray:
-    """Return (n_spots,) bool: the fit may look at the expression of a spot with this role."""
-    return np.isin(role, (TRAIN, VALIDATION))
 
 
 def read_expression(
@@ -80,6 +38,10 @@ def read_expression(
     Other spots are NaN and take no part in the normalization. Spots without any count are NaN too.
     """
     columns = gene_positions(section.table, genes, gene_symbols)
+    if not (are_genes := is_gene(section.table)[columns]).all():
+        others = [gene for gene, is_one in zip(genes, are_genes, strict=True) if not is_one]
+        msg = f"{listed(others)} are no genes by var['feature_types'] of the table. Leave them out of genes=…"
+        raise ValueError(msg)
     matrix = read_rows(section, normalization.layer, spots)
     check_finite(matrix)
     filled = np.asarray(abs(matrix).sum(axis=1)).ravel() > 0
@@ -88,56 +50,8 @@ def read_expression(
     return expression
 
 
-def resolve_normalization(
-    sections: Sequence[Section], roles: Sequence[np.ndarray], *, layer: str | None, target: Target | None
-) -> Normalization:
-    """Return how the expression is brought to the scale of the model: counts are recognized, others taken as is.
-
-    Only spots that may be trained on are looked at.
-
-    Raises
-    ------
-    ValueError
-        A target was asked for that needs counts, there are none, or only some sections hold counts.
-    """
-    counts = [
-        looks_like_counts(read_rows(section, layer, np.flatnonzero(is_known(role))))
-        for section, role in zip(sections, roles, strict=True)
-    ]
-    _check_no_negative_counts(sections, roles, counts, layer)
-    if len(set(counts)) > 1:
-        some = [section.name for section, is_counts in zip(sections, counts, strict=True) if is_counts]
-        msg = f"Only some sections hold raw counts: {listed(some)}. All must be on one scale; pass layer=…"
-        raise ValueError(msg)
-    if counts[0]:
-        return Normalization(target or "log1p", layer)
-    if target not in (None, "as_is"):
-        msg = f"target={target!r} needs raw counts, and {'X' if layer is None else layer!r} holds none. Pass layer=…"
-        raise ValueError(msg)
-    logger.warning(
-        "%s holds no raw counts: its values are taken as they are, as if already normalized.",
-        "X" if layer is None else f"Layer {layer!r}",
-    )
-    return Normalization("as_is", layer)
-
-
-def _check_no_negative_counts(
-    sections: Sequence[Section], roles: Sequence[np.ndarray], counts: Sequence[bool], layer: str | None
-) -> None:
-    """Raise ValueError where whole numbers would be counts but for some negative ones."""
-    for section, role, is_counts in zip(sections, roles, counts, strict=True):
-        values = read_rows(section, layer, np.flatnonzero(is_known(role))).data
-        if not is_counts and (values < 0).any() and (values == np.rint(values)).all():
-            msg = (
-                f"{'X' if layer is None else f'Layer {layer!r}'} of section {section.name!r} holds whole numbers, "
-                f"{(values < 0).sum()} of them negative, down to {values.min():g}: these are no counts. Correct "
-                "them, or pass layer=…"
-            )
-            raise ValueError(msg)
-
-
 def check_scale(section: Section, normalization: Normalization) -> None:
-    """Raise ValueError when a section holds no counts where the model's normalization needs them, or the reverse."""
+    """Raise ValueError if a section has no counts and the model's normalization needs them, or the reverse."""
     is_counts = looks_like_counts(read_rows(section, normalization.layer))
     place = f"{'X' if normalization.layer is None else f'Layer {normalization.layer!r}'} of section {section.name!r}"
     if is_counts and normalization.target == "as_is":
@@ -153,7 +67,7 @@ def check_scale(section: Section, normalization: Normalization) -> None:
 def patch_spec(
     sections: Sequence[Section], *, patch_size: int, patch_um: float | None, context: Sequence[float]
 ) -> PatchSpec:
-    """Return the patches to fit on, with their µm per px where the sections know them.
+    """Return the patches to fit on, with their µm per px if these are known.
 
     Without `patch_um`, a patch is `patch_size` px of the full resolution. Where sections differ in resolution, the
     others are resampled to the finest.
@@ -194,3 +108,22 @@ def patch_spec(
             finest,
         )
     return PatchSpec(patch_size, finest, tuple(context))
+
+
+def seen_width(sections: Sequence[Section], arguments: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Return the width in px, for each section, that any of the methods sees around a spot.
+
+    `arguments` are those of `tl.fit`, for each method.
+    """
+    widths = [_width(sections, name, of_method) for name, of_method in arguments.items()]
+    return [max(of_section) for of_section in zip(*widths, strict=True)]
+
+
+def _width(sections: Sequence[Section], method: str, arguments: Mapping[str, Any]) -> list[float]:
+    spec = patch_spec(
+        sections,
+        patch_size=arguments.get("patch_size", PATCH_SIZE),
+        patch_um=arguments.get("patch_um"),
+        context=arguments.get("context") or METHODS[method].default_context,
+    )
+    return [spec.width_on(section.um_per_px) for section in sections]

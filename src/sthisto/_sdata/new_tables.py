@@ -1,4 +1,4 @@
-"""A new table for predictions, where a layer over all genes of the user's table would be wasteful."""
+"""New tables: of predictions, where a layer over all genes would be wasteful, and of some spots alone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+import spatialdata as sd
 from anndata import AnnData
 from spatialdata.models import TableModel
 
+from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, SPLIT
+from sthisto._sdata.tables import read_matrix, selection_rule
 from sthisto._sdata.write import Update
+from sthisto._utils.logging import logger
+from sthisto._utils.memory import available_memory
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthisto._sdata.sections import Section
+
+_MOST_OF_FREE = 0.8
+_LARGE_BYTES = 2**29
+_FEW_OF_ALL = 0.1
 
 
 def check_no_table(cohort: Sequence[SpatialData], key: str) -> None:
@@ -25,6 +35,34 @@ def check_no_table(cohort: Sequence[SpatialData], key: str) -> None:
         if key in one.tables:
             msg = f"There is a table {key!r} already. Delete it, or choose another new_table_key."
             raise ValueError(msg)
+
+
+def check_layer_memory(sections: Sequence[Section], n_genes: int) -> None:
+    """Raise MemoryError where dense layers over all genes of the tables would not fit, before anything is computed.
+
+    A layer that is large and mostly NaN is warned of.
+
+    Parameters
+    ----------
+    sections
+        Their tables would get the layers: the prediction, and its spread where the method has one.
+    n_genes
+        Genes that are modeled.
+    """
+    tables = {id(section.table): section.table for section in sections}.values()
+    size = sum(table.n_obs * table.n_vars for table in tables) * np.dtype(np.float32).itemsize
+    shapes = ", ".join(f"{table.n_obs:,} x {table.n_vars:,}" for table in tables)
+    about = (
+        f"The prediction of {n_genes} genes as a layer over all genes of the table ({shapes}) takes "
+        f"{size / 2**30:,.1f} GiB"
+    )
+    remedy = "Pass new_table_key=… to write a table of the modeled genes alone."
+    free = available_memory()
+    if free is not None and size > _MOST_OF_FREE * free:
+        msg = f"{about}, and {free / 2**30:,.1f} GiB are free. {remedy}"
+        raise MemoryError(msg)
+    if size > _LARGE_BYTES and n_genes < _FEW_OF_ALL * max(table.n_vars for table in tables):
+        logger.warning("%s, nearly all of it NaN. %s", about, remedy)
 
 
 def new_tables(
@@ -52,20 +90,74 @@ def new_tables(
     Updates that put the tables into their SpatialData, and the sections with their rows in the new tables.
     """
     updates, moved = [], list(sections)
-    for one in cohort:
-        members = [
-            i for i, section in enumerate(sections) if any(section.table is table for table in one.tables.values())
-        ]
-        if not members:
-            continue
-        table = _table([sections[i] for i in members], [values[i] for i in members], genes)
+    place = {id(section): i for i, section in enumerate(sections)}
+    for one, members in members_of(cohort, sections):
+        at = [place[id(section)] for section in members]
+        table = _table(members, [values[i] for i in at], genes)
         updates.append(Update(one, "tables", key, table))
-        start = 0
-        for i in members:
-            rows = np.arange(start, start + len(sections[i]))
-            moved[i] = replace(sections[i], table=table, table_key=key, rows=rows)
-            start += len(rows)
+        ends = np.cumsum([len(section) for section in members])
+        for i, section, end in zip(at, members, ends, strict=True):
+            moved[i] = replace(section, table=table, table_key=key, rows=np.arange(end - len(section), end))
     return updates, moved
+
+
+def members_of(cohort: Sequence[SpatialData], sections: Sequence[Section]) -> list[tuple[SpatialData, list[Section]]]:
+    """Return each SpatialData that has sections among those given, with these in their order."""
+    by_sdata = [
+        (one, [section for section in sections if any(section.table is table for table in one.tables.values())])
+        for one in cohort
+    ]
+    return [(one, members) for one, members in by_sdata if members]
+
+
+def table_of_spots(
+    sections: Sequence[Section], spots: Sequence[np.ndarray], *, role: str | None
+) -> tuple[AnnData, np.ndarray]:
+    """Return a table of some spots of sections that share one, its X all zeros, and the rows that they have there.
+
+    Columns of ``obs`` and ``var`` are those of the table, without a choice of genes that other spots took part in;
+    layers, ``uns`` and ``obsm`` are left out.
+
+    Parameters
+    ----------
+    sections
+        Sections of one table.
+    spots
+        (n_spots,) bool for each section.
+    role
+        Value of ``obs["sthisto_split"]``; None leaves the column out.
+    """
+    source = sections[0].table
+    rows = np.concatenate([section.rows[chosen] for section, chosen in zip(sections, spots, strict=True)])
+    attrs = dict(source.uns[TableModel.ATTRS_KEY]) | {TableModel.REGION_KEY: [section.region for section in sections]}
+    obs = source.obs.iloc[rows].drop(columns=SPLIT, errors="ignore").copy()
+    region_key = attrs[TableModel.REGION_KEY_KEY]
+    obs[region_key] = obs[region_key].astype(str).astype("category")
+    if role is not None:
+        obs[SPLIT] = role
+    outdated = [] if selection_rule(source) == GENES_GIVEN else [SELECTED_GENES]
+    var = source.var.drop(columns=outdated, errors="ignore").copy()
+    blank = sp.csr_matrix((len(rows), source.n_vars), dtype=np.float32)
+    return AnnData(blank, obs=obs, var=var, uns={TableModel.ATTRS_KEY: attrs}), rows
+
+
+def copy_expression(source: AnnData, rows: np.ndarray, table: AnnData, layers: Sequence[str]) -> None:
+    """Put X and some layers of the rows of `source` into `table`, whose rows they are."""
+    if source.X is not None:
+        table.X = source.X[rows]
+    for layer in layers:
+        table.layers[layer] = read_matrix(source, layer)[rows]
+
+
+def with_table(sdata: SpatialData, key: str, table: AnnData) -> SpatialData:
+    """Return a SpatialData with the same images, labels and shapes, and `table` as its only table."""
+    return sd.SpatialData(
+        images=dict(sdata.images),
+        labels=dict(sdata.labels),
+        shapes=dict(sdata.shapes),
+        tables={key: table},
+        attrs=dict(sdata.attrs),
+    )
 
 
 def _table(sections: Sequence[Section], values: Sequence[np.ndarray], genes: Sequence[str]) -> AnnData:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 from spatialdata.models import TableModel
 from spatialdata.transformations import get_transformation
 
-from sthisto._sdata.elements import affine, apply_affine, corners
+from sthisto._sdata.columns import read_flags, read_names
+from sthisto._sdata.elements import affine, apply_affine, corners, is_rgb, scale
+from sthisto._sdata.inside import warn_left_out
+from sthisto._sdata.overviews import overview_names
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 
@@ -17,7 +21,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from sthisto._images.pyramid import Pyramid
+
+_SAME_PLACE: Final = 0.02
 
 
 def pair_image(
@@ -30,7 +35,7 @@ def pair_image(
     KeyError
         A key is missing, or no image shares a coordinate system with the region.
     ValueError
-        Several images do, or the systems place the spots differently on the image.
+        Several images do that are not one image in several resolutions, or the systems place the spots differently.
     """
     systems = set(get_transformation(sdata[region], get_all=True))
     if coordinate_system is not None:
@@ -57,14 +62,46 @@ def pair_image(
         )
         raise KeyError(msg)
     if len(candidates) > 1:
-        msg = (
-            f"`image_key` is ambiguous for region {region!r}: {listed(candidates)} share its coordinate system. "
-            f"Pass image_key={{{region!r}: …}}, in every call, or keep the one to work with: del sdata.images[…]."
-        )
-        raise ValueError(msg)
+        candidates = [_finest(sdata, region, candidates, shared)]
     (image_key,) = candidates
     _check_agreement(sdata, region, image_key, shared[image_key])
     return image_key, shared[image_key]
+
+
+def _finest(sdata: SpatialData, region: str, candidates: Sequence[str], shared: Mapping[str, Sequence[str]]) -> str:
+    """Return the finest of several images in RGB of one place, as Space Ranger has them, with a message.
+
+    Raises
+    ------
+    ValueError
+        They do not cover the same place, or none is finer than the others.
+    """
+    in_color = [name for name in candidates if is_rgb(sdata[name], name)]
+    in_color = [name for name in in_color if "cytassist" not in name.lower()] or in_color
+    system = next((one for one in shared[candidates[0]] if all(one in shared[name] for name in in_color)), None)
+    if in_color and system is not None:
+        to_system = {name: affine(sdata[name], system) for name in in_color}
+        places = [apply_affine(to_system[name], corners(sdata[name])) for name in in_color]
+        across = np.linalg.norm(places[0][3] - places[0][0])
+        alike = all(np.abs(place - places[0]).max() <= _SAME_PLACE * across for place in places)
+        finest = sorted(in_color, key=lambda name: scale(to_system[name]))
+        coarser = scale(to_system[finest[1]]) / scale(to_system[finest[0]]) if len(finest) > 1 else np.inf
+        if alike and coarser > 1 + _SAME_PLACE:
+            logger.info(
+                "Of the images %s of region %r, the finest in RGB is used: %r. Pass image_key=… to use another one.",
+                listed(candidates),
+                region,
+                finest[0],
+            )
+            return finest[0]
+    full = [name for name in in_color if {*overview_names(name), name} == set(in_color)]
+    if full:
+        return full[0]  # whose fault `check_overviews` names
+    msg = (
+        f"`image_key` is ambiguous for region {region!r}: {listed(candidates)} share its coordinate system. "
+        f"Pass image_key={{{region!r}: …}}, in every call, or keep the one to work with: del sdata.images[…]."
+    )
+    raise ValueError(msg)
 
 
 def _check_agreement(sdata: SpatialData, region: str, image_key: str, systems: list[str]) -> None:
@@ -84,19 +121,18 @@ def _check_agreement(sdata: SpatialData, region: str, image_key: str, systems: l
 def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.ndarray, np.ndarray]:
     """Return the table's rows on tissue that annotate the region, and each one's position in the element.
 
+    Instances are matched as they are, or as text where one side holds numbers and the other one text.
+
     Raises
     ------
     ValueError
-        The element's instances repeat, or no row of the table matches one.
+        An instance that the table refers to stands in the element more than once, or no row matches one.
     """
     attrs = table.uns[TableModel.ATTRS_KEY]
     instance_key = attrs[TableModel.INSTANCE_KEY]
-    rows = np.flatnonzero((table.obs[attrs[TableModel.REGION_KEY_KEY]] == region).to_numpy())
-    if not instances.is_unique:
-        msg = f"The index of {region!r} has repeated instances; a row of the table cannot be matched to one of them."
-        raise ValueError(msg)
+    rows = np.flatnonzero(read_names(table.obs[attrs[TableModel.REGION_KEY_KEY]]) == region)
     wanted = table.obs[instance_key].iloc[rows]
-    position = instances.get_indexer(wanted)
+    position = _positions(wanted, instances, region)
     found = position >= 0
     if len(rows) and not found.any():
         msg = (
@@ -104,36 +140,43 @@ def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.nda
             f"the element {listed(instances[:3])}."
         )
         raise ValueError(msg)
-    _say_left_out(~found, region, "have no instance in it")
+    warn_left_out(~found, region, "have no instance in it")
     keep = found
     if "in_tissue" in table.obs:
-        on_tissue = table.obs["in_tissue"].iloc[rows].astype(float).to_numpy() != 0
-        _say_left_out(found & ~on_tissue, region, "lie off tissue (in_tissue is 0)")
+        on_tissue = _on_tissue(table.obs["in_tissue"].iloc[rows], found, region)
         keep = found & on_tissue
     return rows[keep], position[keep]
 
 
-def inside_image(centers: np.ndarray, image: Pyramid, *, region: str, image_key: str) -> np.ndarray:
-    """Return which centers, (n, 2) in px of the full resolution, lie in the image.
+def _positions(wanted: pd.Series, instances: pd.Index, region: str) -> np.ndarray:
+    """Return each wanted instance's position in the element, -1 where it has none."""
+    if wanted.dtype.kind in "iu" and instances.dtype.kind in "iu":
+        return _lookup(pd.Index(wanted.to_numpy()), instances, region)
+    position = _lookup(pd.Index(wanted.to_numpy(), dtype=object), instances.astype(object), region)
+    if (position >= 0).any() or not len(wanted):
+        return position
+    return _lookup(pd.Index(read_names(wanted)), pd.Index(read_names(instances)), region)
 
-    Raises
-    ------
-    ValueError
-        None does.
-    """
-    inside: np.ndarray = np.all((centers >= 0) & (centers < [image.width, image.height]), axis=1)
-    if len(centers) and not inside.any():
-        (left, top), (right, bottom) = centers.min(axis=0), centers.max(axis=0)
+
+def _lookup(wanted: pd.Index, instances: pd.Index, region: str) -> np.ndarray:
+    repeated = instances[instances.duplicated()]
+    if len(repeated) and (again := repeated.intersection(wanted.dropna()).unique()).size:
         msg = (
-            f"No spot of {region!r} lies in image {image_key!r} of {image.width} x {image.height} px: the centers "
-            f"reach from x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f} px. The coordinate systems of "
-            "both probably don't match: check their transformations, or pass coordinate_system=…"
+            f"The index of {region!r} has repeated instances, such as {listed(again[:3])}; a row of the table "
+            "cannot be matched to one of them."
         )
         raise ValueError(msg)
-    _say_left_out(~inside, region, f"lie outside image {image_key!r}")
-    return inside
+    first = ~instances.duplicated()
+    position = instances[first].get_indexer(wanted)
+    return np.where(position >= 0, np.flatnonzero(first)[position], -1)
 
 
-def _say_left_out(left_out: np.ndarray, region: str, why: str) -> None:
-    if left_out.any():
-        logger.warning("%d of %d spots of %r %s: they are left out.", left_out.sum(), len(left_out), region, why)
+def _on_tissue(values: pd.Series, found: np.ndarray, region: str) -> np.ndarray:
+    """Return which rows lie on tissue; a row without a value lies off it, unless the whole region has none."""
+    flags, missing = read_flags(values, "in_tissue")
+    if missing.all():
+        logger.warning("No spot of %r has a value of in_tissue: all are taken for tissue.", region)
+        return np.ones(len(flags), dtype=bool)
+    warn_left_out(found & ~flags & ~missing, region, "lie off tissue (in_tissue is 0)")
+    warn_left_out(found & missing, region, "have no value of in_tissue")
+    return flags

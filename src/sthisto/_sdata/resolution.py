@@ -7,17 +7,23 @@ import re
 import numpy as np
 import pandas as pd
 
+from sthisto._sdata.columns import read_numbers
+from sthisto._utils.logging import logger
+
 _VISIUM_PITCH_UM = 100.0
 _ISOTROPY_TOLERANCE = 0.05
 _BIN_SIZE = re.compile(r"square_(\d{3})um")
 
 
-def um_per_px_of_visium(obs: pd.DataFrame, centers: np.ndarray, region: str) -> float | None:
+def um_per_px_of_visium(
+    obs: pd.DataFrame, centers: np.ndarray, region: str, *, bin_size_um: float | None = None
+) -> float | None:
     """Return µm per px from the array positions of Visium spots or Visium HD bins, None for anything else.
 
     Visium's spots lie on a hexagonal lattice 100 µm apart, on which `array_row + array_col` is even. Visium HD's bins
     are as far apart as they are wide, and spatialdata-io names their elements "…_square_008um". The distance is
     what counts: Space Ranger's "spot_diameter_fullres" is that of a theoretical spot of 65 µm, not of the real 55 µm.
+    Spots without a position are left out of the fit. A lattice of Visium that lies mirrored in the image is warned of.
 
     Parameters
     ----------
@@ -27,17 +33,36 @@ def um_per_px_of_visium(obs: pd.DataFrame, centers: np.ndarray, region: str) -> 
         (n, 2) x and y of the same rows, in px.
     region
         The region's name.
+    bin_size_um
+        Width of a bin of Visium HD in µm; None takes it from the region's name.
     """
     if not {"array_row", "array_col"} <= set(obs.columns):
         return None
-    row, column = (obs[name].to_numpy(dtype=float) for name in ("array_row", "array_col"))
-    if bin_size := _BIN_SIZE.search(region):
-        step = float(bin_size.group(1))
+    row, column = (read_numbers(obs[name]) for name in ("array_row", "array_col"))
+    has_place = np.isfinite(row) & np.isfinite(column) & np.isfinite(centers).all(axis=1)
+    row, column, centers = row[has_place], column[has_place], centers[has_place]
+    named = _BIN_SIZE.search(region)
+    step = float(named.group(1)) if named else bin_size_um
+    if step:  # Space Ranger counts the columns of Visium HD from the right: its array is a mirror image of the slide
         return _um_per_px(np.column_stack([column * step, row * step]), centers)
-    if ((row + column) % 2 == 0).all():
+    if len(row) and ((row + column) % 2 == 0).all():
         half = _VISIUM_PITCH_UM / 2
-        return _um_per_px(np.column_stack([column * half, row * half * np.sqrt(3)]), centers)
+        um = np.column_stack([column * half, row * half * np.sqrt(3)])
+        um_per_px = _um_per_px(um, centers)
+        if um_per_px is not None and _is_mirrored(um, centers):
+            logger.warning(
+                "The array of %r lies mirrored in its image: x and y of the coordinates are probably swapped, or the "
+                "image was mirrored. Look at where the spots lie on the tissue.",
+                region,
+            )
+        return um_per_px
     return None
+
+
+def _is_mirrored(um: np.ndarray, px: np.ndarray) -> bool:
+    """Return whether the affine from array to px turns left into right."""
+    linear, *_ = np.linalg.lstsq(np.column_stack([um, np.ones(len(um))]), px, rcond=None)
+    return bool(np.linalg.det(linear[:2]) < 0)
 
 
 def _um_per_px(um: np.ndarray, px: np.ndarray) -> float | None:

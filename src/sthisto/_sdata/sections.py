@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import spatialdata as sd
 from spatialdata.models import TableModel
-from spatialdata.transformations import get_transformation
 
 from sthisto._images.patches import PatchSource, PatchSpec
 from sthisto._images.pyramid import Pyramid
-from sthisto._sdata.elements import affine, apply_affine, read_pyramid, read_spots, scale
-from sthisto._sdata.pairing import inside_image, match_rows, pair_image
+from sthisto._sdata.elements import apply_affine, read_pyramid, read_spots, scale
+from sthisto._sdata.image_scale import known_um_per_px, stated_um_per_px, um_per_unit
+from sthisto._sdata.inside import inside_image, warn_left_out
+from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.overviews import check_overviews
+from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium
-from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._sdata.slots import ALLOW_OUTSIDE, CHECK_IMAGE, KEY
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_key, check_positive, listed, resolve_only
+from sthisto._utils.validate import check_key, listed, resolve_only
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
 
 
 _MOST_ENLARGED = 2.5
-_MOST_APART = 1.1
-"""Factor between µm per px that are stated and those that the data know, beyond which one of them is wrong."""
 
 
 @dataclass(frozen=True)
@@ -107,46 +108,52 @@ class Section:
 
 def read_sections(
     sdata: SpatialData | Sequence[SpatialData],
+    keys: ElementKeys | None = None,
     *,
-    image_key: str | Mapping[str, str] | None = None,
-    shapes_key: str | Sequence[str] | None = None,
-    table_key: str | None = None,
-    coordinate_system: str | None = None,
-    um_per_px: float | Mapping[str, float] | None = None,
+    check_image: bool | None = None,
+    allow_outside: bool | None = None,
 ) -> list[Section]:
-    """Find the sections of one SpatialData or of a cohort; nothing is read from the images but a small probe.
+    """Find the sections of one SpatialData or of a cohort; of the images, only a small probe is read.
 
     Parameters
     ----------
     sdata
         One SpatialData, whose table may annotate several regions, or a sequence of them.
-    image_key, shapes_key, table_key, coordinate_system
-        None is the only candidate. `image_key` may map regions to images. `shapes_key` names the region or regions
-        to use, shapes or labels; None is all that the table annotates.
-    um_per_px
-        µm per px of the full resolution, for all images or by region; None takes it from the data where it is known.
+    keys
+        Which elements to use; None infers all of them.
+    check_image
+        Whether an image that does not fit the overviews of its run is refused, not only warned of. None is
+        ``sdata.attrs["sthisto"]["check_image"]``, or True.
+    allow_outside
+        Whether more than a tenth of a region's spots may lie outside its image. None is
+        ``sdata.attrs["sthisto"]["allow_outside"]``, or False.
 
     Raises
     ------
     KeyError
         A key is missing, or nothing is a candidate for it.
     ValueError
-        Something is ambiguous, an image is no RGB image, its pixels are not square, no spot of a region lies in its
-        image, or none is left in any region.
+        Something is ambiguous, an image is no RGB image or is not the one that the run was made with, its pixels are
+        not square, more than a tenth of a region's spots lie outside its image, or none is left in any region.
     """
     cohort = as_cohort(sdata)
-    tables = [resolve_table(one, table_key) for one in cohort]
-    chosen = _regions([one.tables[name] for one, name in zip(cohort, tables, strict=True)], shapes_key)
+    keys = keys or ElementKeys()
+    tables = [resolve_table(one, keys.table_key) for one in cohort]
+    chosen = _regions([one.tables[name] for one, name in zip(cohort, tables, strict=True)], keys.shapes_key)
     every_region = [region for regions in chosen for region in regions]
-    for name, mapping in (("image_key", image_key), ("um_per_px", um_per_px)):
-        if isinstance(mapping, Mapping):
-            for region in mapping:
-                check_key(region, every_region, name=name, where="the regions")
+    keys.check_regions(every_region)
     sections: list[tuple[int, Section]] = []
     for i, one in enumerate(cohort):
+        told = one.attrs.get(KEY, {})
         for region in chosen[i]:
-            image, um = _of_region(image_key, region), _of_region(um_per_px, region)
-            section = _read_section(one, tables[i], region, image, coordinate_system, um)
+            section = _read_section(
+                one,
+                tables[i],
+                region,
+                keys,
+                check_image=bool(told.get(CHECK_IMAGE, True)) if check_image is None else check_image,
+                allow_outside=bool(told.get(ALLOW_OUTSIDE, False)) if allow_outside is None else allow_outside,
+            )
             if len(section):
                 sections.append((i, section))
             else:
@@ -159,13 +166,17 @@ def read_sections(
 
 def as_cohort(sdata: SpatialData | Sequence[SpatialData]) -> list[SpatialData]:
     """Return a list, whether one SpatialData is given or several."""
-    cohort = [sdata] if isinstance(sdata, sd.SpatialData) else list(sdata)
+    is_sequence = isinstance(sdata, Iterable) and not isinstance(sdata, str | bytes)
+    cohort: list[Any] = list(sdata) if is_sequence and not isinstance(sdata, sd.SpatialData) else [sdata]
     if not cohort:
         msg = "The list of SpatialData is empty."
         raise ValueError(msg)
     for one in cohort:
         if not isinstance(one, sd.SpatialData):
-            msg = f"`sdata` must be a SpatialData or a sequence of them, found {type(one).__name__}."
+            msg = (
+                f"`sdata` must be a SpatialData or a sequence of them, found {type(one).__name__}. Read a store with "
+                "spatialdata.read_zarr, or bring an AnnData to SpatialData with sthisto.io.from_anndata."
+            )
             raise TypeError(msg)
     if len({id(one) for one in cohort}) < len(cohort):
         msg = "The same SpatialData stands in the list more than once; its spots would count twice."
@@ -195,17 +206,14 @@ def _regions(tables: Sequence[AnnData], shapes_key: str | Sequence[str] | None) 
     return [[region for region in wanted if region in regions] for regions in annotated]
 
 
-def _of_region(value: Any, region: str) -> Any:
-    return value.get(region) if isinstance(value, Mapping) else value
-
-
 def _read_section(
     sdata: SpatialData,
     table_key: str,
     region: str,
-    image_key: str | None,
-    coordinate_system: str | None,
-    um_per_px: float | None,
+    keys: ElementKeys,
+    *,
+    check_image: bool,
+    allow_outside: bool,
 ) -> Section:
     if region not in sdata:
         msg = (
@@ -214,14 +222,19 @@ def _read_section(
         )
         raise KeyError(msg)
     table = sdata.tables[table_key]
-    image_key, systems = pair_image(sdata, region, image_key, coordinate_system)
-    system = next((name for name in systems if name in _um_per_unit(sdata)), systems[0])
+    image_key, systems = pair_image(sdata, region, keys.image_of(region), keys.coordinate_system)
+    um_per_px = keys.um_per_px_of(region)
+    system = next((name for name in systems if name in um_per_unit(sdata)), systems[0])
     image, to_system = read_pyramid(sdata[image_key], image_key, system)
     spots = read_spots(sdata[region], region, system)
     rows, position = match_rows(table, region, spots.instances)
+    has_place = np.isfinite(spots.xy[position]).all(axis=1)
+    warn_left_out(~has_place, region, "have no place: their geometry is empty, missing or not finite")
+    rows, position = rows[has_place], position[has_place]
     to_pixels = np.linalg.inv(to_system)
     centers = apply_affine(to_pixels, spots.xy[position])
-    inside = inside_image(centers, image, region=region, image_key=image_key)
+    check_overviews(sdata, image_key, systems, refuse=check_image)
+    inside = inside_image(centers, image, region=region, image_key=image_key, allow_outside=allow_outside)
     rows, centers, diameters = rows[inside], centers[inside], spots.diameters[position[inside]]
     known = um_per_px_of_visium(table.obs.iloc[rows], centers, region)
     if of_system := known_um_per_px(sdata, image_key):
@@ -236,44 +249,14 @@ def _read_section(
         image=image,
         rows=rows,
         centers=centers,
-        diameter=float(np.median(diameters)) * scale(to_pixels) if len(rows) else float("nan"),
+        diameter=_median(diameters) * scale(to_pixels),
         um_per_px=known if um_per_px is None else stated_um_per_px(um_per_px, known, region),
     )
 
 
-def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> float:
-    """Return the stated value, with a warning where the data say another."""
-    check_positive(um_per_px, name="um_per_px")
-    if known is not None and not 1 / _MOST_APART < um_per_px / known < _MOST_APART:
-        logger.warning(
-            "%g µm per px are stated for %r, whose array or coordinate system says %.3g. The stated ones are used.",
-            um_per_px,
-            element,
-            known,
-        )
-    return float(um_per_px)
-
-
-def _um_per_unit(sdata: SpatialData) -> dict[str, float]:
-    known: dict[str, float] = sdata.attrs.get(KEY, {}).get(UM_PER_UNIT, {})
-    return known
-
-
-def known_um_per_px(sdata: SpatialData, image_key: str) -> float | None:
-    """Return µm per px of the full resolution from a coordinate system whose unit is known."""
-    systems = get_transformation(sdata[image_key], get_all=True)
-    for system, um in _um_per_unit(sdata).items():
-        if system in systems:
-            check_positive(um, name=f"sdata.attrs[{KEY!r}][{UM_PER_UNIT!r}][{system!r}]")
-            return float(um) * scale(affine(sdata[image_key], system))
-    return None
-
-
-def remember_um_per_px(sdata: SpatialData, image_key: str, um_per_px: float) -> None:
-    """Keep the µm per px of an image's full resolution as the unit of the first of its coordinate systems."""
-    system = next(iter(get_transformation(sdata[image_key], get_all=True)))
-    um_per_unit = um_per_px / scale(affine(sdata[image_key], system))
-    sdata.attrs[KEY] = {**sdata.attrs.get(KEY, {}), UM_PER_UNIT: _um_per_unit(sdata) | {system: um_per_unit}}
+def _median(diameters: np.ndarray) -> float:
+    known = diameters[np.isfinite(diameters)]
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _with_unique_names(sections: Sequence[tuple[int, Section]]) -> list[Section]:

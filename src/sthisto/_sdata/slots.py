@@ -13,19 +13,59 @@ KEY: Final = "sthisto"
 UM_PER_UNIT: Final = "um_per_unit"
 """``sdata.attrs["sthisto"]["um_per_unit"][coordinate_system]``: µm per unit of that coordinate system."""
 
+ALLOW_OUTSIDE: Final = "allow_outside"
+CHECK_IMAGE: Final = "check_image"
+"""``sdata.attrs["sthisto"][…]``: whether spots may lie outside the image, and whether the image is checked."""
+
 SPLIT: Final = "sthisto_split"
 TRAIN: Final = "train"
 VALIDATION: Final = "val"
 TEST: Final = "test"
 CALIBRATION: Final = "calibration"
+FITTED: Final = (TRAIN, VALIDATION)
+"""Roles of the spots whose expression a fit may read."""
 
 SELECTED_GENES: Final = "sthisto_selected"
 """``var`` column that `pp.select_genes` writes, and key of ``uns`` with the rule that it chose them by."""
 GENES_GIVEN: Final = "given"
 GENES_VARIABLE: Final = "highly variable on training spots"
 
-SCORES: Final = ("pcc", "pcc_residual", "ceiling")
-"""Scores that `tl.evaluate` writes for each gene."""
+CLUSTER: Final = "sthisto_cluster"
+"""``obs`` column that `tl.cluster` writes by default."""
+
+CROSS_VALIDATION: Final = "sthisto_cv"
+"""Key of ``uns`` that `tl.cross_validate` writes by default."""
+
+REGION: Final = "sthisto_region"
+INSTANCE: Final = "sthisto_instance"
+"""``obs`` columns that tie the table of `io.from_anndata` to its shapes."""
+
+NEW_REGION: Final = "region"
+NEW_INSTANCE: Final = "instance"
+SPOT: Final = "spot"
+"""``obs`` columns of a table that annotates new shapes; `SPOT` names the measured spot that a new one lies around."""
+
+TISSUE_GRID: Final = "tissue_grid"
+"""Shapes that `pp.tissue_grid` writes by default."""
+
+BETWEEN: Final = "between"
+"""Table that `tl.predict_between` writes by default."""
+
+SCORES: Final = ("pcc", "pcc_residual", "reproducibility", "sibling")
+"""Scores and references that `tl.evaluate` writes for each gene."""
+CEILING: Final = "ceiling"
+"""Name of reproducibility in 0.1, which is written beside it until 0.3."""
+
+
+N_TOP: Final = 50
+ALL_GENES: Final = "all modeled"
+MOST_EXPRESSED: Final = f"top {N_TOP}"
+MOST_VARIABLE: Final = f"{N_TOP} most variable"
+MARKERS: Final = "markers"
+"""Sets of genes in the tables of scores; the 50 genes are those of the scored section."""
+
+CROSS_VALIDATED: Final = "cross_validate"
+"""Method in the record of a cross-validation, whose tables name the methods."""
 
 
 def image_embedding(key: str) -> str:
@@ -64,5 +104,15 @@ def modeled_gene(key: str) -> str:
 
 
 def score(key: str, metric: str) -> str:
-    """Slot of ``var`` with one score per gene: ``pcc``, ``pcc_residual``, ``ceiling``."""
+    """Slot of ``var`` with one value per gene: ``pcc``, ``pcc_residual``, ``reproducibility``, ``sibling``."""
     return f"{key}_{metric}"
+
+
+def table_of_shapes(shapes: str) -> str:
+    """Name of the table that annotates new shapes."""
+    return f"{shapes}_table"
+
+
+def shapes_between(region: str, table: str) -> str:
+    """Name of the shapes between the spots of a region, which the new `table` annotates."""
+    return f"{region}_{table}"

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from sthisto._sdata.columns import read_names
 from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, modeled_gene
+from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sthisto._sdata.sections import Section
+
+RAW: Final = "raw"
+"""Name by which the counts in `table.raw` are asked for, as if they were a layer."""
+_FEATURE_TYPES: Final = ("feature_types", "feature_type")
+_GENE: Final = "gene expression"
 
 
 def selection_rule(table: AnnData) -> str:
@@ -73,16 +80,44 @@ def layer_names(table: AnnData) -> list[str]:
     return [name for name in table.layers if name is not None]
 
 
+def is_gene(table: AnnData) -> np.ndarray:
+    """Return (n_vars,) which features are genes: "Gene Expression" in ``var["feature_types"]``, all without it.
+
+    Antibodies and control probes are none. A column that calls nothing a gene is left aside.
+    """
+    column = next((name for name in _FEATURE_TYPES if name in table.var), None)
+    if column is None:
+        return np.ones(table.n_vars, dtype=bool)
+    kinds = [" ".join(str(kind).lower().replace("_", " ").split()) for kind in read_names(table.var[column])]
+    genes: np.ndarray = np.array([kind == _GENE for kind in kinds], dtype=bool)
+    return genes if genes.any() else np.ones(table.n_vars, dtype=bool)
+
+
+def warn_of_other_features(table: AnnData) -> None:
+    """Warn that a table holds features which are no genes, and what becomes of them."""
+    other = ~is_gene(table)
+    if other.any():
+        logger.warning(
+            "%d of %d features are no genes, such as %s: they count neither as genes nor in the library size.",
+            other.sum(),
+            len(other),
+            listed(table.var_names[other], 3),
+        )
+
+
 def read_matrix(table: AnnData, layer: str | None) -> Any:
-    """Return X or a layer, dense or sparse, (n_obs, n_vars).
+    """Return X, a layer, or the counts of `table.raw` for "raw", dense or sparse, (n_obs, n_vars).
 
     Raises
     ------
     KeyError
         There is no such layer, or the table has no X.
     """
+    if layer == RAW and RAW not in layer_names(table) and has_raw(table):
+        return table.raw[:, table.var_names].X
     if layer is not None:
-        check_key(layer, layer_names(table), name="layer", where="the layers of the table")
+        available = [*layer_names(table), *([RAW] if has_raw(table) else [])]
+        check_key(layer, available, name="layer", where="the layers of the table")
         return table.layers[layer]
     if table.X is None:
         msg = f"The table has no X. Pass layer=…; its layers: {listed(layer_names(table))}."
@@ -90,10 +125,74 @@ def read_matrix(table: AnnData, layer: str | None) -> Any:
     return table.X
 
 
+def has_layer(table: AnnData, layer: str) -> bool:
+    """Return whether `read_matrix` finds a layer of that name."""
+    return layer in layer_names(table) or (layer == RAW and has_raw(table))
+
+
+def has_raw(table: AnnData) -> bool:
+    """Return whether `table.raw` holds all genes of the table."""
+    return table.raw is not None and bool(table.var_names.isin(table.raw.var_names).all())
+
+
+def where_counts_may_be(table: AnnData) -> str:
+    """Return a hint at other places of the table for an error, empty where there are none."""
+    names = [*layer_names(table), *([RAW] if has_raw(table) else [])]
+    return f" The table also has {listed(names)}: pass the one that holds the counts." if names else ""
+
+
 def read_rows(section: Section, layer: str | None, spots: np.ndarray | None = None) -> sp.csr_array:
     """Return the expression of a section's spots over all genes of its table, (n_spots, n_vars).
 
-    `spots` are the positions in the section of those to read; None is all.
+    Features that are no genes are 0: this is the one place where they leave the library size.
+
+    Parameters
+    ----------
+    section
+        Its table may hold any kind of matrix: numpy, scipy, dask, backed.
+    layer
+        As for `read_matrix`.
+    spots
+        Positions in the section of those to read; None is all.
     """
     rows = section.rows if spots is None else section.rows[spots]
-    return sp.csr_array(read_matrix(section.table, layer)[rows])
+    matrix = sp.csr_array(in_memory(_rows_of(read_matrix(section.table, layer), rows)))
+    genes = is_gene(section.table)
+    return matrix if genes.all() else sp.csr_array(matrix @ sp.diags_array(genes.astype(matrix.dtype)))
+
+
+def _rows_of(matrix: Any, rows: np.ndarray) -> Any:
+    """Return some rows of any kind of matrix; those on disk take them in ascending order only."""
+    if isinstance(matrix, np.ndarray) or sp.issparse(matrix):
+        return matrix.tocsr()[rows] if sp.issparse(matrix) else matrix[rows]
+    order = np.argsort(rows, kind="stable")
+    sorted_rows, place = np.unique(rows[order], return_inverse=True)
+    back = np.empty(len(rows), dtype=np.intp)
+    back[order] = place
+    return in_memory(matrix[sorted_rows])[back]
+
+
+def in_memory(matrix: Any) -> Any:
+    """Return a numpy array or scipy matrix of numbers that scipy computes with, whatever held the values.
+
+    Raises
+    ------
+    TypeError
+        The values are no numbers.
+    """
+    for method in ("compute", "to_memory"):
+        if hasattr(matrix, method):
+            matrix = getattr(matrix, method)()
+    if isinstance(matrix, np.ma.MaskedArray):
+        matrix = matrix.filled(np.nan if matrix.dtype.kind == "f" else 0)
+    if not sp.issparse(matrix):
+        matrix = np.asarray(matrix)
+    if matrix.dtype.kind not in "biuf":
+        try:
+            return matrix.astype(np.float32)
+        except (TypeError, ValueError) as error:
+            msg = f"The expression is of {matrix.dtype} and holds values that are no numbers: {error}. Pass layer=…"
+            raise TypeError(msg) from error
+    if matrix.dtype == np.float16 or matrix.dtype == bool:
+        matrix = matrix.astype(np.float32)
+    return matrix

@@ -1,4 +1,4 @@
-"""Updates of tables: results into the rows that they belong to, all of them or none."""
+"""Atomic updates of tables: results are written to the matching rows, all of them or none."""
 
 from __future__ import annotations
 

@@ -1,16 +1,61 @@
-"""Folds: which sections or spots are held out in turn, and which training spots stand too near them. Arrays only."""
+"""Folds of cross-validation: the spots that each one trains on and holds out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from sthisto._sdata.sections import Section
+from sthisto._splits.blocks import shares_pixels, spatial_bands
+from sthisto._splits.roles import read_patients, warn_of_shared_patients
 from sthisto._utils.validate import check_positive
+
+N_BANDS = 5
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Training and held-out spots, (n_spots,) bool for each section; some spots may be neither."""
+
+    name: str
+    train: list[np.ndarray]
+    test: list[np.ndarray]
+
+
+def make_folds(
+    sections: Sequence[Section], groups: str, n_folds: int | None, patient_key: str | None, width: Sequence[float]
+) -> list[Fold]:
+    """Return the folds by a column of obs, "section" or "block", and warn where they put a patient on both sides.
+
+    Parameters
+    ----------
+    groups
+        "section", "block", or the column of obs that names each section's group.
+    n_folds
+        As for `group_folds`; None cuts a section into `N_BANDS` bands.
+    patient_key
+        Column of obs that names the patient; None warns that patients are unknown.
+    width
+        Width in px, for each section, of what is seen around a spot: the margin beside a band.
+    """
+    patients = None if patient_key is None else read_patients(sections, patient_key)
+    if groups == "block":
+        folds = _banded(sections, n_folds or N_BANDS, width)
+    else:
+        names = [section.name for section in sections] if groups == "section" else read_patients(sections, groups)
+        folds = []
+        for name, held_out in group_folds(names, n_folds).items():
+            test = [np.full(len(one), group in held_out) for one, group in zip(sections, names, strict=True)]
+            folds.append(Fold(name, [~of_section for of_section in test], test))
+    if groups in ("section", "block") or patients is not None:
+        warn_of_shared_patients(patients, [fold.test for fold in folds], what="folds")
+    return folds
 
 
 def group_folds(groups: Sequence[str], n_folds: int | None = None, *, seed: int = 0) -> dict[str, set[str]]:
-    """Deal the groups, patients or sections, into folds.
+    """Divide the groups (patients or sections) into folds.
 
     Parameters
     ----------
@@ -19,7 +64,7 @@ def group_folds(groups: Sequence[str], n_folds: int | None = None, *, seed: int 
     n_folds
         None holds out one group at a time.
     seed
-        Of the order in which groups are dealt to folds.
+        Seed of the order in which groups are assigned to folds.
 
     Returns
     -------
@@ -37,7 +82,7 @@ def group_folds(groups: Sequence[str], n_folds: int | None = None, *, seed: int 
         raise ValueError(msg)
     if n_folds is None:
         return {name: {name} for name in names}
-    check_n_folds(n_folds)
+    _check_n_folds(n_folds)
     if n_folds > len(names):
         msg = f"n_folds={n_folds} is more than the {len(names)} groups. Pass n_folds=None to leave out one at a time."
         raise ValueError(msg)
@@ -45,57 +90,25 @@ def group_folds(groups: Sequence[str], n_folds: int | None = None, *, seed: int 
     return {f"fold {i + 1}": {str(name) for name in dealt[i::n_folds]} for i in range(n_folds)}
 
 
-def block_folds(positions: np.ndarray, n_folds: int) -> np.ndarray:
-    """Cut a section into bands across its longer side that hold equally many spots.
-
-    A band has two borders at most, so that a margin beside it costs the fewest training spots.
-
-    Parameters
-    ----------
-    positions
-        (n_spots, 2) x and y.
-    n_folds
-        Bands.
-
-    Returns
-    -------
-    (n_spots,) the fold that each spot is held out in, from 0.
-    """
-    check_n_folds(n_folds)
-    extent = np.ptp(positions, axis=0) if len(positions) else np.zeros(2)
-    order = np.argsort(positions[:, int(np.argmax(extent))], kind="stable")
-    fold = np.empty(len(positions), dtype=int)
-    fold[order] = np.arange(len(positions)) * n_folds // max(len(positions), 1)
-    return fold
+def _banded(sections: Sequence[Section], n_folds: int, width: Sequence[float]) -> list[Fold]:
+    _check_n_folds(n_folds)
+    band = [spatial_bands(section.centers, n_folds) for section in sections]
+    folds = []
+    for i in range(n_folds):
+        test = [of_section == i for of_section in band]
+        beside = [shares_pixels(one.centers, out, w) for one, out, w in zip(sections, test, width, strict=True)]
+        train = [~(out | lost) for out, lost in zip(test, beside, strict=True)]
+        if not any(of_section.any() for of_section in train):
+            msg = (
+                f"No training spot is left outside the margin of {max(width):.0f} px around band {i + 1}. Hold out "
+                "sections, or take smaller patches or less context."
+            )
+            raise ValueError(msg)
+        folds.append(Fold(f"band {i + 1}", train, test))
+    return folds
 
 
-def near(positions: np.ndarray, held_out: np.ndarray, margin: float) -> np.ndarray:
-    """Find the spots whose patch of the width `margin` shares pixels with that of a held-out spot.
-
-    Parameters
-    ----------
-    positions
-        (n_spots, 2) x and y in px.
-    held_out
-        (n_spots,) bool.
-    margin
-        Width in px of what a model sees around a spot: the patch with its widest context.
-
-    Returns
-    -------
-    (n_spots,) bool; False for the held-out spots themselves.
-    """
-    from scipy.spatial import cKDTree
-
-    result = np.zeros(len(positions), dtype=bool)
-    if margin <= 0 or not held_out.any() or held_out.all():
-        return result
-    distance, _ = cKDTree(positions[held_out]).query(positions[~held_out], p=np.inf)
-    result[~held_out] = distance < margin
-    return result
-
-
-def check_n_folds(n_folds: int) -> None:
+def _check_n_folds(n_folds: int) -> None:
     """Raise ValueError for fewer than two folds."""
     check_positive(n_folds, name="n_folds")
     if n_folds < 2:

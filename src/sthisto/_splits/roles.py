@@ -1,16 +1,19 @@
-"""The role of each spot: read from the table, or made where there is no split."""
+"""The role of each spot, the patient of each section, and warnings of leaks between training and test spots."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
+from sthisto._images.patches import PatchSpec
+from sthisto._sdata.columns import read_names
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import CALIBRATION, SPLIT, TEST, TRAIN, VALIDATION
-from sthisto._splits.blocks import spatial_blocks
+from sthisto._sdata.slots import CALIBRATION, FITTED, SPLIT, TEST, TRAIN, VALIDATION
+from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import listed
+from sthisto._utils.validate import check_key, listed
 
 
 def read_roles(sections: Sequence[Section], *, validation: float = 0.0, seed: int = 0) -> list[np.ndarray]:
@@ -23,7 +26,7 @@ def read_roles(sections: Sequence[Section], *, validation: float = 0.0, seed: in
     validation
         Share of each section's training spots, in spatial blocks, that become "val" where there are none.
     seed
-        Of the choice of blocks.
+        Seed of the choice of blocks.
 
     Raises
     ------
@@ -59,3 +62,83 @@ def _stored(section: Section) -> np.ndarray:
         )
         raise ValueError(msg)
     return role
+
+
+def warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], patch: PatchSpec) -> None:
+    """Warn of training spots whose patches share pixels with those of test spots.
+
+    Parameters
+    ----------
+    roles
+        (n_spots,) role of every spot of each section.
+    patch
+        The patches, whose widest context counts.
+    """
+    for section, role in zip(sections, roles, strict=True):
+        width, fitted = patch.width_on(section.um_per_px), np.isin(role, FITTED)
+        overlapping = shares_pixels(section.centers, role == TEST, width) & fitted
+        if overlapping.any():
+            logger.warning(
+                "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "
+                "these are too high. Pass margin=%.0f to sth.pp.split.",
+                overlapping.sum(),
+                fitted.sum(),
+                section.name,
+                width,
+                width,
+            )
+
+
+def read_patients(sections: Sequence[Section], patient_key: str) -> list[str]:
+    """Return the patient of each section, or another property that all its spots share, from a column of obs.
+
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    ValueError
+        The spots of a section name several patients, or none.
+    """
+    return [_patient(section, patient_key) for section in sections]
+
+
+def _patient(section: Section, patient_key: str) -> str:
+    check_key(patient_key, section.table.obs.columns, name="patient_key", where="the columns of obs")
+    names = pd.unique(read_names(section.table.obs[patient_key].iloc[section.rows].dropna()))
+    if len(names) != 1:
+        msg = f"Section {section.name!r} must belong to one patient; obs[{patient_key!r}] names {listed(names)}."
+        raise ValueError(msg)
+    return str(names[0])
+
+
+def warn_of_shared_patients(
+    patients: Sequence[str] | None, held_out: Sequence[Sequence[np.ndarray]], *, what: str
+) -> None:
+    """Warn of patients with spots on both sides: scores then do not generalize to a new patient.
+
+    Parameters
+    ----------
+    patients
+        The patient of each section; None warns that patients are unknown.
+    held_out
+        For each fold, or for the one split, (n_spots,) bool of every section: the spots that are tested.
+    what
+        What the warning calls it: "split" or "folds".
+    """
+    if patients is None:
+        logger.warning(
+            "Spots are not held out by patient: scores do not generalize to a new patient. Pass patient_key=… to see "
+            "which patients stand on both sides of the %s.",
+            what,
+        )
+        return
+    shared: set[str] = set()
+    for fold in held_out:
+        tested = {name for name, out in zip(patients, fold, strict=True) if out.any()}
+        shared |= tested & {name for name, out in zip(patients, fold, strict=True) if not out.all()}
+    if shared:
+        logger.warning(
+            "Patients %s stand on both sides of the %s: scores do not generalize to a new patient.",
+            listed(sorted(shared)),
+            what,
+        )

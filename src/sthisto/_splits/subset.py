@@ -1,20 +1,19 @@
-"""SpatialData that lack what must not be seen: spots that are held out, or the expression of those to predict."""
+"""SpatialData without held-out spots, or without the expression of the spots to predict."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
-from anndata import AnnData
-from spatialdata import SpatialData
-from spatialdata.models import TableModel
 
-from sthisto._sdata import slots
-from sthisto._sdata.tables import layer_names, selection_rule
+from sthisto._sdata.new_tables import copy_expression, members_of, table_of_spots, with_table
+from sthisto._sdata.tables import has_layer
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
     from sthisto._sdata.sections import Section
 
 
@@ -30,13 +29,13 @@ class SpotSubset:
     sections
         Its sections, as `read_sections` returns them.
     chosen
-        (n_spots,) bool for each section: the spots that are here.
+        (n_spots,) bool for each section: the spots of the subset.
     role
-        What ``obs["sthisto_split"]`` says of them; None leaves the column out.
+        Value of ``obs["sthisto_split"]``. None: the column is left out.
     layers
-        Layers with expression that `reveal` gives back beside X.
+        Layers with expression that `reveal` restores beside X.
     expression
-        False puts zeros in the place of X, and no layer, until `reveal` is called.
+        False: X is zero and there are no layers until `reveal` is called.
     """
 
     def __init__(
@@ -52,61 +51,22 @@ class SpotSubset:
         self._layers = tuple(layers)
         self._rows: list[tuple[AnnData, AnnData, np.ndarray]] = []
         self.sdata: list[SpatialData] = []
-        self.names = [section.name for section, mine in zip(sections, chosen, strict=True) if mine.any()]
-        self.regions = [section.region for section, mine in zip(sections, chosen, strict=True) if mine.any()]
-        for one in cohort:
-            members = [
-                (section, mine)
-                for section, mine in zip(sections, chosen, strict=True)
-                if mine.any() and any(section.table is table for table in one.tables.values())
-            ]
-            if members:
-                self._add(one, members, role)
+        used = {id(section): spots for section, spots in zip(sections, chosen, strict=True) if spots.any()}
+        self.names = [section.name for section in sections if id(section) in used]
+        self.regions = [section.region for section in sections if id(section) in used]
+        for one, members in members_of(cohort, [section for section in sections if id(section) in used]):
+            table, rows = table_of_spots(members, [used[id(section)] for section in members], role=role)
+            self.sdata.append(with_table(one, members[0].table_key, table))
+            self._rows.append((table, members[0].table, rows))
         if expression:
             self.reveal()
 
     def reveal(self) -> None:
         """Put the measured expression into the tables."""
         for table, source, rows in self._rows:
-            if source.X is not None:
-                table.X = source.X[rows]
-            for layer in self._layers:
-                table.layers[layer] = source.layers[layer][rows]
-
-    def of_regions(self, value: Any) -> Any:
-        """Return an argument that maps regions to something with the regions that are here alone."""
-        if not isinstance(value, Mapping):
-            return value
-        return {region: one for region, one in value.items() if region in self.regions}
-
-    def _add(self, one: SpatialData, members: Sequence[tuple[Section, np.ndarray]], role: str | None) -> None:
-        source, key = members[0][0].table, members[0][0].table_key
-        rows = np.concatenate([section.rows[mine] for section, mine in members])
-        attrs = dict(source.uns[TableModel.ATTRS_KEY])
-        regions = [section.region for section, _ in members]
-        obs = source.obs.iloc[rows].drop(columns=slots.SPLIT, errors="ignore").copy()
-        region_key = attrs[TableModel.REGION_KEY_KEY]
-        obs[region_key] = obs[region_key].astype(str).astype("category")
-        if role is not None:
-            obs[slots.SPLIT] = role
-        chosen = (
-            [] if selection_rule(source) == slots.GENES_GIVEN else [slots.SELECTED_GENES]
-        )  # on spots that are withheld here
-        var = source.var.drop(columns=chosen, errors="ignore").copy()
-        blank = sp.csr_matrix((len(rows), source.n_vars), dtype=np.float32)
-        table = AnnData(blank, obs=obs, var=var, uns={TableModel.ATTRS_KEY: attrs | {TableModel.REGION_KEY: regions}})
-        self.sdata.append(
-            SpatialData(
-                images=dict(one.images),
-                labels=dict(one.labels),
-                shapes=dict(one.shapes),
-                tables={key: table},
-                attrs=dict(one.attrs),
-            )
-        )
-        self._rows.append((table, source, rows))
+            copy_expression(source, rows, table, self._layers)
 
 
 def expression_layers(tables: Sequence[AnnData], *layers: str | None) -> list[str]:
-    """Return the named layers that all tables have; X, which is None, is always there."""
-    return [layer for layer in dict.fromkeys(layers) if layer and all(layer in layer_names(one) for one in tables)]
+    """Return the named layers that all tables have, "raw" among them; X, which is None, is always there."""
+    return [layer for layer in dict.fromkeys(layers) if layer and all(has_layer(one, layer) for one in tables)]

@@ -1,4 +1,4 @@
-"""The main job on synthetic sections, from nothing to a table, figures, a SpatialData and a model."""
+"""The demo: fit, predict and evaluate on synthetic sections; writes a table, figures, a SpatialData and a model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
     out
         Folder that is written: `scores.csv`, figures, `sections.zarr` and `danet.sthisto`.
     seed
-        Of the sections and of the models.
+        Seed of the sections and of the models.
 
     Returns
     -------
-    One row a method: pcc_residual, pcc and the noise ceiling of pcc_residual, means over the genes of the test
+    One row a method: pcc_residual, pcc and the residual score of sibling genes, means over the genes of the test
     section, and rmse on log1p counts. "depth" is what the spots' total counts alone score.
 
     Raises
@@ -59,9 +59,10 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
 
 def _overall(sdata: SpatialData, method: str) -> pd.Series:
     import sthisto as sth
+    from sthisto._sdata.slots import ALL_GENES
 
     scores = sth.get.scores(sdata, key_added=method, by="section")
-    return scores[(scores["section"] == "all") & (scores["genes"] == "all modeled")].iloc[0]
+    return scores[(scores["section"] == "all") & (scores["genes"] == ALL_GENES)].iloc[0]
 
 
 def _table(summaries: dict[str, pd.Series]) -> pd.DataFrame:
@@ -69,7 +70,7 @@ def _table(summaries: dict[str, pd.Series]) -> pd.DataFrame:
     any_summary = next(iter(summaries.values()))
     rows.append({"method": "depth", "pcc_residual": any_summary["depth_pcc_residual"], "pcc": any_summary["depth_pcc"]})
     table = pd.DataFrame(rows)
-    table["ceiling"] = any_summary["ceiling"]
+    table["sibling"] = any_summary["sibling"]
     return table.sort_values("pcc_residual", ascending=False, na_position="last", ignore_index=True)
 
 

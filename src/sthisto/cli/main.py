@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthisto._sdata.slots import KEY
+from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
 _ZARR_FILES = ("zarr.json", ".zgroup")
-"""What the root of a store holds, in zarr's formats 3 and 2."""
+"""Files in the root of a store, in zarr's formats 3 and 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +67,7 @@ def _add(commands: Any, name: str, run: Any, summary: str, example: str) -> argp
         epilog=f"Example: {example}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more, and show tracebacks")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show progress messages and tracebacks")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
     return parser
@@ -78,8 +81,8 @@ def _add_demo(commands: Any) -> None:
         "Fit on synthetic sections of two patients, predict a third, and compare with baselines.",
         "sthisto demo --out sthisto-demo",
     )
-    parser.add_argument("--out", type=Path, default=Path("sthisto-demo"), help="folder that is written")
-    parser.add_argument("--seed", type=int, default=0, help="of the sections and of the model")
+    parser.add_argument("--out", type=Path, default=Path("sthisto-demo"), help="output folder")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sections and of the model")
 
 
 def _add_fit(commands: Any) -> None:
@@ -92,21 +95,25 @@ def _add_fit(commands: Any) -> None:
     )
     _add_data(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder that the model is saved to")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
     parser.add_argument("--method", default="danet", help="name of the method")
-    parser.add_argument("--image-encoder", default="densenet121", help="timm name, hf-hub: id, or efficientnet_lite0")
-    parser.add_argument("--genes", type=Path, help="file with one gene a line; without it variable genes are chosen")
-    parser.add_argument("--layer", help="layer with the expression; X without it")
-    parser.add_argument("--patch-size", type=int, default=224, help="width of a patch in px")
+    parser.add_argument("--image-encoder", default=IMAGE_ENCODER, help="timm name, hf-hub: id, or efficientnet_lite0")
+    parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
+    parser.add_argument("--layer", help="layer with the expression; default: X")
+    parser.add_argument("--patch-size", type=int, default=PATCH_SIZE, help="width of a patch in px")
     parser.add_argument("--patch-um", type=float, help="width of tissue in µm that a patch covers")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--devices", help="number of devices, or 'auto'")
     parser.add_argument("--num-nodes", type=int, help="number of machines")
-    parser.add_argument("--strategy", help="as Lightning Fabric takes it, for example 'ddp'")
+    parser.add_argument("--strategy", help="strategy of Lightning Fabric, for example 'ddp'")
     parser.add_argument("--precision", help="'32-true', 'bf16', …")
     parser.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="of the method, for example max_epochs=10"
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the method, for example max_epochs=10; may be repeated",
     )
 
 
@@ -120,7 +127,7 @@ def _add_predict(commands: Any) -> None:
     )
     _add_data(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
-    parser.add_argument("--out", type=Path, required=True, help="store that is written")
+    parser.add_argument("--out", type=Path, required=True, help="output store")
     parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
 
@@ -142,16 +149,18 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image",
         action="append",
-        help="name of the H&E image (image_key), where there are several; REGION=IMAGE for one region, may be repeated",
+        help="H&E image (image_key), if there are several; REGION=IMAGE for one region, may be repeated",
     )
     parser.add_argument("--shapes", action="append", help="region with the spots (shapes_key); may be repeated")
-    parser.add_argument("--table", help="table of the spots (table_key), where there are several")
-    parser.add_argument("--coordinate-system", help="that of image and spots, where they share several")
-    parser.add_argument("--key-added", default="sthisto", help="what the results are named after")
+    parser.add_argument("--table", help="table of the spots (table_key), if there are several")
+    parser.add_argument("--coordinate-system", help="coordinate system of image and spots, if they share several")
+    parser.add_argument("--key-added", default=KEY, help="prefix of the results")
 
 
 def _names(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    """Return the names in a file, one a line; a byte order mark, empty lines and comments after "#" are left out."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto.io._tiff import channels_last, color_model, color_series, open_tiff
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -76,25 +77,42 @@ def assemble(samples: Sequence[Sample]) -> SpatialData:
 
 
 def lazy_tiff(path: Path) -> Any:
-    """Return the full resolution of a TIFF as a dask array of which only what is asked for is read."""
+    """Return the full resolution of a TIFF's largest image in color as a dask array, channels last or as stored.
+
+    Only what is asked for is read, and brought to RGB by the color model of the file.
+
+    Raises
+    ------
+    ValueError
+        The file holds no image in color.
+    """
     import dask.array as da
-    from tifffile import TiffFile
 
-    with TiffFile(path) as file:
-        shape, dtype = file.series[0].shape, file.series[0].dtype
-    return da.map_blocks(_block, path, chunks=da.core.normalize_chunks(_CHUNK_PX, shape), dtype=dtype)
+    with open_tiff(path) as file:
+        number = color_series(file, path)
+        series = file.series[number]
+        chunks = da.core.normalize_chunks(_CHUNK_PX, series.shape)
+        stored = da.map_blocks(_block, path, number, chunks=chunks, dtype=series.dtype)
+        pixels = channels_last(stored, series, path)
+        model = color_model(series)
+        if model is None:
+            return stored if stored.ndim == 3 else pixels
+        whole = pixels.rechunk(dict.fromkeys(range(2, pixels.ndim), -1))
+        chunks = (*whole.chunks[:2], (model.n_channels,))
+        new_axis = None if pixels.ndim == 3 else 2
+        return whole.map_blocks(model.apply, dtype=series.dtype, chunks=chunks, new_axis=new_axis)
 
 
-def _block(path: Path, block_info: Any = None) -> np.ndarray:
+def _block(path: Path, number: int, block_info: Any = None) -> np.ndarray:
     """Read one block; the file is not kept open in between."""
     import zarr
-    from tifffile import TiffFile, memmap
+    from tifffile import memmap
 
     where = tuple(slice(*ends) for ends in block_info[None]["array-location"])
-    with TiffFile(path) as file:
-        if file.series[0].dataoffset is not None:  # plain pixels, which can be one strip: one chunk to zarr
-            return np.array(memmap(path, series=0, mode="r")[where])
-        with file.aszarr(series=0, level=0) as store:
+    with open_tiff(path) as file:
+        if file.series[number].dataoffset is not None:  # plain pixels, which can be one strip: one chunk to zarr
+            return np.array(memmap(path, series=number, mode="r")[where])
+        with file.aszarr(series=number, level=0) as store:
             return np.asarray(zarr.open_array(store, mode="r")[where])
 
 

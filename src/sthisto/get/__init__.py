@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sthisto._utils.deprecate import renamed_attribute
 from sthisto.get._neighbors import neighbors
 from sthisto.get._predictions import predictions
 from sthisto.get._scores import scores
 
 __all__ = ["neighbors", "predictions", "scores"]
+
+
+def __getattr__(name: str) -> Any:
+    return renamed_attribute(__name__, name, {"neighbours": "neighbors"}, globals())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._utils.validate import listed
 
@@ -28,28 +29,42 @@ def neighbors(
     coordinate_system: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Return the training spots that each spot's prediction is retrieved from, with their cosines.
+    """Return the training spots that each spot's prediction is retrieved from, with their cosine similarities.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     model
-        A fitted method that retrieves: "danet" or "knn".
+        Fitted model of a method that retrieves training spots, such as "danet" or "knn".
     exclude
-        Which training spots a spot may not retrieve, as for `sthisto.tl.predict`.
-    image_key, shapes_key, table_key, coordinate_system, um_per_px
-        As for `sthisto.tl.predict`.
+        Training spots that a spot may not retrieve, as for `sthisto.tl.predict`.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    um_per_px
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
 
     Returns
     -------
-    One row a spot and rank: section, spot (its name in the table), rank (0 is the nearest), training_section,
+    One row per spot and rank: section, spot (its name in the table), rank (0 is the nearest), training_section,
     training_spot (its position among the spots of that section), cosine.
 
     Raises
     ------
     TypeError
-        The method retrieves no spots.
+        The method does not retrieve training spots.
+    KeyError
+        An element is missing.
+    ValueError
+        An element is ambiguous, or every training spot is excluded.
 
     Examples
     --------
@@ -58,14 +73,7 @@ def neighbors(
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> sth.get.neighbors(sdata, model).head()  # doctest: +SKIP
     """
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     return pd.concat([of_section(section, model, exclude) for section in sections], ignore_index=True)
 
 

@@ -26,30 +26,32 @@ def predictions(
     table_key: str | None = None,
     gene_symbols: str | None = None,
 ) -> pd.DataFrame:
-    """Return the predicted expression of the spots that have any.
+    """Return the predicted expression of the spots that have a prediction.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort, whose spots follow one another.
+        One SpatialData, or a list of them, whose spots are concatenated.
     genes
-        Gene or genes to return; None is all that the method predicts.
+        Gene or genes to return. None: all that the method predicts.
     key_added
         Key that `sthisto.tl.predict` wrote to.
     table_key
-        Table with the prediction; None is the only one that annotates a region.
+        Table with the prediction. None: inferred if exactly one table annotates a region.
     gene_symbols
-        Column of `var` with the names of the genes; None is the one that `sthisto.tl.predict` used.
+        Column of ``var`` with the gene names. None: the one that `sthisto.tl.predict` used.
 
     Returns
     -------
-    (n_spots, n_genes) float32 on the scale that ``uns[key_added]["normalization"]`` names; the index holds the names
-    of the spots, the columns the genes.
+    (n_spots, n_genes) float32, on the scale given by ``uns[key_added]["normalization"]``; the index holds the names of
+    the spots, the columns those of the genes.
 
     Raises
     ------
     KeyError
-        Nothing was predicted under the key, or a gene is missing.
+        There is no prediction under the key, or a gene is missing.
+    ValueError
+        The table is ambiguous.
 
     Examples
     --------

@@ -139,6 +139,10 @@ def noise_ceiling(counts: Matrix, **arguments: Any) -> Reproducibility:
     **arguments
         Keyword arguments of `reproducibility`.
 
+    Returns
+    -------
+    What `reproducibility` returns.
+
     Examples
     --------
     >>> from sthisto import metrics

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import eigh
 
 from sthisto._utils.validate import check_positive
 from sthisto.metrics._pearson import pearson
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _CANDIDATES = (1, 2, 3, 5, 8, 12, 16, 20, 30)
-_MOST_SPOTS = 20_000
+MOST_SPOTS = 20_000
 """Training spots beyond which a random sample of them fits the components: these change little with more."""
 
 
@@ -193,11 +194,25 @@ def _centered(residuals: ArrayLike) -> NDArray[np.float64]:
 def _sample(sections: Sequence[NDArray[np.float64]], seed: int) -> list[NDArray[np.float64]]:
     """Return the sections that have two spots at least, thinned alike where they have too many in all."""
     used = [one for one in sections if len(one) > 1]
-    share = _MOST_SPOTS / max(sum(map(len, used)), 1)
+    rows = sample_rows([len(one) for one in used], seed)
+    return [one[kept] for one, kept in zip(used, rows, strict=True)] or list(sections)
+
+
+def sample_rows(n_spots: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
+    """Return which spots of each section fit the components: all, or of too many a sample with the same share of each.
+
+    Parameters
+    ----------
+    n_spots
+        Number of spots of each section.
+    seed
+        Seed of the sample.
+    """
+    share = MOST_SPOTS / max(sum(n_spots), 1)
     if share >= 1:
-        return used or list(sections)
+        return [np.arange(n) for n in n_spots]
     rng = np.random.default_rng(seed)
-    return [one[np.sort(rng.permutation(len(one))[: max(int(share * len(one)), 2)])] for one in used]
+    return [np.sort(rng.permutation(n)[: max(int(share * n), 2)]) for n in n_spots]
 
 
 def _halves(section: NDArray[np.float64], seed: int) -> list[NDArray[np.float64]]:
@@ -207,12 +222,13 @@ def _halves(section: NDArray[np.float64], seed: int) -> list[NDArray[np.float64]
 
 def _components(sections: Sequence[NDArray[np.float64]], n_components: int) -> NDArray[np.float64]:
     """Return the eigenvectors of the genes' covariance with the largest eigenvalues, (n_genes, n_components)."""
-    stacked = np.concatenate(sections)
-    n = min(n_components, len(stacked) - 1, stacked.shape[1] - 1)
+    n_spots, n_genes = sum(map(len, sections)), sections[0].shape[1]
+    n = min(n_components, n_spots - 1, n_genes - 1)
     if n < 1:
-        return np.zeros((stacked.shape[1], 0))
-    _, _, components = np.linalg.svd(stacked, full_matrices=False)
-    return np.ascontiguousarray(components[:n].T)
+        return np.zeros((n_genes, 0))
+    covariance = sum((one.T @ one for one in sections), np.zeros((n_genes, n_genes)))
+    _, components = eigh(covariance, subset_by_index=(n_genes - n, n_genes - 1))
+    return np.ascontiguousarray(components[:, ::-1])
 
 
 def _parts(n_genes: int, n_folds: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -1,7 +1,10 @@
-"""Pictures: each reads the slots that `tl` wrote and returns a figure or axes; none writes anything."""
+"""Plots of the slots that `tl` wrote; each returns a figure or axes and writes nothing."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from sthisto._utils.deprecate import renamed_attribute
 from sthisto.pl._clusters import clusters
 from sthisto.pl._gene_compare import gene_compare
 from sthisto.pl._gene_correlation import gene_correlation
@@ -21,3 +24,7 @@ __all__ = [
     "scores",
     "uncertainty",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return renamed_attribute(__name__, name, {"neighbours": "neighbors"}, globals())

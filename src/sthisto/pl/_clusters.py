@@ -11,8 +11,11 @@ from matplotlib.lines import Line2D
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
+from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.slots import CLUSTER
 from sthisto._utils.validate import listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._layout import GridLayout, given_axes
 from sthisto.pl._read import choose_sections
 from sthisto.pl._spots import View, view
@@ -30,9 +33,10 @@ _EXCLUDED_COLOR = "#d0d0d0"
 _LEGEND_CHARACTER = 0.062
 
 
+@closes_on_error()
 def clusters(
     sdata: SpatialData | Sequence[SpatialData],
-    columns: str | Sequence[str] | Mapping[str, str] = "sthisto_cluster",
+    columns: str | Sequence[str] | Mapping[str, str] = CLUSTER,
     *,
     reference: str | None = None,
     exclude: str | Sequence[str] = "undetermined",
@@ -47,39 +51,46 @@ def clusters(
     dpi: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show clusters of the measurement and of predictions, and annotated regions, in colors that match.
+    """Show clusters of the measurement and of predictions, and annotated regions, in matched colors.
 
-    The clusters of each further column take the colors of those of the reference that they overlap with most, one to
-    one (Hungarian assignment), section by section, since the number of a cluster means nothing in another section.
+    The clusters of each further column take the colors of the reference labels that they overlap with most, one to one
+    (Hungarian assignment), separately in each section, since cluster numbers are not comparable between sections.
     Titles give the adjusted Rand index with the reference.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     columns
-        Column or columns of `obs`, a panel for each; a mapping from column to title names them. Clusters of the
-        measurement: ``sth.tl.cluster(sdata, key_added="measured_cluster")``, of a prediction:
+        Column or columns of ``obs``, one panel each, or a mapping from column to title. Cluster the measurement with
+        ``sth.tl.cluster(sdata, key_added="measured_cluster")``, a prediction with
         ``sth.tl.cluster(sdata, layer="sthisto_pred")``.
     reference
-        The column that colors and scores refer to; None is the first. Its colors are those of
-        ``uns[f"{reference}_colors"]`` where there are any.
+        Column that colors and scores refer to. None: the first of `columns`. Its colors are those in
+        ``uns[f"{reference}_colors"]``, if present.
     exclude
-        Labels of the reference that don't count: their spots are gray there, and left out of the score.
+        Labels of the reference to leave out of the score; their spots are gray.
     sections
-        Names of the sections to draw; None is all.
+        Names of the sections to draw. None: all.
     show_image
         Whether to draw the H&E.
     image_alpha
         Opacity of the H&E under the spots, 0 to 1.
-    image_key, shapes_key, table_key, coordinate_system
-        Which elements to use; None is the only candidate. `image_key` may map regions to images.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     figsize
-        Width and height of the figure in inches; None follows from the panels.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure; None is matplotlib's setting.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: one for each panel, section by section.
+        Axes to draw into instead of a new figure: one per panel, section by section.
 
     Returns
     -------
@@ -90,7 +101,7 @@ def clusters(
     KeyError
         A column or an element is missing.
     ValueError
-        A section has no spot with a label, or `ax` has another number of axes than panels.
+        A section has no labeled spot, an element is ambiguous, or the number of axes differs from the number of panels.
 
     Examples
     --------
@@ -101,14 +112,7 @@ def clusters(
     """
     titles = _titles(columns)
     reference = next(iter(titles)) if reference is None else reference
-    chosen = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    chosen = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     left_out = {exclude} if isinstance(exclude, str) else set(exclude)
     labels = [{name: _labels(section, name) for name in {*titles, reference}} for section in chosen]
     palette = _palette([section.table for section in chosen], reference, labels, left_out)
@@ -155,7 +159,7 @@ def _titles(columns: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
 
 
 def _labels(section: Section, column: str) -> pd.Series:
-    """Return the label of each spot, as str, missing where it has none."""
+    """Return the label of each spot as str, (n_spots,), missing where it has none."""
     obs = section.table.obs
     if column not in obs:
         candidates = [name for name in obs if isinstance(obs[name].dtype, pd.CategoricalDtype)]
@@ -175,7 +179,7 @@ def _labels(section: Section, column: str) -> pd.Series:
 def _palette(
     tables: Sequence[AnnData], reference: str, labels: Sequence[Mapping[str, pd.Series]], left_out: set[str]
 ) -> dict[str, str]:
-    """Return the color of each label of the reference: the user's, or ours in the order of the categories."""
+    """Return label -> color of the reference: the user's colors, or ours in the order of the categories."""
     found = {label for by_column in labels for label in by_column[reference].dropna()}
     colors: dict[str, str] = {}
     for table in tables:
@@ -196,7 +200,17 @@ def _endless(n: int) -> list[str]:
 
 
 def _matched(reference: pd.Series, other: pd.Series, palette: Mapping[str, str], left_out: set[str]) -> dict[str, str]:
-    """Give each cluster the color of the reference's label that it is assigned to; further ones get unused colors."""
+    """Return label -> color of other clusters, matched to the reference by overlap.
+
+    Parameters
+    ----------
+    reference, other
+        (n_spots,) labels, missing where a spot has none.
+    palette
+        Label -> color of the reference.
+    left_out
+        Labels of the reference that do not count. Clusters without a match get colors that are not in use.
+    """
     counted = ~reference.isin(left_out)
     overlap = pd.crosstab(other[counted], reference[counted])
     rows, columns = linear_sum_assignment(overlap.to_numpy(), maximize=True)

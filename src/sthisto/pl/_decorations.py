@@ -1,4 +1,4 @@
-"""What stands around a panel: scale bar, color bar, title, and axes placed in inches."""
+"""Scale bars, color bars, titles, color scales, and axes placed in inches."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def robust_norm(*values: np.ndarray, vmin: float | None = None, vmax: float | None = None) -> Normalize:
-    """Return one color scale for several arrays: from their 1 % to their 99 % quantile, unless it is given."""
-    known = np.concatenate([array[np.isfinite(array)] for array in values])
-    low, high = np.quantile(known, _ROBUST) if len(known) else (0.0, 1.0)
+    """Return one color scale for arrays of any shape: from their 1 % to their 99 % quantile, unless it is given."""
+    finite = np.concatenate([array[np.isfinite(array)] for array in values])
+    low, high = np.quantile(finite, _ROBUST) if len(finite) else (0.0, 1.0)
     low, high = low if vmin is None else vmin, high if vmax is None else vmax
     if vmax is None and high <= low:
-        high = max(float(known.max(initial=low)), low + 1e-6)
+        high = max(float(finite.max(initial=low)), low + 1e-6)
     return Normalize(float(low), float(high))
 
 
 def symmetric_norm(*values: np.ndarray) -> Normalize:
-    """Return a scale around 0 that holds 99 % of the values."""
-    known = np.concatenate([np.abs(array[np.isfinite(array)]) for array in values])
-    limit = float(np.quantile(known, _ROBUST[1])) if len(known) else 1.0
+    """Return a color scale centered at 0 that holds 99 % of the values of arrays of any shape."""
+    finite = np.concatenate([np.abs(array[np.isfinite(array)]) for array in values])
+    limit = float(np.quantile(finite, _ROBUST[1])) if len(finite) else 1.0
     limit = limit or 1e-6
     return Normalize(-limit, limit)
 

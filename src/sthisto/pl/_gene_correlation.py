@@ -1,4 +1,4 @@
-"""Whether predictions keep what genes have to do with each other."""
+"""Correlations between genes, measured and predicted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto.metrics import gene_correlation_agreement
 from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, set_title
+from sthisto.pl._figures import closes_on_error, new_figure
 from sthisto.pl._layout import given_axes
 from sthisto.pl._read import Scored, choose_sections, predicted_sections, read_scored, within_sections
-from sthisto.pl._style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ _OPTIMAL = 300
 _PANEL = 2.2
 
 
+@closes_on_error()
 def gene_correlation(
     sdata: SpatialData | Sequence[SpatialData],
     genes: Sequence[str] | None = None,
@@ -46,44 +48,53 @@ def gene_correlation(
 ) -> Figure:
     """Show the correlations between genes, measured and predicted, in one order.
 
-    Genes are ordered by average linkage of 1 - r in the measurement. Each section's mean is taken off every gene
-    first, so that differences between sections don't count as correlation. The title gives the agreement of a
-    prediction: the Pearson correlation of its gene-gene correlations with the measured ones. Counts are noisy and
-    correlate weakly, predictions are smooth and correlate strongly; it is the pattern that should be the same. So each
-    heatmap has a scale of its own, up to the 99 % quantile of its correlations.
+    Genes are ordered by average linkage of 1 - r in the measurement. Each section's mean is subtracted from every gene
+    first, so that differences between sections do not count as correlation. Titles give the agreement of a prediction:
+    the Pearson correlation of its gene-gene correlations with the measured ones. Counts are noisy and correlate weakly,
+    predictions are smooth and correlate strongly; only the pattern should agree. Each heatmap therefore has its own
+    scale, up to the 99 % quantile of its correlations.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     genes
-        Genes to draw, three or more; None is all that every method predicts. Up to 40 are named.
+        Genes to draw, three or more. None: all that every method predicts. Up to 40 are labeled.
     key_added
-        Key or keys that `sthisto.tl.predict` wrote to, one heatmap for each.
+        Key or keys that `sthisto.tl.predict` wrote to, one heatmap each.
     sections
-        Names of the sections whose spots count; None is all that have a prediction.
+        Names of the sections whose spots are used. None: all that have a prediction.
     cmap
-        Diverging color map, its middle at 0.
-    image_key, shapes_key, table_key, coordinate_system, gene_symbols
-        As for `sthisto.pl.gene_compare`.
+        Diverging color map, centered at 0.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    gene_symbols
+        Column of ``var`` with the gene names. None: the one that `sthisto.tl.predict` used.
     figsize
-        Width and height of the figure in inches.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: one for the measurement and one for each key.
+        Axes to draw into instead of a new figure: one for the measurement and one per key.
 
     Returns
     -------
-    The figure. Only spots that `sthisto.tl.evaluate` scores count, where there are any. A gene that is constant in a
-    matrix is left white there.
+    The figure. If any spots are scored by `sthisto.tl.evaluate`, only these are used. A gene that is constant in a
+    matrix is white there.
 
     Raises
     ------
     KeyError
-        Nothing was predicted under a key, or a gene is missing.
+        There is no prediction under a key, or a gene or an element is missing.
     ValueError
-        There are fewer than three genes or spots, or the predictions are on different scales.
+        There are fewer than three genes or spots, the predictions are on different scales, or an element is ambiguous.
 
     Examples
     --------
@@ -93,14 +104,7 @@ def gene_correlation(
     >>> figure = sth.pl.gene_correlation(sdata)
     """
     keys = as_keys(key_added)
-    candidates = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     scored = read_scored(predicted_sections(candidates, keys, named=sections is not None), keys, genes, gene_symbols)
     if min(scored.truth.shape) < 3:
         msg = f"{scored.truth.shape[0]} spots and {scored.truth.shape[1]} genes: at least three of each are needed."
@@ -109,7 +113,7 @@ def gene_correlation(
     matrices = {title: _correlations(values) for title, values in centered.items()}
     order = _hierarchical_order(matrices["Measured"])
     figure, axes = _axes(ax, len(matrices), scored.genes, figsize, dpi)
-    note = "" if scored.honest else " (trained on)"
+    note = "" if scored.unseen else " (trained on)"
     for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
         limit = _limit(matrix)
         image = panel.imshow(matrix[np.ix_(order, order)], vmin=-limit, vmax=limit, cmap=cmap, interpolation="nearest")
@@ -123,11 +127,11 @@ def gene_correlation(
 
 
 def _matrices(scored: Scored) -> dict[str, np.ndarray]:
-    return {"Measured": scored.truth, **scored.guesses}
+    return {"Measured": scored.truth, **scored.predictions}
 
 
 def _correlations(values: np.ndarray) -> np.ndarray:
-    """Return the correlations between genes, NaN for those that are constant."""
+    """Return the (n_genes, n_genes) correlations of centered (n_spots, n_genes) values; NaN for constant genes."""
     length = np.linalg.norm(values, axis=0)
     unit = np.divide(values, length, out=np.full_like(values, np.nan), where=length > 1e-9)
     return np.asarray(unit.T @ unit)
@@ -136,8 +140,8 @@ def _correlations(values: np.ndarray) -> np.ndarray:
 def _limit(correlations: np.ndarray) -> float:
     """Return the end of the color scale: the 99 % quantile of the correlations between different genes."""
     off_diagonal = np.abs(correlations[~np.eye(len(correlations), dtype=bool)])
-    known = off_diagonal[np.isfinite(off_diagonal)]
-    return float(np.quantile(known, 0.99)) if len(known) else 1.0
+    finite = off_diagonal[np.isfinite(off_diagonal)]
+    return float(np.quantile(finite, 0.99)) if len(finite) else 1.0
 
 
 def _hierarchical_order(correlations: np.ndarray) -> np.ndarray:

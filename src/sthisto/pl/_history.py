@@ -1,4 +1,4 @@
-"""How the loss went down."""
+"""Training and validation loss over the epochs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
 from sthisto._sdata.sections import as_cohort, resolve_table
 from sthisto._sdata.slots import KEY
 from sthisto.pl._decorations import TICK_SIZE
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._style import METHOD_COLORS, cycle, single_axes, tidy
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@closes_on_error()
 def history(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -31,24 +33,24 @@ def history(
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort, of which the first with the key is read.
+        One SpatialData, or a list of them, of which the first with the key is read.
     key_added
         Key or keys that `sthisto.tl.fit` wrote to.
     table_key
-        Table with the key; None is the only one that annotates a region.
+        Table with the key. None: inferred if exactly one table annotates a region.
     ax
         Axes to draw into instead of new ones.
 
     Returns
     -------
-    The axes: training loss dashed, validation loss solid, a dot at its lowest.
+    The axes: training loss dashed, validation loss solid, a dot at its minimum.
 
     Raises
     ------
     KeyError
-        Nothing was fitted under a key.
+        No method was fitted under a key.
     ValueError
-        A method has no epochs.
+        A method has no epochs, or the table is ambiguous.
 
     Examples
     --------

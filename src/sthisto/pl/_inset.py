@@ -1,4 +1,4 @@
-"""An inset that enlarges a part of a chart and finds the emptiest place for itself."""
+"""An inset that enlarges a part of a chart, placed where it covers the fewest points."""
 
 from __future__ import annotations
 
@@ -55,7 +55,17 @@ def draw_zoom(ax: Axes, x: np.ndarray, y: np.ndarray, *, window: tuple[float, fl
 
 
 def emptiest_place(ax: Axes, x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], int]:
-    """Return the lower left corner, in fractions of the axes, where an inset covers the fewest points, and how many."""
+    """Return where an inset covers the fewest points, as its lower left corner in fractions of the axes, and how many.
+
+    Parameters
+    ----------
+    ax
+        Axes with their limits set.
+    x
+        (n,) positions.
+    y
+        (2, n) values.
+    """
     points = np.stack([np.broadcast_to(x, y.shape), y], axis=-1).reshape(-1, 2)
     low = np.array([ax.get_xlim()[0], ax.get_ylim()[0]])
     high = np.array([ax.get_xlim()[1], ax.get_ylim()[1]])

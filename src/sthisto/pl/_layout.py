@@ -1,4 +1,4 @@
-"""Where panels stand: strips of equal panels, beside and below each other, in inches so that nothing overlaps."""
+"""Layout of panels in rows, beside and below each other, computed in inches so that nothing overlaps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from sthisto.pl._decorations import place
+from sthisto.pl._figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,24 +29,24 @@ _LEAD = 1.5
 
 @dataclass(frozen=True)
 class GridLayout:
-    """The strips of a figure, each a line of panels of one section.
+    """The rows of a figure, each a line of panels of one section.
 
     Parameters
     ----------
     aspects
-        Height over width of the panels of each strip.
+        Height over width of the panels of each row.
     n_panels
-        Panels in a strip.
+        Panels in a row.
     bars
         Positions of the panels that have a color bar.
     label_lines
-        Vertical lines of text left of a strip.
+        Vertical lines of text left of a row.
     title_lines
         Lines of text over a panel.
     right
-        Width in inches that is left free at the right of a strip.
+        Width in inches that is left free at the right of a row.
     foot
-        Height in inches that is left free under a strip, for the scale bar.
+        Height in inches that is left free under a row, for the scale bar.
     """
 
     aspects: Sequence[float]
@@ -58,7 +58,7 @@ class GridLayout:
     foot: float = _SCALE_BAR
 
     def panel_width(self, across: int = 1) -> float:
-        """Return the width of a panel in inches, so that the strips fill a page's width where they can."""
+        """Return the width of a panel in inches, so that the rows fill a page's width where they can."""
         free = _PAGE_WIDTH / across - self._fixed_width
         return float(np.clip(free / self.n_panels, *_PANEL_WIDTH))
 
@@ -72,19 +72,19 @@ class GridLayout:
         return self.title_lines * _TITLE_LINE + self.foot + _MARGIN
 
     def across(self, multiple: int = 1) -> int:
-        """Return how many strips stand side by side for a figure a little higher than wide."""
-        n_strips = len(self.aspects)
-        if n_strips <= max(5, multiple):
+        """Return how many rows stand side by side for a figure a little higher than wide."""
+        n_rows = len(self.aspects)
+        if n_rows <= max(5, multiple):
             return 1
-        choices = [1, *range(multiple, n_strips + 1, multiple)]
+        choices = [1, *range(multiple, n_rows + 1, multiple)]
         shapes = [self._shape(across) for across in choices]
         return choices[int(np.argmin(np.abs(np.log(np.array(shapes) / _SHAPE))))]
 
     def _shape(self, across: int) -> float:
         """Return height over width of the figure."""
         width = self.panel_width(across)
-        n_rows = np.ceil(len(self.aspects) / across)
-        height = n_rows * (self._fixed_height + width * float(np.mean(self.aspects)))
+        n_lines = np.ceil(len(self.aspects) / across)
+        height = n_lines * (self._fixed_height + width * float(np.mean(self.aspects)))
         return float(height / (across * (self._fixed_width + self.n_panels * width)))
 
     def draw(
@@ -100,9 +100,9 @@ class GridLayout:
         Parameters
         ----------
         across
-            GridLayout beside each other.
+            Number of rows side by side.
         leads
-            Height over width of larger panels that stand in a line above all strips.
+            Height over width of larger panels in a line above all rows.
         figsize
             Width and height in inches; None follows from the panels.
         dpi
@@ -110,15 +110,15 @@ class GridLayout:
 
         Returns
         -------
-        The figure, the axes of the leads and those of each strip.
+        The figure, the axes of the leads and those of each row.
         """
-        rows = [self.aspects[i : i + across] for i in range(0, len(self.aspects), across)]
-        heights = [*([_LEAD * max(leads)] if leads else []), *(max(row) for row in rows)]
+        lines = [self.aspects[i : i + across] for i in range(0, len(self.aspects), across)]
+        heights = [*([_LEAD * max(leads)] if leads else []), *(max(line) for line in lines)]
         fixed = np.array([across * self._fixed_width, len(heights) * self._fixed_height + _MARGIN])
         panels = np.array([across * self.n_panels, sum(heights)])
         size = np.asarray(figsize) if figsize else fixed + panels * self.panel_width(across)
         width, unit = np.maximum((size - fixed) / panels, 0.1)
-        figure = plt.figure(figsize=tuple(size), dpi=dpi)
+        figure = new_figure(float(size[0]), float(size[1]), dpi, constrained=False)
         top = _MARGIN + self.title_lines * _TITLE_LINE
         first = []
         for i in range(len(leads)):
@@ -126,14 +126,14 @@ class GridLayout:
             first.append(place(figure, left, top, _LEAD * width, unit * heights[0]))
         if leads:
             top += unit * heights[0] + self._fixed_height
-        strips: list[list[Axes]] = []
-        for row in rows:
-            lefts = np.arange(len(row)) * size[0] / across
-            strips += [self._strip(figure, left, top, width, unit * max(row)) for left in lefts]
-            top += unit * max(row) + self._fixed_height
-        return figure, first, strips
+        rows: list[list[Axes]] = []
+        for line in lines:
+            lefts = np.arange(len(line)) * size[0] / across
+            rows += [self._row(figure, left, top, width, unit * max(line)) for left in lefts]
+            top += unit * max(line) + self._fixed_height
+        return figure, first, rows
 
-    def _strip(self, figure: Figure, left: float, top: float, width: float, height: float) -> list[Axes]:
+    def _row(self, figure: Figure, left: float, top: float, width: float, height: float) -> list[Axes]:
         panels = []
         left += _MARGIN + self.label_lines * _LABEL_LINE
         for i in range(self.n_panels):
@@ -142,10 +142,10 @@ class GridLayout:
         return panels
 
 
-def given_axes(ax: Axes | Sequence[Axes], n_strips: int, n_panels: int) -> list[list[Axes]]:
-    """Return the user's axes strip by strip; raise ValueError when they are not as many as the panels."""
+def given_axes(ax: Axes | Sequence[Axes], n_rows: int, n_panels: int) -> list[list[Axes]]:
+    """Return the user's axes row by row; raise ValueError when they are not as many as the panels."""
     given = list(np.ravel(np.asarray(ax, dtype=object)))
-    if len(given) != n_strips * n_panels:
-        msg = f"`ax` has {len(given)} axes for {n_strips} x {n_panels} panels: one is needed for each, strip by strip."
+    if len(given) != n_rows * n_panels:
+        msg = f"`ax` has {len(given)} axes for {n_rows} x {n_panels} panels: one is needed for each, row by row."
         raise ValueError(msg)
     return [given[i : i + n_panels] for i in range(0, len(given), n_panels)]

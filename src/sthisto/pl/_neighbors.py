@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._images.fingerprints import fingerprints
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
+from sthisto._utils.deprecate import renamed_arguments
 from sthisto._utils.validate import check_positive, listed
 from sthisto.get._neighbors import of_section
 from sthisto.pl._decorations import figure_of, ink, set_title, wrap_title
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._layout import GridLayout, given_axes
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 _COLUMNS = 5
 
 
+@renamed_arguments(n_neighbours="n_neighbors")
+@closes_on_error()
 def neighbors(
     sdata: SpatialData | Sequence[SpatialData],
     model: ExpressionModel,
@@ -43,44 +48,55 @@ def neighbors(
     dpi: float | None = None,
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show a spot's patch and the training patches that its prediction averages, with their cosines.
+    """Show a spot's patch and the training patches that its prediction averages, with their cosine similarities.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort, with the spot.
+        One SpatialData, or a list of them, with the spot.
     model
-        A fitted method that retrieves: "danet" or "knn".
+        Fitted model of a method that retrieves training spots, such as "danet" or "knn".
     spot
         Name of the spot in the table.
     reference
-        The data that the model was fitted on; None is `sdata`.
+        SpatialData, or list of them, that the model was fitted on. None: `sdata`.
     n_neighbors
-        How many of the nearest to draw.
+        Number of nearest training spots to draw.
     exclude
-        Which training spots a spot may not retrieve, as for `sthisto.tl.predict`.
-    image_key, shapes_key, table_key, coordinate_system, um_per_px
-        As for `sthisto.tl.predict`, for both `sdata` and `reference`.
+        Training spots that a spot may not retrieve, as for `sthisto.tl.predict`.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    um_per_px
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
     figsize
-        Width and height of the figure in inches; None follows from the patches.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: one for the spot and one for each neighbor.
+        Axes to draw into instead of a new figure: one for the spot and one per neighbor.
 
     Returns
     -------
-    The figure: the spot first, then its neighbors from the nearest on, with section and cosine. Patches are as the
-    model gets them; of several widths of context the narrowest is drawn.
+    The figure: the spot first, then its neighbors from the nearest on, with section and cosine. Patches are drawn as
+    the model receives them; of several context widths, the narrowest. The keys of elements apply to `sdata` and
+    `reference`.
 
     Raises
     ------
     KeyError
-        There is no such spot, or `reference` lacks a training section.
+        There is no such spot, an element is missing, or `reference` lacks a training section.
     ValueError
-        A section has the name of a training section and is another one.
+        A section has the name of a training section but other pixels, or an element is ambiguous.
     TypeError
-        The method retrieves no spots.
+        The method does not retrieve training spots.
 
     Examples
     --------
@@ -90,15 +106,9 @@ def neighbors(
     >>> figure = sth.pl.neighbors(sdata, model, sdata["table"].obs_names[0])  # doctest: +SKIP
     """
     check_positive(n_neighbors, name="n_neighbors")
-    elements: dict[str, Any] = {
-        "image_key": image_key,
-        "shapes_key": shapes_key,
-        "table_key": table_key,
-        "coordinate_system": coordinate_system,
-        "um_per_px": um_per_px,
-    }
-    section, position = _find(read_sections(sdata, **elements), spot)
-    bank = {one.name: one for one in read_sections(sdata if reference is None else reference, **elements)}
+    keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
+    section, position = _find(read_sections(sdata, keys), spot)
+    bank = {one.name: one for one in read_sections(sdata if reference is None else reference, keys)}
     found = of_section(section, model, exclude)
     nearest = found[found["spot"] == spot].nsmallest(n_neighbors, "rank")
     missing = sorted(set(nearest["training_section"]) - set(bank))
@@ -158,8 +168,8 @@ def _draw(
         layout = GridLayout(aspects=[1.0] * n_rows, n_panels=columns, label_lines=0, foot=0.08)
         lines = max(wrap_title(title, layout.panel_width()).count("\n") for title, _ in patches)
         layout = replace(layout, title_lines=1 + lines)
-        figure, _, strips = layout.draw(figsize=figsize, dpi=dpi)
-        axes = [panel for strip in strips for panel in strip]
+        figure, _, rows = layout.draw(figsize=figsize, dpi=dpi)
+        axes = [panel for row in rows for panel in row]
     else:
         axes = given_axes(ax, 1, len(patches))[0]
         figure = figure_of(axes[0])

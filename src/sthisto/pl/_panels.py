@@ -1,4 +1,4 @@
-"""The panels of `gene_compare`: what each one shows, on which color scale, and how a strip of them is drawn."""
+"""The panels of `gene_compare`: their values, their color scales, and how a row of them is drawn."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
+    from sthisto._sdata.expression import Normalization
     from sthisto._sdata.sections import Section
 
 _UNDER_DIFFERENCE = 0.4
-"""How much of the image's opacity is left under a difference, whose middle is white."""
+"""Factor on the image's opacity under a difference, whose color map is white at 0."""
 
 Kind = Literal["expression", "difference", "spread", "image"]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How values become colors."""
+    """Color maps, color scales and opacity."""
 
     cmap: str | Colormap
     vmin: float | None
@@ -71,7 +72,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Panel:
-    """A title and the (n_spots,) values below it, which the H&E alone doesn't show."""
+    """A title and (n_spots,) values; a panel of the H&E has no values."""
 
     kind: Kind
     title: str
@@ -92,7 +93,7 @@ class GeneRow:
         return [panel.values for panel in self.panels if panel.kind == kind]
 
 
-def read_strips(
+def read_gene_rows(
     sections: Sequence[Section],
     genes: Sequence[str],
     *,
@@ -101,35 +102,47 @@ def read_strips(
     gene_symbols: str | None,
     kinds: Mapping[str, bool],
 ) -> list[GeneRow]:
-    """Read what is drawn of each gene in each section, gene by gene."""
+    """Read the panels of each gene in each section, gene by gene."""
     tables = [section.table for section in sections]
-    scale = read_scale(tables, keys)
-    titles = method_labels(tables, keys)
-    by_section = []
-    for section in sections:
-        compared = kinds["measured"] or kinds["difference"] or is_measured(section, scale)
-        truth = measured(section, scale, genes, gene_symbols) if compared else None
-        guesses = {titles[key]: predicted(section, key, genes, gene_symbols) for key in keys}
-        guesses |= {title: read_layer(section, layer, genes, gene_symbols) for layer, title in layers.items()}
-        spots = dict.fromkeys(guesses, scored_spots(section)) | {titles[k]: scored_spots(section, [k]) for k in keys}
-        scores = (
-            {} if truth is None else {title: _scores(truth, values, *spots[title]) for title, values in guesses.items()}
-        )
-        spreads = {titles[key]: spread(section, key, genes, gene_symbols) for key in keys} if kinds["spread"] else {}
-        seen = view(section)
-        by_section.append(
-            [
-                GeneRow(gene, seen, list(_panels(i, truth, guesses, scores, spreads, kinds)), scale_label(scale))
-                for i, gene in enumerate(genes)
-            ]
-        )
-    return [strips[i] for i in range(len(genes)) for strips in by_section]
+    scale, titles = read_scale(tables, keys), method_labels(tables, keys)
+    by_section = [_section_rows(section, genes, titles, layers, scale, gene_symbols, kinds) for section in sections]
+    return [rows[i] for i in range(len(genes)) for rows in by_section]
+
+
+def _section_rows(
+    section: Section,
+    genes: Sequence[str],
+    titles: Mapping[str, str],
+    layers: Mapping[str, str],
+    scale: Normalization,
+    gene_symbols: str | None,
+    kinds: Mapping[str, bool],
+) -> list[GeneRow]:
+    """Return the panels of every gene in one section; `titles` names the methods by their keys."""
+    compared = kinds["measured"] or kinds["difference"] or is_measured(section, scale)
+    truth = measured(section, scale, genes, gene_symbols) if compared else None
+    predictions = {title: predicted(section, key, genes, gene_symbols) for key, title in titles.items()}
+    spots = {title: scored_spots(section, [key]) for key, title in titles.items()}
+    for layer, title in layers.items():
+        predictions[title] = read_layer(section, layer, genes, gene_symbols)
+        spots.setdefault(title, scored_spots(section))
+    scores = {}
+    if truth is not None:
+        scores = {title: _scores(truth, values, *spots[title]) for title, values in predictions.items()}
+    spreads = {}
+    if kinds["spread"]:
+        spreads = {title: spread(section, key, genes, gene_symbols) for key, title in titles.items()}
+    shared, unit = view(section), scale_label(scale)
+    return [
+        GeneRow(gene, shared, list(_panels(i, truth, predictions, scores, spreads, kinds)), unit)
+        for i, gene in enumerate(genes)
+    ]
 
 
 def _panels(
     i: int,
     truth: np.ndarray | None,
-    guesses: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
     scores: Mapping[str, Sequence[str]],
     spreads: Mapping[str, np.ndarray],
     kinds: Mapping[str, bool],
@@ -137,10 +150,10 @@ def _panels(
     """Yield the panels of gene `i`; without `truth` nothing was measured."""
     if kinds["measured"] and truth is not None:
         yield Panel("expression", "Measured", truth[:, i])
-    for title, values in guesses.items():
+    for title, values in predictions.items():
         yield Panel("expression", f"{title}, {scores[title][i]}" if scores else title, values[:, i])
     if kinds["difference"] and truth is not None:
-        for title, values in guesses.items():
+        for title, values in predictions.items():
             yield Panel("difference", f"{title} minus measured", values[:, i] - truth[:, i])
     for title, values in spreads.items():
         yield Panel("spread", f"{title}, spread", values[:, i])
@@ -148,65 +161,65 @@ def _panels(
         yield Panel("image", "H&E", np.empty(0))
 
 
-def _scores(truth: np.ndarray, guess: np.ndarray, spots: np.ndarray, honest: bool) -> list[str]:
-    """Say the correlation of each gene."""
-    scores = correlations(truth, guess, spots)
-    said = ["PCC undefined" if np.isnan(score) else f"PCC {score:.2f}" for score in scores]
-    return said if honest else [f"{text} (trained on)" for text in said]
+def _scores(truth: np.ndarray, prediction: np.ndarray, spots: np.ndarray, unseen: bool) -> list[str]:
+    """Return the text of each gene's correlation over some spots, (n_spots,) bool, of (n_spots, n_genes) arrays."""
+    scores = correlations(truth, prediction, spots)
+    texts = ["PCC undefined" if np.isnan(score) else f"PCC {score:.2f}" for score in scores]
+    return texts if unseen else [f"{text} (trained on)" for text in texts]
 
 
-def draw_strips(
-    strips: Sequence[GeneRow],
-    look: Style,
+def draw_gene_rows(
+    rows: Sequence[GeneRow],
+    style: Style,
     *,
     figsize: tuple[float, float] | None,
     dpi: float | None,
     ax: Axes | Sequence[Axes] | None,
 ) -> Figure:
-    """Draw the strips into a new figure, or into the given axes."""
-    if not strips[0].panels:
+    """Draw the rows into a new figure or into the given axes."""
+    if not rows[0].panels:
         msg = "Nothing is left to draw: without layers, keep show_measured, show_image or a key."
         raise ValueError(msg)
     if ax is None:
-        figure, leads, axes = _new_axes(strips, figsize, dpi)
+        figure, leads, axes = _new_axes(rows, figsize, dpi)
     else:
-        leads, axes = [], given_axes(ax, len(strips), len(strips[0].panels))
+        leads, axes = [], given_axes(ax, len(rows), len(rows[0].panels))
         figure = figure_of(axes[0][0])
-    views = {strip.view.section.name: strip.view for strip in strips}
+    views = {row.view.section.name: row.view for row in rows}
     for lead, shared in zip(leads, views.values(), strict=bool(leads)):
         _draw_image(lead, shared, "H&E" + f", {shared.section.name}" * (len(views) > 1))
-    norms = {gene: _norms([strip for strip in strips if strip.gene == gene], look) for gene in {s.gene for s in strips}}
-    for strip, panels in zip(strips, axes, strict=True):
-        _draw_strip(strip, panels, look, norms[strip.gene])
-        side_label(panels[0], strip.gene, line=int(len(views) > 1), fontstyle="italic", fontweight="bold")
+    norms = {gene: _norms([row for row in rows if row.gene == gene], style) for gene in {row.gene for row in rows}}
+    for row, panels in zip(rows, axes, strict=True):
+        _draw_row(row, panels, style, norms[row.gene])
+        side_label(panels[0], row.gene, line=int(len(views) > 1), fontstyle="italic", fontweight="bold")
         if len(views) > 1:
-            side_label(panels[0], strip.view.section.name)
+            side_label(panels[0], row.view.section.name)
     return figure
 
 
 def _new_axes(
-    strips: Sequence[GeneRow], figsize: tuple[float, float] | None, dpi: float | None
+    rows: Sequence[GeneRow], figsize: tuple[float, float] | None, dpi: float | None
 ) -> tuple[Figure, list[Axes], list[list[Axes]]]:
-    """Return a figure, the axes of the H&E where it stands apart, and those of each strip."""
-    views = {strip.view.section.name: strip.view for strip in strips}
-    has_image = any(panel.kind == "image" for panel in strips[0].panels)
-    across = _strips(strips, with_image=False).across(len(views)) if len(strips[0].panels) > has_image else 1
+    """Return a figure, the axes of the H&E where it is drawn once per section, and those of each row."""
+    views = {row.view.section.name: row.view for row in rows}
+    has_image = any(panel.kind == "image" for panel in rows[0].panels)
+    across = _layout(rows, with_image=False).across(len(views)) if len(rows[0].panels) > has_image else 1
     apart = across > 1 and has_image
-    layout = _strips(strips, with_image=not apart, across=across)
+    layout = _layout(rows, with_image=not apart, across=across)
     leads = [shared.aspect for shared in views.values()] if apart else []
     return layout.draw(across=across, leads=leads, figsize=figsize, dpi=dpi)
 
 
-def _strips(strips: Sequence[GeneRow], *, with_image: bool, across: int = 1) -> GridLayout:
-    panels = [panel for panel in strips[0].panels if with_image or panel.kind != "image"]
-    names = {strip.view.section.name for strip in strips}
+def _layout(rows: Sequence[GeneRow], *, with_image: bool, across: int = 1) -> GridLayout:
+    panels = [panel for panel in rows[0].panels if with_image or panel.kind != "image"]
+    names = {row.view.section.name for row in rows}
     layout = GridLayout(
-        aspects=[strip.view.aspect for strip in strips],
+        aspects=[row.view.aspect for row in rows],
         n_panels=len(panels),
         bars=_last_of_kind(panels),
         label_lines=1 + (len(names) > 1),
     )
-    titles = [wrap_title(panel.title, layout.panel_width(across)) for strip in strips for panel in strip.panels]
+    titles = [wrap_title(panel.title, layout.panel_width(across)) for row in rows for panel in row.panels]
     return replace(layout, title_lines=1 + max(title.count("\n") for title in titles))
 
 
@@ -215,24 +228,24 @@ def _last_of_kind(panels: Sequence[Panel]) -> list[int]:
     return [i for i, kind in enumerate(kinds) if kind != "image" and kind not in kinds[i + 1 :]]
 
 
-def _norms(strips: Sequence[GeneRow], look: Style) -> dict[Kind, Normalize]:
-    kinds = {panel.kind for panel in strips[0].panels} - {"image"}
-    return {kind: look.norm(kind, [values for strip in strips for values in strip.values(kind)]) for kind in kinds}
+def _norms(rows: Sequence[GeneRow], style: Style) -> dict[Kind, Normalize]:
+    kinds = {panel.kind for panel in rows[0].panels} - {"image"}
+    return {kind: style.norm(kind, [values for row in rows for values in row.values(kind)]) for kind in kinds}
 
 
-def _draw_strip(strip: GeneRow, axes: Sequence[Axes], look: Style, norms: Mapping[Kind, Normalize]) -> None:
-    bars = _last_of_kind(strip.panels)
-    for i, (panel, ax) in enumerate(zip(strip.panels, axes, strict=False)):
+def _draw_row(row: GeneRow, axes: Sequence[Axes], style: Style, norms: Mapping[Kind, Normalize]) -> None:
+    bars = _last_of_kind(row.panels)
+    for i, (panel, ax) in enumerate(zip(row.panels, axes, strict=False)):
         if panel.kind == "image":
-            _draw_image(ax, strip.view, panel.title)
+            _draw_image(ax, row.view, panel.title)
             continue
-        strip.view.draw_image(ax, look.image_alpha * (_UNDER_DIFFERENCE if panel.kind == "difference" else 1))
-        spots = strip.view.draw_spots(ax, panel.values, cmap=look.colors(panel.kind), norm=norms[panel.kind])
+        row.view.draw_image(ax, style.image_alpha * (_UNDER_DIFFERENCE if panel.kind == "difference" else 1))
+        spots = row.view.draw_spots(ax, panel.values, cmap=style.colors(panel.kind), norm=norms[panel.kind])
         set_title(ax, panel.title)
         if i in bars:
-            color_bar(ax, spots, strip.unit)
+            color_bar(ax, spots, row.unit)
         if i == 0:
-            scale_bar(ax, strip.view)
+            scale_bar(ax, row.view)
 
 
 def _draw_image(ax: Axes, shared: View, title: str) -> None:

@@ -1,17 +1,18 @@
-"""What is drawn of a section: measured and predicted values on one scale. Reads slots, writes nothing."""
+"""Measured and predicted values of sections on one scale, read from the slots of their tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
-from sthisto._sdata.record import check_predicted, method_labels, read_record, symbols_of
+from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.record import check_predicted, method_labels, read_normalization, symbols_of
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.slots import SPLIT, TEST, prediction, prediction_sd, seen
+from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen
 from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_matrix, read_rows
 from sthisto._utils.validate import check_key, listed
 from sthisto.metrics import pearson
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def choose_sections(
-    sdata: SpatialData | Sequence[SpatialData], names: str | Sequence[str] | None, **elements: Any
+    sdata: SpatialData | Sequence[SpatialData], names: str | Sequence[str] | None, keys: ElementKeys
 ) -> list[Section]:
-    """Return the sections with the given names in that order; None is all."""
-    sections = {section.name: section for section in read_sections(sdata, **elements)}
+    """Return the sections with the given names, in that order. None: all sections."""
+    sections = {section.name: section for section in read_sections(sdata, keys)}
     if names is None:
         return list(sections.values())
     wanted = [names] if isinstance(names, str) else list(names)
@@ -35,7 +36,7 @@ def choose_sections(
 
 
 def predicted_sections(sections: Sequence[Section], keys: Sequence[str], *, named: bool) -> list[Section]:
-    """Return the sections that have a prediction of every key; raise where one that was `named` has none."""
+    """Return the sections with a prediction under every key; raise ValueError if one that was `named` has none."""
     for section in sections:
         for key in keys:
             check_predicted(section.table, key)
@@ -61,10 +62,9 @@ def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
     Raises
     ------
     ValueError
-        They differ: a value of one means nothing on the scale of another.
+        They differ, so that their values cannot be compared.
     """
-    records = {(key, id(table)): dict(read_record(table, key)["normalization"]) for table in tables for key in keys}
-    scales = {name: Normalization.from_record(record) for name, record in records.items()}
+    scales = {(key, id(table)): read_normalization(table, key) for table in tables for key in keys}
     first = next(iter(scales.values()))
     if any(scale != first for scale in scales.values()):
         by_key = {key: str(scale) for (key, _), scale in scales.items()}
@@ -123,14 +123,14 @@ def predicted(section: Section, key: str, genes: Sequence[str], symbols: str | N
         missing = [gene for gene, empty in zip(genes, absent, strict=True) if empty]
         msg = (
             f"{listed(missing)} not predicted under key_added={key!r} for {section.name!r}. The genes that are: "
-            f"table.var_names[table.var['{key}_gene']], chosen by sth.tl.fit(sdata, genes=…)."
+            f"table.var_names[table.var[{modeled_gene(key)!r}]], chosen by sth.tl.fit(sdata, genes=…)."
         )
         raise KeyError(msg)
     return values
 
 
 def spread(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
-    """Return the spread of the prediction, (n_spots, n_genes); raise KeyError when the method gave none."""
+    """Return the standard deviation of the prediction, (n_spots, n_genes); raise KeyError if the method gave none."""
     if prediction_sd(key) not in layer_names(section.table):
         msg = (
             f"The table has no layer {prediction_sd(key)!r}, the spread of the prediction. "
@@ -148,10 +148,10 @@ def read_layer(section: Section, layer: str, genes: Sequence[str], symbols: str 
 
 
 def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray, bool]:
-    """Return the spots that a score may stand on, (n_spots,) bool, and whether no method was trained on them.
+    """Return the spots to score, (n_spots,) bool, and whether no method was trained on them.
 
-    They are those that `sthisto.tl.evaluate` scores: the test spots, or without a split all; not those that a model
-    was trained on. Where none remains, they are all.
+    They are those that `sthisto.tl.evaluate` scores: the test spots, or all without a split, except those that a model
+    was trained on. If none remains, all spots are returned.
     """
     obs = section.table.obs.iloc[section.rows]
     scored = obs[SPLIT].eq(TEST).to_numpy() if SPLIT in obs else np.ones(len(section), dtype=bool)
@@ -161,14 +161,14 @@ def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray
     return (scored, True) if scored.any() else (np.ones(len(section), dtype=bool), False)
 
 
-def correlations(truth: np.ndarray, guess: np.ndarray, spots: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation of each gene over the given spots, (n_genes,)."""
-    return pearson(truth[spots], guess[spots])
+def correlations(truth: np.ndarray, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
+    """Return the Pearson correlation of each gene over some spots, (n_genes,), of (n_spots, n_genes) arrays."""
+    return pearson(truth[spots], values[spots])
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Measured and predicted values of the spots that a score may stand on, over all sections.
+    """Measured and predicted values of the scored spots of all sections.
 
     Attributes
     ----------
@@ -176,52 +176,60 @@ class Scored:
         Those that every method predicts.
     truth
         (n_spots, n_genes) measured values.
-    guesses
+    predictions
         (n_spots, n_genes) predictions by the method's title.
     section
         (n_spots,) number of each spot's section.
-    honest
+    unseen
         Whether no method was trained on any of the spots.
     """
 
     genes: list[str]
     truth: np.ndarray
-    guesses: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
     section: np.ndarray
-    honest: bool
+    unseen: bool
 
 
 def read_scored(
     sections: Sequence[Section], keys: Sequence[str], genes: Sequence[str] | None, symbols: str | None
 ) -> Scored:
-    """Read what a picture over all spots is made of; `genes` None is all that every method predicts."""
+    """Read measured and predicted values of the scored spots. `genes` None: all that every method predicts."""
     tables = [section.table for section in sections]
     symbols = symbols or symbols_of(tables[0], keys[0])
     chosen = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
     scale, titles = read_scale(tables, keys), method_labels(tables, keys)
     scored = [scored_spots(section, keys) for section in sections]
-    if any(honest for _, honest in scored):
-        kept = [(section, spots) for section, (spots, honest) in zip(sections, scored, strict=True) if honest]
+    if any(unseen for _, unseen in scored):
+        kept = [(section, spots) for section, (spots, unseen) in zip(sections, scored, strict=True) if unseen]
     else:
         kept = [(section, spots) for section, (spots, _) in zip(sections, scored, strict=True)]
     truth = np.concatenate([measured(section, scale, chosen, symbols)[spots] for section, spots in kept])
-    known = np.isfinite(truth).all(axis=1)
-    guesses = {}
+    finite = np.isfinite(truth).all(axis=1)
+    predictions = {}
     for key in keys:
         values = np.concatenate([predicted(section, key, chosen, symbols)[spots] for section, spots in kept])
-        known &= np.isfinite(values).all(axis=1)
-        guesses[titles[key]] = values
+        finite &= np.isfinite(values).all(axis=1)
+        predictions[titles[key]] = values
     return Scored(
         genes=chosen,
-        truth=truth[known],
-        guesses={title: values[known] for title, values in guesses.items()},
-        section=np.repeat(np.arange(len(kept)), [spots.sum() for _, spots in kept])[known],
-        honest=any(honest for _, honest in scored),
+        truth=truth[finite],
+        predictions={title: values[finite] for title, values in predictions.items()},
+        section=np.repeat(np.arange(len(kept)), [spots.sum() for _, spots in kept])[finite],
+        unseen=any(unseen for _, unseen in scored),
     )
 
 
 def within_sections(values: np.ndarray, section: np.ndarray) -> np.ndarray:
-    """Take each section's mean off every gene, so that differences between sections count as nothing."""
+    """Subtract each section's mean from every gene.
+
+    Parameters
+    ----------
+    values
+        (n_spots, n_genes) values of all sections.
+    section
+        (n_spots,) number of each spot's section.
+    """
     centered = values.astype(float)
     for number in np.unique(section):
         centered[section == number] -= centered[section == number].mean(axis=0)

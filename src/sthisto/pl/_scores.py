@@ -1,4 +1,4 @@
-"""Scores per gene and per section against what noise allows and what depth alone reaches."""
+"""Scores per gene and per section, beside the scores of sibling genes and of depth alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pandas as pd
 
 from sthisto import get
 from sthisto._sdata.record import as_keys
-from sthisto._sdata.slots import KEY
+from sthisto._sdata.slots import ALL_GENES, KEY
 from sthisto._utils.validate import check_choice, listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
+from sthisto.pl._figures import closes_on_error
 from sthisto.pl._style import GRAY, METHOD_COLORS, cycle, grid_of_axes, tidy
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _MANY = 2000
 _LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "loc": "lower left", "bbox_to_anchor": (-0.02, 1)}
 
 
+@closes_on_error()
 def scores(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -36,27 +38,27 @@ def scores(
     dpi: float | None = None,
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show the scores of one or several methods, ranked gene by gene and as distributions section by section.
+    """Show the scores of one or several methods, gene by gene and as distributions per section.
 
-    Left, the genes ranked by the first method's score (mean over sections), with a line for each method, for what the
-    spot's depth alone scores, and, for the residual score, for the noise ceiling. Right, the distribution over the
-    genes for each section and method: box from the first to the third quartile, whiskers from 5 % to 95 %, a line at
-    the median, a diamond at the mean; the mean of depth is dashed, the noise ceiling of the section dotted.
+    Left: the genes ranked by the first method's score (mean over sections), with the score of each method, of the depth
+    alone and, for the residual score, of the genes' siblings (`metrics.sibling_score`). Right: the distribution over
+    genes for each section and method, as a box from the first to the third quartile with whiskers from 5 % to 95 %, a
+    line at the median and a diamond at the mean; the mean of the depth is dashed, that of the siblings dotted.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     key_added
         Key or keys that `sthisto.tl.evaluate` scored. Baselines are methods like any other.
     metric
-        "pcc_residual", the primary score, or "pcc" on the scale of the prediction, which has no ceiling.
+        "pcc_residual", the primary score, or "pcc", on the scale of the prediction, which has no sibling reference.
     table_key
-        Table with the scores; None is the only one that annotates a region.
+        Table with the scores. None: inferred if exactly one table annotates a region.
     figsize
-        Width and height of the figure in inches.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
         Two axes to draw into instead of a new figure.
 
@@ -67,9 +69,9 @@ def scores(
     Raises
     ------
     KeyError
-        Nothing was scored under a key.
+        There are no scores under a key.
     ValueError
-        The methods were not scored on the same genes and sections.
+        The methods were not scored on the same genes and sections, or the table is ambiguous.
 
     Examples
     --------
@@ -90,8 +92,8 @@ def scores(
     _check_alike(table)
     summary = get.scores(sdata, key_added=keys, by="section", table_key=table_key)
     n_sections = table["section"].nunique()
-    known = table.loc[table[metric].notna(), "method"]  # a constant prediction has no correlation to draw
-    methods = list((known if len(known) else table["method"]).unique())
+    varying = table.loc[table[metric].notna(), "method"]  # a constant prediction has no correlation to draw
+    methods = list((varying if len(varying) else table["method"]).unique())
     width = 3.4 + max(2.6, 0.6 + 0.34 * n_sections * len(methods))
     axes = grid_of_axes(ax, 1, 2, figsize or (width, 2.9), dpi)[0]
     colors = dict(zip(methods, cycle(METHOD_COLORS, len(methods)), strict=True))
@@ -106,7 +108,7 @@ def _check_alike(table: pd.DataFrame) -> None:
         for name, part in table.groupby("method", sort=False)
     }
     (name, first), *others = spots.items()
-    unlike = [other for other, own in others if not own.equals(first)]
+    unlike = [other for other, spots_of in others if not spots_of.equals(first)]
     if unlike:
         msg = (
             f"{listed(unlike)} were not scored on the same sections, genes and spots as {name!r}, so their scores "
@@ -116,14 +118,14 @@ def _check_alike(table: pd.DataFrame) -> None:
 
 
 def _ranked(ax: Axes, table: pd.DataFrame, metric: str, colors: dict[str, str]) -> None:
-    columns = [metric, f"depth_{metric}", *(["ceiling"] if metric == "pcc_residual" else [])]
+    columns = [metric, f"depth_{metric}", *(["sibling"] if _has_siblings(table, metric) else [])]
     by_gene = table.groupby(["method", "gene"], sort=False)[columns].mean()
     first = by_gene.loc[next(iter(colors))]
     genes = first[metric].sort_values(ascending=False, na_position="last").index
     rank = np.arange(1, len(genes) + 1)
     style: dict[str, Any] = {"s": 4, "linewidths": 0, "rasterized": len(rank) > _MANY}
-    if metric == "pcc_residual":
-        ax.scatter(rank, first.loc[genes, "ceiling"], color="0.75", label="Noise ceiling", **style)
+    if "sibling" in by_gene:
+        ax.scatter(rank, first.loc[genes, "sibling"], color="0.75", label="Sibling genes", **style)
     ax.scatter(
         rank, first.loc[genes, f"depth_{metric}"], color=GRAY, marker="x", s=5, linewidth=0.5, label="Depth alone"
     )
@@ -133,6 +135,11 @@ def _ranked(ax: Axes, table: pd.DataFrame, metric: str, colors: dict[str, str]) 
     tidy(ax, x=f"Genes, ranked by {next(iter(colors))}", y=_NAMES[metric])
     ax.set_xlim(0, len(rank) + 1)
     ax.legend(**_LEGEND, ncols=3, markerscale=1.8, handletextpad=0.1, columnspacing=1, reverse=True)
+
+
+def _has_siblings(table: pd.DataFrame, metric: str) -> bool:
+    """Return whether the score of sibling genes is known; models of 0.1 do not keep what it needs."""
+    return metric == "pcc_residual" and "sibling" in table and bool(table["sibling"].notna().any())
 
 
 def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric: str, colors: dict[str, str]) -> None:
@@ -147,10 +154,10 @@ def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric:
             if (i, j) == (0, 0):
                 drawn["medians"][0].set_label("Median gene")
                 drawn["means"][0].set_label("Mean")
-        whole = summary[(summary["section"] == section) & (summary["genes"] == "all modeled")].iloc[0]
+        whole = summary[(summary["section"] == section) & (summary["genes"] == ALL_GENES)].iloc[0]
         _level(ax, i, whole[f"depth_{metric}"], "Depth alone", color=GRAY, linestyle="--")
-        if metric == "pcc_residual":
-            _level(ax, i, whole["ceiling"], "Noise ceiling", color=ink(), linestyle=":")
+        if _has_siblings(summary, metric):
+            _level(ax, i, whole["sibling"], "Sibling genes", color=ink(), linestyle=":")
     ax.axhline(0, color=ink(), linewidth=0.5, zorder=0)
     tidy(ax, y=_NAMES[metric])
     ax.set_xticks(range(len(sections)), sections, rotation=0 if len(sections) < 5 else 45)

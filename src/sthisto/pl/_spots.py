@@ -1,4 +1,4 @@
-"""Spots at their true size over the H&E, in px of the image with y down: what every spatial panel is drawn with."""
+"""Spots at their true size over the H&E, in px of the image with y down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LABELS_FILL = 0.9
 
 @dataclass(frozen=True)
 class View:
-    """What the panels of one section share.
+    """The H&E of one section and the extent of its panels.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class View:
         return (bottom - top) / (right - left)
 
     def draw_image(self, ax: Axes, alpha: float = 1.0) -> None:
-        """Draw the H&E and set the axes to the box, y down; `alpha` below 1 lets it fade to white."""
+        """Draw the H&E and set the axes to the box, y down; with `alpha` below 1 it fades to white."""
         left, top, right, bottom = self.box
         ax.imshow(self.picture, extent=self.extent, alpha=alpha, zorder=0, interpolation_stage="rgba")
         ax.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal", anchor="N")
@@ -61,9 +61,10 @@ class View:
     def draw_spots(
         self, ax: Axes, values: np.ndarray, *, cmap: str | Colormap, norm: Normalize, classes: bool = False
     ) -> ScalarMappable:
-        """Draw a disc for every spot with a value, rasterised where the figure is saved as vectors.
+        """Draw a disc for every spot with a finite value, of (n_spots,) values, rasterized in vector formats.
 
-        Very many spots become one picture, in which a pixel has the mean of its spots, or with `classes` the first.
+        From `RASTER_FROM` spots on, they become one picture, whose pixels are the mean of their spots or, with
+        `classes`, the first.
         """
         if len(values) >= RASTER_FROM:
             picture = self._picture(values, classes=classes)
@@ -71,13 +72,13 @@ class View:
             return ax.imshow(
                 picture, extent=(left, right, bottom, top), cmap=cmap, norm=norm, zorder=2, interpolation="nearest"
             )
-        known = np.isfinite(values)
+        finite = np.isfinite(values)
         discs = EllipseCollection(
             self.diameter,
             self.diameter,
             0.0,
             units="xy",
-            offsets=self.section.centers[known],
+            offsets=self.section.centers[finite],
             offset_transform=ax.transData,
             cmap=cmap,
             norm=norm,
@@ -85,29 +86,29 @@ class View:
             rasterized=True,
             zorder=2,
         )
-        discs.set_array(values[known])
+        discs.set_array(values[finite])
         ax.add_collection(discs, autolim=False)
         return discs
 
     def draw_classes(self, ax: Axes, codes: np.ndarray, colors: list[Any]) -> ScalarMappable:
-        """Draw each spot in the color of its class; those with code -1 are left out."""
+        """Draw each spot in the color of its class, by (n_spots,) codes; those with code -1 are left out."""
         values = np.where(codes < 0, np.nan, codes).astype(float)
         norm = Normalize(-0.5, len(colors) - 0.5)
         return self.draw_spots(ax, values, cmap=ListedColormap(colors), norm=norm, classes=True)
 
     def _picture(self, values: np.ndarray, *, classes: bool) -> np.ma.MaskedArray:
-        """Return the known values in each pixel, spread to the spots' size: (rows, columns), masked beyond."""
+        """Return the finite values in each pixel, spread to the spots' size: (rows, columns), masked beyond."""
         import datashader as ds
         from datashader.transfer_functions import spread
 
         left, top, right, bottom = self.box
         step = max(right - left, bottom - top) / _RASTER_SIZE
         columns, rows = int(np.ceil((right - left) / step)), int(np.ceil((bottom - top) / step))
-        known = np.isfinite(values)
-        x, y = self.section.centers[known].T
+        finite = np.isfinite(values)
+        x, y = self.section.centers[finite].T
         canvas = ds.Canvas(columns, rows, x_range=(left, right), y_range=(top, bottom))
         reduction = ds.first("value") if classes else ds.mean("value")
-        drawn = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[known]}), "x", "y", reduction)
+        drawn = canvas.points(pd.DataFrame({"x": x, "y": y, "value": values[finite]}), "x", "y", reduction)
         radius = self.diameter / 2 / step
         if (reach := int(radius)) > 0:
             around = np.arange(-reach, reach + 1)
@@ -135,7 +136,7 @@ def view(section: Section, *, max_size: int = 1000) -> View:
 
 
 def _pitch(centers: np.ndarray) -> float:
-    """Return the median distance from a spot to its nearest; 1 px for a spot alone."""
+    """Return the median distance between nearest spots in px, of (n_spots, 2) centers; 1 px for a single spot."""
     if len(centers) < 2:
         return 1.0
     distance, _ = cKDTree(centers).query(centers, k=2)

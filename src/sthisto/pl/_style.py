@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from sthisto.pl._decorations import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
+from sthisto.pl._figures import new_figure
 from sthisto.pl._layout import given_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 METHOD_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#666666")
 """Okabe and Ito's palette, from the strongest to the weakest on white."""
@@ -29,13 +28,8 @@ GRAY = "#5a5a5a"
 
 
 def cycle(colors: Sequence[str], n: int) -> list[str]:
-    """Return n colors, from the start again where there are fewer."""
+    """Return n colors, repeating them if there are fewer."""
     return [colors[i % len(colors)] for i in range(n)]
-
-
-def new_figure(width: float, height: float, dpi: float | None, *, constrained: bool = True) -> Figure:
-    """Make a figure of `width` x `height` inches, whose axes make room for their labels when `constrained`."""
-    return plt.figure(figsize=(width, height), dpi=dpi, layout="constrained" if constrained else "none")
 
 
 def single_axes(ax: Axes | None, width: float = 3.6, height: float = 2.8) -> Axes:

@@ -1,4 +1,4 @@
-"""How far predictions can be trusted, and whether what they say of it is true."""
+"""Predicted standard deviation and confidence against the errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.colors import Normalize
 
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys, method_labels, symbols_of
 from sthisto._sdata.slots import KEY, confidence
 from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, scale_bar, set_title
+from sthisto.pl._figures import closes_on_error, new_figure
 from sthisto.pl._layout import given_axes
 from sthisto.pl._read import (
     choose_sections,
@@ -24,7 +26,7 @@ from sthisto.pl._read import (
     spread,
 )
 from sthisto.pl._spots import View, view
-from sthisto.pl._style import METHOD_COLORS, cycle, new_figure, tidy
+from sthisto.pl._style import METHOD_COLORS, cycle, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +40,7 @@ _CHART, _MAP = 1.9, 1.9
 _N_CHARTS = 2
 
 
+@closes_on_error()
 def uncertainty(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -54,47 +57,57 @@ def uncertainty(
     dpi: float | None = None,
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Show how far predictions can be trusted, and whether what they say of it is true.
+    """Show whether predicted uncertainty matches the errors, and where confidence is low.
 
-    A row for each key. First the error that was made against the spread that was predicted, in ten bins with as many
-    pairs of spot and gene each: on the dashed line, the spread is as large as the error. Then the same spots by
-    confidence, which is how much a spot looks like those trained on, not a probability: the error should fall from left
-    to right, and where it does not, confidence says nothing on these data. Then a map of it for each section. Where
-    nothing was measured, as on a slide without spots, the maps stand alone.
+    One row per key. The first chart shows the error against the predicted standard deviation, in ten bins with equally
+    many pairs of spot and gene: on the dashed line, both are equal. The second shows the error against the confidence,
+    which measures how similar a spot is to the training spots and is not a probability: if the error does not fall from
+    left to right, confidence is not informative on these data. A map of the confidence follows for each section. If
+    nothing was measured, as on a slide without spots, only the maps are drawn.
 
     Parameters
     ----------
     sdata
-        One SpatialData, or a cohort.
+        One SpatialData, or a list of them.
     key_added
-        Key or keys that `sthisto.tl.predict` wrote to, with methods that give a spread and a confidence.
+        Key or keys that `sthisto.tl.predict` wrote to, by methods that give a standard deviation and a confidence.
     genes
-        Genes whose errors count; None is all that every method predicts.
+        Genes whose errors are used. None: all that every method predicts.
     sections
-        Names of the sections; None is all that have a prediction.
+        Names of the sections. None: all that have a prediction.
     image_alpha
         Opacity of the H&E under the spots, 0 to 1.
-    image_key, shapes_key, table_key, coordinate_system, gene_symbols
-        As for `sthisto.pl.gene_compare`.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    gene_symbols
+        Column of ``var`` with the gene names. None: the one that `sthisto.tl.predict` used.
     figsize
-        Width and height of the figure in inches; None follows from the sections and keys.
+        Width and height of the figure in inches. None: computed from the number and shape of the panels.
     dpi
-        Resolution of the figure.
+        Resolution of the figure in dots per inch. None: matplotlib's setting.
     ax
-        Axes to draw into instead of a new figure: for each key two charts, where something was measured, and a map for
-        each section.
+        Axes to draw into instead of a new figure: for each key two charts, if anything was measured, and one map per
+        section.
 
     Returns
     -------
-    The figure. Errors are of the spots that `sthisto.tl.evaluate` scores, where there are any; else of all, with
-    "(trained on)" in the title.
+    The figure. If any spots are scored by `sthisto.tl.evaluate`, errors are those of these spots; else of all spots,
+    marked "(trained on)".
 
     Raises
     ------
     KeyError
-        Nothing was predicted under a key, or its method gives no spread or confidence.
+        There is no prediction under a key, its method gives no standard deviation or confidence, or an element is
+        missing.
     ValueError
-        `ax` does not hold one axes for each panel.
+        The number of axes differs from the number of panels, or an element is ambiguous.
 
     Examples
     --------
@@ -105,14 +118,7 @@ def uncertainty(
     >>> figure = sth.pl.uncertainty(sdata)  # doctest: +SKIP
     """
     keys = as_keys(key_added)
-    candidates = choose_sections(
-        sdata,
-        sections,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    candidates = choose_sections(sdata, sections, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     chosen = predicted_sections(candidates, keys, named=sections is not None)
     tables = [section.table for section in chosen]
     symbols = gene_symbols or symbols_of(tables[0], keys[0])
@@ -158,43 +164,53 @@ def _draw_charts(
     scored: Sequence[tuple[np.ndarray, bool]],
     *by_section: Sequence[np.ndarray],
 ) -> None:
-    """Draw the error by spread and by confidence, given errors, spreads and confidence of each section."""
-    honest = any(one for _, one in scored)
-    spots = [rows & (one or not honest) for rows, one in scored]
-    error, sd, sure = (
+    """Draw the error by standard deviation and by confidence.
+
+    Parameters
+    ----------
+    scored
+        For each section, the spots to use, (n_spots,) bool, and whether no method was trained on them.
+    *by_section
+        Errors (n_spots, n_genes), standard deviations (n_spots, n_genes) and confidence (n_spots,) of each section.
+    """
+    unseen = any(one for _, one in scored)
+    spots = [rows & (one or not unseen) for rows, one in scored]
+    error, sd, likeness = (
         np.concatenate([values[rows] for values, rows in zip(parts, spots, strict=True)]) for parts in by_section
     )
-    title = label if honest else f"{label} (trained on)"
+    title = label if unseen else f"{label} (trained on)"
     _calibration(charts[0], sd, error, color)
     tidy(charts[0], x="Predicted spread", y="Error (RMSE)", title=title)
-    _by_confidence(charts[1], sure, error, color)
+    _by_confidence(charts[1], likeness, error, color)
     tidy(charts[1], x="Confidence: likeness to training", y="Error (RMSE)", title=title)
 
 
 def _calibration(ax: Axes, sd: np.ndarray, error: np.ndarray, color: str) -> None:
-    """Draw the root mean square of error over that of the spread, in bins with as many values each."""
-    known = np.isfinite(sd) & np.isfinite(error)
-    x, y = _binned(sd[known], np.square(sd[known]), np.square(error[known]))
+    """Draw the root mean square of the error over that of the standard deviation, in bins with equally many values."""
+    finite = np.isfinite(sd) & np.isfinite(error)
+    x, y = _binned(sd[finite], np.square(sd[finite]), np.square(error[finite]))
     x, y = np.sqrt(x), np.sqrt(y)
     limit = 1.08 * max(x.max(), y.max())
-    ax.plot([0, limit], [0, limit], "--", color="0.5", linewidth=0.8, label="Spread is the error")
+    ax.plot([0, limit], [0, limit], "--", color="0.5", linewidth=0.8, label="Spread = error")
     ax.plot(x, y, "o-", color=color, markersize=3.5, linewidth=1)
     ax.set(xlim=(0, limit), ylim=(0, limit))
     ax.legend(fontsize=TICK_SIZE, frameon=False, loc="lower right", handlelength=1.4)
 
 
-def _by_confidence(ax: Axes, sure: np.ndarray, error: np.ndarray, color: str) -> None:
+def _by_confidence(ax: Axes, likeness: np.ndarray, error: np.ndarray, color: str) -> None:
     by_spot = np.nanmean(np.square(error), axis=1)
-    known = np.isfinite(sure) & np.isfinite(by_spot)
-    x, y = _binned(sure[known], sure[known], by_spot[known])
-    ax.scatter(sure[known], np.sqrt(by_spot[known]), s=4, color="0.75", linewidths=0, rasterized=True, label="Spots")
+    finite = np.isfinite(likeness) & np.isfinite(by_spot)
+    x, y = _binned(likeness[finite], likeness[finite], by_spot[finite])
+    ax.scatter(
+        likeness[finite], np.sqrt(by_spot[finite]), s=4, color="0.75", linewidths=0, rasterized=True, label="Spots"
+    )
     ax.plot(x, np.sqrt(y), "o-", color=color, markersize=3.5, linewidth=1, label="Tenths of the spots")
     ax.set(xlim=(-0.02, 1.02), ylim=(0, None))
     ax.legend(fontsize=TICK_SIZE, frameon=False, loc="lower left", handlelength=1.4)
 
 
 def _binned(by: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
-    """Return the means of each array in bins of `by` with as many values each."""
+    """Return the means of each (n,) array in bins of `by`, (n,), with equally many values each."""
     bins = np.array_split(np.argsort(by, kind="stable"), min(_BINS, len(by)))
     return [np.array([array[one].mean() for one in bins]) for array in values]
 

@@ -1,4 +1,4 @@
-"""Raw counts to a normalized layer."""
+"""Normalization of raw counts into a layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.expression import Normalization, log1p_of, looks_like_counts
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections, resolve_table
 from sthisto._sdata.tables import read_matrix, read_rows
 from sthisto._sdata.write import Update, apply
@@ -31,35 +32,40 @@ def normalize(
 ) -> None:
     """Normalize raw counts into a layer; the counts stay as they are.
 
-    `tl.fit` normalizes by itself: this is for those who want to see or to use the values.
+    `tl.fit` normalizes counts itself; call this to inspect or reuse the normalized values.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     target
         "log1p": each spot's counts are scaled to `target_sum` over all genes, then log(1 + x). "pearson_residuals":
-        analytic Pearson residuals (theta 100, clipped at the square root of the number of spots) within each section.
+        analytic Pearson residuals (theta 100, clipped at the square root of the number of spots) of each section.
     target_sum
         Library size that spots are scaled to, for "log1p".
     layer
-        Layer of raw counts; None is X.
+        Layer with raw counts. None: X.
+    image_key
+        H&E image, or a mapping from region to image; for "pearson_residuals", which use only spots inside their image.
+        None: inferred if there is exactly one candidate; of several RGB images of one place, the finest.
     table_key
-        None is the only table that annotates a region.
-    image_key, coordinate_system
-        As for `tl.fit`; "pearson_residuals" are those of the spots that lie on tissue and inside their image.
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     key_added
-        Layer that is written; None is `target`.
+        Layer that is written. None: the value of `target`.
 
     Returns
     -------
-    None. Writes ``layers[key_added]``: sparse float32 for "log1p", dense float32 for "pearson_residuals" (NaN for
-    spots without counts and for those left out as off tissue).
+    None. Writes ``layers[key_added]``, (n_obs, n_vars): sparse float32 for "log1p", dense float32 for
+    "pearson_residuals" (NaN for spots without counts, off tissue or outside the image).
 
     Raises
     ------
+    KeyError
+        A layer, table or image is missing.
     ValueError
-        The values are no raw counts, or the result would take their place.
+        The values are not raw counts, or `key_added` is the layer that holds them.
 
     Notes
     -----
@@ -92,16 +98,14 @@ def normalize(
             values = _log1p(matrix, target_sum)
         else:
             values = np.full(table.shape, np.nan, dtype=np.float32)
-            for section in read_sections(
-                one, image_key=image_key, table_key=table_key, coordinate_system=coordinate_system
-            ):
+            keys = ElementKeys(image_key, None, table_key, coordinate_system)
+            for section in read_sections(one, keys):
                 values[section.rows] = normalization(read_rows(section, layer))
         updates.append(Update(table, "layers", key, values))
     apply(updates)
 
 
 def _log1p(matrix: Any, target_sum: float) -> sp.csr_matrix:
-    counts = sp.csr_matrix(matrix, dtype=np.float32)
-    totals = counts.sum(axis=1, dtype=np.float64).A1
-    factor = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
-    return (sp.diags(factor) @ counts).astype(np.float32).log1p()
+    counts = sp.csr_array(matrix)
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    return sp.csr_matrix(log1p_of(counts, totals, target_sum))

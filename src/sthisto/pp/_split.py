@@ -1,4 +1,4 @@
-"""Training, validation and test spots."""
+"""The split into training, validation and test spots."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
+from sthisto._sdata.columns import as_text
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._sdata.write import Update, apply, obs_updates, removals
-from sthisto._splits.blocks import spatial_blocks
-from sthisto._splits.folds import near
+from sthisto._splits.blocks import shares_pixels, spatial_blocks
+from sthisto._splits.roles import read_patients, warn_of_shared_patients
+from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_choice, check_key, listed
+from sthisto._utils.validate import check_choice, check_key
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-_DEFAULT_PATCH = 224.0
 
 
 def split(
@@ -36,45 +36,52 @@ def split(
     table_key: str | None = None,
     coordinate_system: str | None = None,
 ) -> None:
-    """Decide which spots are trained on and which are tested.
+    """Divide the spots into training, validation and test spots.
 
-    Only a split by patient says anything about a new patient: sections of one patient resemble each other, serial
-    ones all but repeat each other, and spots beside each other share most of their pixels.
+    Only scores on a split by patient generalize to new patients: sections of one patient resemble each other, serial
+    sections are nearly copies, and neighboring spots share most of their pixels.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     by
-        What stays on one side: a whole "patient", a whole "section", or a spatial "block" of a section.
+        What stays on one side of the split: a "patient", a "section", or a spatial "block" of a section.
     test
-        Names of the patients or sections that are tested, or the share of patients, sections or spots to draw.
+        Names of the patients or sections to test on, or the share of patients, sections or spots to draw at random.
     validation
-        Share of each training section's spots, in spatial blocks, that choose the epoch.
+        Share of each training section's spots, in spatial blocks, that become validation spots; they choose the epoch.
     margin
-        For by="block", the width in px of the image's full resolution that a model will see around a spot: the patch
-        with its widest context. Training spots whose patch shares pixels with that of a test spot are left out. None
-        is 224 px, the default patch without context; `tl.fit` says where that is too little.
+        Width in px of the image's full resolution that a model sees around a spot, for by="block": the patch with its
+        widest context. Training spots whose patch shares pixels with that of a test spot are left out. None: 224 px,
+        the default patch without context; `tl.fit` warns where that is too little.
     patient_key
-        Column of ``obs`` that names the patient. It is needed by "patient"; for "section" and "block" it serves to
-        warn that a patient stands on both sides.
+        Column of ``obs`` with the patient. Required for "patient"; for "section" and "block", used to warn of patients
+        on both sides.
     seed
-        Of what is drawn.
-    image_key, shapes_key, table_key, coordinate_system
-        None is the only candidate; of regions, all that the table annotates. Spots outside their image are left out.
+        Seed of the random draws.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
 
     Returns
     -------
-    None. Writes ``obs["sthisto_split"]``: "train", "val" or "test"; missing for spots left out (off tissue, outside the
-    image, in the margin, whose number is logged, or of regions that `shapes_key` leaves out). Removes highly variable
-    genes that `pp.select_genes` chose before, when test spots took part.
+    None. Writes ``obs["sthisto_split"]``, categorical: "train", "val" or "test"; missing for spots that are left out
+    (off tissue, outside the image, inside the margin, or in regions that `shapes_key` does not name). Removes highly
+    variable genes of `pp.select_genes` that test spots helped to choose.
 
     Raises
     ------
     KeyError
-        `patient_key` is no column, or a name in `test` is no patient or section.
+        An element is missing, `patient_key` is not a column, or a name in `test` is not a patient or section.
     ValueError
-        A share is not between 0 and 1, a side would be empty, or spots of one section belong to several patients.
+        A share is not between 0 and 1, one side would be empty, or the spots of one section belong to several patients.
 
     Examples
     --------
@@ -89,14 +96,8 @@ def split(
     if margin is not None and (margin < 0 or by != "block"):
         msg = f"`margin` is a width in px of at least 0, for by='block' alone; found {margin!r} with by={by!r}."
         raise ValueError(msg)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
-    patients = None if patient_key is None else [_patient(section, patient_key) for section in sections]
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
+    patients = None if patient_key is None else read_patients(sections, patient_key)
     if by == "block":
         held_out = [_drawn_blocks(section, test, seed + i) for i, section in enumerate(sections)]
     else:
@@ -107,17 +108,17 @@ def split(
         tested = _drawn_names(names, test, by, seed)
         held_out = [np.full(len(section), name in tested) for section, name in zip(sections, names, strict=True)]
     roles = [
-        _roles(section, out, validation, seed + i, _DEFAULT_PATCH if margin is None else margin)
+        _roles(section, out, validation, seed + i, PATCH_SIZE if margin is None else margin)
         for i, (section, out) in enumerate(zip(sections, held_out, strict=True))
     ]
     _check_sides(roles)
     if by != "patient":
-        _warn_of_shared_patients(patients, held_out)
+        warn_of_shared_patients(patients, [held_out], what="split")
     apply([*obs_updates(sections, SPLIT, roles), *_outdated_genes(sections)])
 
 
 def _outdated_genes(sections: Sequence[Section]) -> list[Update]:
-    """Remove a choice of highly variable genes that was made before the split, which test spots took part in."""
+    """Return the updates that remove highly variable genes chosen before the split, with the help of test spots."""
     chosen = [one for one in sections if one.table.uns.get(SELECTED_GENES, {}).get("rule") == GENES_VARIABLE]
     if chosen:
         logger.warning(
@@ -128,22 +129,13 @@ def _outdated_genes(sections: Sequence[Section]) -> list[Update]:
     return [*removals(chosen, "var", [SELECTED_GENES]), *removals(chosen, "uns", [SELECTED_GENES])]
 
 
-def _patient(section: Section, patient_key: str) -> str:
-    check_key(patient_key, section.table.obs.columns, name="patient_key", where="the columns of obs")
-    names = pd.unique(section.table.obs[patient_key].iloc[section.rows].dropna().astype(str))
-    if len(names) != 1:
-        msg = f"Section {section.name!r} must belong to one patient; obs[{patient_key!r}] names {listed(names)}."
-        raise ValueError(msg)
-    return str(names[0])
-
-
 def _drawn_names(names: Sequence[str], test: float | Sequence[str], by: str, seed: int) -> set[str]:
     known = sorted(set(names))
     if not isinstance(test, int | float | np.floating):
         wanted = [test] if isinstance(test, str) else list(test)
         for name in wanted:
-            check_key(name, known, name="test", where=f"the {by}s")
-        return set(wanted)
+            check_key(as_text(name), known, name="test", where=f"the {by}s")
+        return {as_text(name) for name in wanted}
     if not 0 < test < 1:
         msg = f"`test` must be a share between 0 and 1, or names of {by}s, found {test!r}."
         raise ValueError(msg)
@@ -160,7 +152,7 @@ def _drawn_blocks(section: Section, test: float | Sequence[str], seed: int) -> n
 
 def _roles(section: Section, held_out: np.ndarray, validation: float, seed: int, margin: float) -> np.ndarray:
     roles = np.where(held_out, TEST, TRAIN).astype(object)
-    beside = near(section.centers, held_out, margin)
+    beside = shares_pixels(section.centers, held_out, margin)
     roles[beside] = None
     if beside.any():
         logger.info("%d of %d spots of %r lie in the margin and stay out.", beside.sum(), len(beside), section.name)
@@ -175,19 +167,3 @@ def _check_sides(roles: Sequence[np.ndarray]) -> None:
         if side not in present:
             msg = f"No spot would be {side!r}. Change `test`, or add patients or sections."
             raise ValueError(msg)
-
-
-def _warn_of_shared_patients(patients: Sequence[str] | None, held_out: Sequence[np.ndarray]) -> None:
-    if patients is None:
-        logger.warning(
-            "The split is not by patient: scores on it say nothing of a new patient. Pass patient_key=… to see "
-            "which patients stand on both sides."
-        )
-        return
-    tested = {name for name, out in zip(patients, held_out, strict=True) if out.any()}
-    shared = tested & {name for name, out in zip(patients, held_out, strict=True) if not out.all()}
-    if shared:
-        logger.warning(
-            "Patients %s stand on both sides of the split: scores on it say nothing of a new patient.",
-            listed(sorted(shared)),
-        )

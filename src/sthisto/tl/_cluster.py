@@ -9,7 +9,9 @@ import numpy as np
 
 from sthisto import metrics
 from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.slots import CLUSTER
 from sthisto._sdata.tables import read_rows
 from sthisto._sdata.write import apply, obs_updates
 from sthisto._utils.validate import check_choice, check_new_name
@@ -29,39 +31,48 @@ def cluster(
     shapes_key: str | Sequence[str] | None = None,
     table_key: str | None = None,
     coordinate_system: str | None = None,
-    key_added: str = "sthisto_cluster",
+    key_added: str = CLUSTER,
 ) -> None:
-    """Cluster the spots of each section on the principal components of their expression.
+    """Cluster the spots of each section by the principal components of their expression.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     layer
-        "sthisto_pred" clusters a prediction, over the genes that were predicted; None is X. Raw counts are normalized
-        first (library size to 1e4, log1p).
+        Layer to cluster; "sthisto_pred" clusters a prediction, over the predicted genes. None: X. Raw counts are
+        normalized first (library size 1e4, log1p).
     method
         "leiden", or "kmeans", which needs `n_clusters`.
     n_clusters
-        Number of clusters; Leiden's resolution is searched until it finds as many. None is Leiden at resolution 1.
+        Number of clusters; for Leiden, the resolution is searched until it gives that number. None: Leiden at
+        resolution 1.
     seed
-        Of the clustering.
-    image_key, shapes_key, table_key, coordinate_system
-        As for `tl.fit`; the image is not looked at, but spots outside it are left out.
+        Seed of the clustering.
+    image_key
+        H&E image, or a mapping from region to image; spots outside their image are left out. None: inferred if there is
+        exactly one candidate; of several RGB images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     key_added
         Column that is written.
 
     Returns
     -------
     None. Writes ``obs[key_added]``, categorical; missing for spots without expression. Each section is clustered
-    by itself: a cluster's name means nothing in another one.
+    separately: equal names in two sections do not mean equal clusters.
 
     Raises
     ------
     KeyError
-        There is no such layer.
+        An element or the layer is missing.
     ValueError
-        "kmeans" without `n_clusters`, or a section has fewer than two spots or two genes with expression.
+        "kmeans" without `n_clusters`, a section has fewer than two spots or two genes with expression, or an element is
+        ambiguous.
 
     Examples
     --------
@@ -71,13 +82,7 @@ def cluster(
     """
     check_new_name(key_added, name="key_added")
     check_choice(method, ("leiden", "kmeans"), name="method")
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     names = [_names(section, layer, method, n_clusters, seed) for section in sections]
     apply(obs_updates(sections, key_added, names))
 

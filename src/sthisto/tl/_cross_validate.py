@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sthisto import __version__
-from sthisto._scoring.summary import overall_means, section_means, with_ceilings
+from sthisto._scoring.summary import overall_means, section_means, with_reproducibility
+from sthisto._sdata.inputs import seen_width
+from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections
-from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
+from sthisto._sdata.slots import CROSS_VALIDATION, GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sdata.tables import selection_rule
 from sthisto._sdata.write import apply, uns_updates
-from sthisto._splits.fold_spots import make_folds, seen_width
+from sthisto._splits.folds import make_folds
 from sthisto._utils.validate import check_choice, check_new_name, check_positive
 from sthisto.models import METHODS
-from sthisto.tl._fold_run import ELEMENT_KEYS, FoldContext, FoldRun, load_shared_encoder
+from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-KEY_ADDED = "sthisto_cv"
 _OWN = ("method", "seed", "checkpoint", "key_added")
 _SUMMARY = ["method", "seed", "fold"]
 
@@ -39,7 +40,7 @@ def cross_validate(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     counts_layer: str | None = None,
     out: str | Path | None = None,
-    key_added: str = KEY_ADDED,
+    key_added: str = CROSS_VALIDATION,
     **fit_arguments: Any,
 ) -> None:
     """Hold out each patient, section or band of a section in turn, and score every method on what was held out.
@@ -119,8 +120,8 @@ def cross_validate(
     if refused := [name for name in ELEMENT_KEYS if any(name in one for one in own.values())]:
         msg = f"`{refused[0]}` is the same for all methods: pass it as an argument, not among the options of one."
         raise TypeError(msg)
-    place = {name: fit_arguments.get(name) for name in ELEMENT_KEYS}
-    sections = read_sections(sdata, **place)
+    keys = ElementKeys(**{name: fit_arguments.get(name) for name in ELEMENT_KEYS})
+    sections = read_sections(sdata, keys)
     width = seen_width(sections, {name: {**fit_arguments, **own.get(name, {})} for name in names})
     folds = make_folds(sections, groups, n_folds, patient_key, width)
     encoder = load_shared_encoder(names, fit_arguments)
@@ -155,5 +156,5 @@ def _summary(scores: pd.DataFrame) -> pd.DataFrame:
         parts.append(section_means(part).assign(**dict(zip(_SUMMARY, values, strict=True)), **seconds))
     by_section = pd.concat(parts, ignore_index=True)
     overall = overall_means(by_section, ["method", "seed", "genes"]).assign(section="all", fold="all")
-    table = with_ceilings(pd.concat([by_section, overall], ignore_index=True))
+    table = with_reproducibility(pd.concat([by_section, overall], ignore_index=True))
     return table[[*_SUMMARY, *(name for name in table if name not in _SUMMARY)]]

@@ -10,6 +10,7 @@ import numpy as np
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization
 from sthisto._sdata.inputs import check_scale, read_expression, section_input
+from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.write import Update, apply, obsm_updates
 from sthisto._utils.validate import check_new_name
@@ -37,20 +38,32 @@ def embed(
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     model
-        What `tl.fit` returned or `models.load` read.
+        Model from `tl.fit` or `models.load`.
     genes
-        Whether the expression is embedded too, for methods that do; False needs images alone.
-    image_key, shapes_key, table_key, coordinate_system, um_per_px, gene_symbols
-        As for `tl.fit`.
+        Whether to embed the expression too, for methods that can. With False, only the images are used.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    um_per_px
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
+    gene_symbols
+        Column of ``var`` with the gene names. None: ``var_names``.
     key_added
-        What the written slots are named after.
+        Prefix of the written slots.
 
     Returns
     -------
-    None. Writes ``obsm["X_{key_added}"]`` and, with `genes`, ``obsm["X_{key_added}_gene"]``, both
-    (n_obs, n_dimensions) float32, NaN where a spot was not embedded: left out, or without counts.
+    None. Writes ``obsm["X_{key_added}"]`` and, with `genes`, ``obsm["X_{key_added}_gene"]``, both (n_obs, n_dimensions)
+    float32; NaN for spots that are left out or have no counts.
 
     Raises
     ------
@@ -59,7 +72,7 @@ def embed(
     KeyError
         An element, a layer or a gene is missing.
     ValueError
-        The expression is not on the scale that the model was fitted on.
+        The expression is not on the scale that the model was fitted on, or an element is ambiguous.
 
     Examples
     --------
@@ -72,14 +85,7 @@ def embed(
     if not model.has_embedding:
         msg = f"Method {model.method!r} has no embedding."
         raise TypeError(msg)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     expression = {}
     if genes and model.has_gene_embedding:
         normalization = Normalization.from_record(model.normalization)
@@ -104,7 +110,13 @@ def embedding_updates(
     *,
     key_added: str,
 ) -> list[Update]:
-    """Return the updates that write embeddings: images of all sections, `expression` of those it is given for."""
+    """Return the updates that write the embeddings of all images, and of the expression where it is given.
+
+    Parameters
+    ----------
+    expression
+        Position of a section -> its (n_spots, n_genes) normalized expression, NaN where it is not to be embedded.
+    """
     if not model.has_embedding:
         return []
     images = [model.embed(one) for one in inputs]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,14 @@ from torch import nn
 
 from sthisto import __version__
 from sthisto._sdata import slots
+from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_names, read_rows
-from sthisto._splits.fold_spots import Fold
+from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
+from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.digest import digest_arrays, digest_names
-from sthisto._utils.files import as_arrays, as_table, load_arrays, save_arrays
+from sthisto._utils.files import load_table, save_table
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
@@ -27,9 +29,6 @@ from sthisto.tl._predict import predict
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-ELEMENT_KEYS: Final = ("image_key", "shapes_key", "table_key", "coordinate_system", "um_per_px")
-"""Arguments of `tl.fit` that say where the sections are."""
 
 _ENCODER = ("image_encoder", "encoder_weights", "input_size")
 
@@ -65,18 +64,18 @@ class FoldContext:
     def finished(self, run: FoldRun, out: Path | None) -> pd.DataFrame:
         """Return the scores of a run from its file in `out`, or make and keep them."""
         if out is None:
-            return as_table(as_arrays(self._scores(run)))
-        path = self.path(run, out)
-        arrays = load_arrays(path)
-        if arrays is None:
-            arrays = as_arrays(self._scores(run))
-            save_arrays(path, arrays)
-        return as_table(arrays)
+            return self._scores(run)
+        path = self.path(run, out, ".parquet")
+        scores = load_table(path)
+        if scores is None:
+            scores = self._scores(run)
+            save_table(path, scores)
+        return scores
 
-    def path(self, run: FoldRun, out: Path) -> Path:
+    def path(self, run: FoldRun, out: Path, suffix: str) -> Path:
         """Return the file that keeps what a run found; another run, data or argument has another file."""
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
-        return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}.npz"
+        return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}{suffix}"
 
     def sides(self, fold: Fold) -> tuple[SpotSubset, SpotSubset]:
         """Return the training spots, and the held-out ones without their expression."""
@@ -93,25 +92,26 @@ class FoldContext:
         arguments = self._fit_arguments(known) | dict(run.options)
         return fit(known.sdata, method=run.method, seed=run.seed, **arguments)
 
-    def place(self, withheld: SpotSubset) -> dict[str, Any]:
-        """Return the arguments that say where the sections of one side are."""
-        place = {name: withheld.of_regions(self.arguments.get(name)) for name in ELEMENT_KEYS}
-        return place | {"shapes_key": None}
+    def keys(self, side: SpotSubset) -> ElementKeys:
+        """Return which elements make up the sections of one side."""
+        keys = ElementKeys(**{name: self.arguments.get(name) for name in ELEMENT_KEYS})
+        return keys.for_regions(side.regions)
 
     def _scores(self, run: FoldRun) -> pd.DataFrame:
         known, hidden = self.sides(run.fold)
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
-        place = self.place(hidden)
-        predict(hidden.sdata, model, gene_symbols=self.arguments.get("gene_symbols"), **place)
+        keys = self.keys(hidden)
+        predict(hidden.sdata, model, gene_symbols=self.arguments.get("gene_symbols"), **keys.arguments())
         predicted = time.perf_counter()
         hidden.reveal()
-        place.pop("um_per_px")
-        evaluate(hidden.sdata, counts_layer=self.counts_layer, n_boot=0, **place)
+        scored = keys.arguments()
+        scored.pop("um_per_px")
+        evaluate(hidden.sdata, counts_layer=self.counts_layer, n_boot=0, **scored)
         table = next(iter(hidden.sdata[0].tables.values()))
         scores: pd.DataFrame = table.uns[slots.KEY]["scores"].drop(columns="split")
-        names = [section.name for section in read_sections(hidden.sdata, **place)]
+        names = [section.name for section in read_sections(hidden.sdata, keys)]
         scores["section"] = scores["section"].map(dict(zip(names, hidden.names, strict=True)))
         for i, (name, value) in enumerate({"method": run.method, "seed": run.seed, "fold": run.fold.name}.items()):
             scores.insert(i, name, value)
@@ -121,7 +121,7 @@ class FoldContext:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}
         if self.encoder is not None:
             own["image_encoder"] = self.encoder
-        return own | self.place(withheld)
+        return own | self.keys(withheld).arguments()
 
     def _digest(self, run: FoldRun) -> str:
         """Return what changes with anything that the scores of a run depend on, but pixels."""
@@ -158,7 +158,7 @@ def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) ->
     if not any(METHODS[name].uses_encoder for name in methods):
         return None
     return load_encoder(
-        arguments.get("image_encoder", "densenet121"),
+        arguments.get("image_encoder", IMAGE_ENCODER),
         weights=arguments.get("encoder_weights"),
         input_size=arguments.get("input_size"),
     )

@@ -10,7 +10,8 @@ import numpy as np
 
 from sthisto._sdata import slots
 from sthisto._sdata.inputs import section_input
-from sthisto._sdata.new_tables import check_no_table, new_tables
+from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
@@ -45,46 +46,59 @@ def predict(
 ) -> None:
     """Predict the expression of every spot from its image patch.
 
-    The expression of `sdata` is not looked at.
+    Only the images of `sdata` are used, not its expression.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     model
-        What `tl.fit` returned or `models.load` read.
+        Model from `tl.fit` or `models.load`. Sections with another resolution than the model's are resampled.
     exclude
-        For methods that retrieve training spots, which of them a spot may not retrieve: those of its own "section",
-        itself alone ("spot"), or "none". None is "section" where the model has seen another section, else "spot",
-        said. Spots and sections are recognized by their pixels.
+        Training spots that a spot may not retrieve, for methods that retrieve: those of the same "section", the "spot"
+        itself, or "none". None: "section" if the model was trained on other sections too, else "spot", with a warning.
+        Spots and sections are recognized by their pixels.
     smooth
-        Share of each value that comes from the mean of the neighboring spots' predictions: 0 is the prediction as it
-        is, 0.5 half of both. What it leaves of the variance over spots is recorded as "smooth_variance_kept".
+        Weight of the mean prediction of the neighboring spots, 0 to 1: 0 leaves predictions unchanged, 0.5 averages
+        both. The share of the variance over spots that is left is recorded as "smooth_variance_kept".
     new_table_key
-        Name of a new table that holds the modeled genes alone, instead of a layer over all genes of the table.
-        Use it where the table is wide, or has none of the genes.
-    image_key, shapes_key, table_key, coordinate_system, um_per_px, gene_symbols
-        As for `tl.fit`. A section at another resolution than the model's is resampled.
+        Name of a new table with the modeled genes only, instead of a layer over all genes of the table. Use it if the
+        table is wide or lacks the genes.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    um_per_px
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
+    gene_symbols
+        Column of ``var`` with the gene names. None: ``var_names``.
     key_added
-        What the written slots are named after.
+        Prefix of the written slots.
 
     Returns
     -------
-    None. Writes, on the scale that ``uns["{key_added}"]["normalization"]`` names, float32, NaN for spots and genes
-    that were not predicted: ``layers["{key_added}_pred"]`` and, for methods that average training spots,
-    ``layers["{key_added}_pred_sd"]`` (their spread) and ``obs["{key_added}_confidence"]`` (0 to 1). Further
+    None. Writes, on the scale given by ``uns["{key_added}"]["normalization"]``: ``layers["{key_added}_pred"]`` and, for
+    methods that average training spots, ``layers["{key_added}_pred_sd"]`` (their standard deviation), both (n_obs,
+    n_vars) float32, NaN for spots and genes without a prediction, and ``obs["{key_added}_confidence"]``, 0 to 1. Also
     ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
-    ``uns["{key_added}"]``, whose "excluded" is the weakest rule that any section was predicted with. What stood under
-    the same key before is removed.
-    With `new_table_key`, the same in ``sdata.tables[new_table_key]``, whose X is the prediction.
+    ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section. Existing results under the key
+    are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
 
     Raises
     ------
     KeyError
         An element is missing, or a modeled gene is not in the table.
     ValueError
-        `smooth` is not between 0 and 1, something is ambiguous, `new_table_key` is taken, or every spot that could
-        be retrieved is excluded.
+        `smooth` is not between 0 and 1, an element is ambiguous, `new_table_key` exists, or every training spot that
+        could be retrieved is excluded.
+    MemoryError
+        A layer over all genes of the table does not fit into the free memory.
 
     Examples
     --------
@@ -95,16 +109,10 @@ def predict(
     """
     check_new_name(key_added, name="key_added")
     check_share(smooth)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     if new_table_key is None:
         _check_genes(sections, model, gene_symbols)
+        check_layer_memory(sections, len(model.genes))
     else:
         check_no_table(as_cohort(sdata), new_table_key)
     predictions = map_over_devices(

@@ -1,25 +1,23 @@
-"""Predict between the spots of a section: a finer picture than was measured."""
+"""Prediction between the spots of a section, at a finer resolution than was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from anndata import AnnData
-from spatialdata.models import ShapesModel, TableModel
-from spatialdata.transformations import get_transformation
 
 from sthisto._sdata import slots
 from sthisto._sdata.inputs import section_input
-from sthisto._sdata.new_tables import check_no_table
+from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles
+from sthisto._sdata.new_tables import check_no_table, members_of
 from sthisto._sdata.record import record_updates
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.write import Update, apply
 from sthisto._utils.validate import check_new_name
-from sthisto.models import FinePrediction, HisToGene, Prediction
+from sthisto.models import HisToGene, Prediction
 from sthisto.tl._predict import slot_updates
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ def predict_between(
     model: HisToGene,
     *,
     factor: int = 2,
-    new_table_key: str = "between",
+    new_table_key: str = slots.BETWEEN,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
     table_key: str | None = None,
@@ -42,40 +40,53 @@ def predict_between(
     """Predict between the spots of each section: the super-resolution of HisToGene.
 
     Each spot is replaced by `factor` x `factor` points around it. Every shift of the lattice is predicted as a section
-    of its own, so that the model sees as many spots, as far apart, as it was trained on.
+    of its own, so that the model sees as many spots at the same distances as during training.
 
     Parameters
     ----------
     sdata
-        One SpatialData or a list of them.
+        One SpatialData, or a list of them.
     model
-        What ``tl.fit(sdata, method="histogene")`` returned, or `models.load` read.
+        Model from ``tl.fit(sdata, method="histogene")`` or `models.load`.
     factor
-        Points along each axis for every spot: 2 makes four.
+        Points along each axis for every spot: 2 gives four points per spot.
     new_table_key
-        Name of the new table, and behind the region's name that of its shapes.
-    image_key, shapes_key, table_key, coordinate_system, um_per_px
-        As for `tl.predict`.
+        Name of the new table; its shapes are named ``f"{region}_{new_table_key}"``.
+    image_key
+        H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
+        images of one place, the finest.
+    shapes_key
+        Region or regions to use, shapes or labels. None: all regions that the table annotates.
+    table_key
+        Table that annotates the regions. None: inferred if there is exactly one.
+    coordinate_system
+        Coordinate system in which images and regions are aligned. None: inferred from those that both share.
+    um_per_px
+        µm per px of the images' full resolution, or a mapping from region to it. None: taken from the data where it is
+        known.
     key_added
-        What the slots of the new table are named after.
+        Prefix of the slots of the new table.
 
     Returns
     -------
     None. Writes ``sdata.shapes[f"{region}_{new_table_key}"]``, circles in the coordinate systems of the image, and
-    ``sdata.tables[new_table_key]``, which annotates them: X and ``layers["{key_added}_pred"]`` are the prediction, on
-    the scale that ``uns["{key_added}"]["normalization"]`` names; ``obs["spot"]`` is the spot that a point lies around.
+    ``sdata.tables[new_table_key]``, which annotates them: X and ``layers["{key_added}_pred"]`` are the prediction,
+    (n_points, n_genes), on the scale given by ``uns["{key_added}"]["normalization"]``; ``obs["spot"]`` is the spot that
+    a point lies around.
 
     Raises
     ------
     TypeError
         The method does not predict between spots.
+    KeyError
+        An element is missing.
     ValueError
-        `factor` is not positive, a name is taken, or a section has a single spot.
+        `factor` is not positive, a new name exists, an element is ambiguous, or a section has a single spot.
 
     Notes
     -----
-    Pang, Su and Li, bioRxiv 2021, doi:10.1101/2021.11.28.470212. Nothing was measured between the spots, so nothing
-    says how good these predictions are there.
+    Pang, Su and Li, bioRxiv 2021, doi:10.1101/2021.11.28.470212. Nothing is measured between the spots, so the accuracy
+    of these predictions is unknown.
 
     Examples
     --------
@@ -91,49 +102,39 @@ def predict_between(
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
-    sections = read_sections(
-        sdata,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
-    owner = [next(one for one in cohort if _holds(one, section)) for section in sections]
-    for one, section in zip(owner, sections, strict=True):
-        if (name := f"{section.region}_{new_table_key}") in one:
-            msg = f"There is an element {name!r} already. Delete it, or choose another new_table_key."
-            raise ValueError(msg)
+    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
+    members = members_of(cohort, sections)
+    for one, own in members:
+        names = [slots.shapes_between(section.region, new_table_key) for section in own]
+        check_no_element(one, names, argument="new_table_key")
     updates: list[Update] = []
-    for one in cohort:
-        members = [section for section, holder in zip(sections, owner, strict=True) if holder is one]
-        if members:
-            updates += _updates(one, members, model, factor, new_table_key, key_added)
+    for one, own in members:
+        updates += _updates(one, own, model, factor, new_table_key, key_added)
     apply(updates)
-
-
-def _holds(sdata: SpatialData, section: Section) -> bool:
-    return any(section.table is table for table in sdata.tables.values())
 
 
 def _updates(
     sdata: SpatialData, sections: Sequence[Section], model: HisToGene, factor: int, key: str, key_added: str
 ) -> list[Update]:
+    """Return the updates that write the new shapes and the table of one SpatialData."""
     shapes: list[Update] = []
-    obs, moved, predictions = [], [], []
+    n_points: dict[str, int] = {}
+    spots, predictions = [], []
     for section in sections:
         inputs = section_input(section, model.patch)
         fine, seen = model.predict_between(inputs, factor=factor), model.predict(inputs).seen
-        name = f"{section.region}_{key}"
-        shapes.append(Update(sdata, "shapes", name, _circles(sdata, section, fine, factor)))
-        obs.append(_observations(section, fine, name))
+        name = slots.shapes_between(section.region, key)
+        n_points[name] = len(fine.spot)
+        points = circles(sdata, section.image_key, fine.positions, section.diameter / factor)
+        shapes.append(Update(sdata, "shapes", name, points))
+        spots.append(section.table.obs_names[section.rows][fine.spot].to_numpy())
         predictions.append(Prediction(expression=fine.expression, seen=seen[fine.spot]))
-        moved.append((section, name, len(fine.spot)))
-    table = _table(obs, predictions, model.genes)
-    ends = np.cumsum([n for *_, n in moved])
+    values = np.concatenate([prediction.expression for prediction in predictions])
+    table = annotating_table(n_points, values, model.genes, {slots.SPOT: np.concatenate(spots)})
+    ends = np.cumsum(list(n_points.values()))
     new = [
         replace(section, table=table, table_key=key, region=name, rows=np.arange(end - n, end))
-        for (section, name, n), end in zip(moved, ends, strict=True)
+        for section, (name, n), end in zip(sections, n_points.items(), ends, strict=True)
     ]
     return [
         *slot_updates(new, predictions, model, key_added=key_added, gene_symbols=None),
@@ -141,25 +142,3 @@ def _updates(
         *shapes,
         Update(sdata, "tables", key, table),
     ]
-
-
-def _circles(sdata: SpatialData, section: Section, fine: FinePrediction, factor: int) -> Any:
-    systems = get_transformation(sdata.images[section.image_key], get_all=True)
-    return ShapesModel.parse(fine.positions, geometry=0, radius=section.diameter / 2 / factor, transformations=systems)
-
-
-def _observations(section: Section, fine: FinePrediction, name: str) -> pd.DataFrame:
-    spots = section.table.obs_names[section.rows][fine.spot]
-    number = np.arange(len(spots))
-    return pd.DataFrame(
-        {"region": name, "instance": number, "spot": spots.to_numpy()}, index=[f"{name}_{i}" for i in number]
-    )
-
-
-def _table(obs: Sequence[pd.DataFrame], predictions: Sequence[Prediction], genes: Sequence[str]) -> AnnData:
-    rows = pd.concat(obs)
-    rows["region"] = pd.Categorical(rows["region"])
-    x = np.concatenate([prediction.expression for prediction in predictions])
-    table = AnnData(x, obs=rows, var=pd.DataFrame(index=pd.Index(list(genes), dtype=str)))
-    regions = list(rows["region"].cat.categories)
-    return TableModel.parse(table, region=regions, region_key="region", instance_key="instance")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from tissue import Pool
 from torch import nn
 
 from sthisto.models import Encoder, load_encoder
-from sthisto.models.encoders import inference
+from sthisto.models.encoders import inference, network
 from sthisto.models.encoders.densenet import FoldedDenseNet, can_fold
 from sthisto.models.encoders.inference import FrozenEncoder
 
@@ -182,3 +184,35 @@ def test_weights_that_do_not_fit_or_hold_more_than_tensors_are_refused(tmp_path)
         load_encoder("resnet10t", weights=code)
     with pytest.raises(ValueError, match="a module has its own"):
         load_encoder(Pool(), weights=other)
+
+
+def test_without_a_network_an_encoder_of_a_hub_fails_at_once(monkeypatch):
+    def lost(*_args, **_options):
+        time.sleep(60)  # as looking up a name can take, without a timeout of its own
+        raise TimeoutError  # while other tests run
+
+    monkeypatch.setattr(socket, "create_connection", lost)
+    monkeypatch.setattr(socket, "getaddrinfo", lost)
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="Without a network, use"):
+        load_encoder("hf-hub:nobody/has-this-encoder")
+    assert time.monotonic() - started < 5
+
+
+def test_the_hub_is_asked_again_where_it_can_be_reached(monkeypatch):
+    from huggingface_hub import constants
+
+    for reached in (True, False):
+        monkeypatch.setattr(network, "can_reach", lambda _url, reached=reached: reached)
+        with network.offline_without_network():
+            assert constants.is_offline_mode() is not reached
+        assert not constants.is_offline_mode()
+
+
+def test_a_host_is_reached_where_something_listens(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert network.can_reach(f"http://127.0.0.1:{port}")
+    assert not network.can_reach(f"http://127.0.0.1:{port}")

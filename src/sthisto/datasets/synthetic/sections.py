@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 _SPOT_DIAMETER_UM = 55.0
 _SCANNER_UM_PER_PX = 0.25
+_PATIENTS = 3
 
 
 def synthetic(
     *,
     n_sections: int = 3,
-    n_patients: int = 3,
+    n_patients: int | None = None,
     n_spots: int = 300,
     um_per_px: float = 0.8,
     seed: int = 0,
@@ -46,7 +47,7 @@ def synthetic(
     n_sections
         Sections; they are dealt to the patients in turn.
     n_patients
-        Patients, at most `n_sections`.
+        Patients, at most `n_sections`. None is three, or as many as there are sections where these are fewer.
     n_spots
         Spots of each section, all on tissue, on a hexagonal array (pitch 100 µm, diameter 55 µm). The tissue grows
         with it.
@@ -82,6 +83,7 @@ def synthetic(
     """
     from spatialdata import SpatialData
 
+    n_patients = min(_PATIENTS, n_sections) if n_patients is None else n_patients
     _check(n_sections, n_patients, n_spots, um_per_px)
     rng = np.random.default_rng(seed)
     brushes = prepare_brushes(um_per_px, rng)

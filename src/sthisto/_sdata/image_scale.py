@@ -1,0 +1,75 @@
+"""How large a pixel of an image is: stated by the caller, or known from the coordinate system or the array of spots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from spatialdata.models import TableModel
+from spatialdata.transformations import get_transformation
+
+from sthisto._sdata.elements import affine, apply_affine, read_spots, scale
+from sthisto._sdata.pairing import match_rows
+from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_positive
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+_MOST_APART: Final = 1.1
+"""Factor up to which two values of the µm per px count as one; beyond it, one of them is wrong."""
+
+
+def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> float:
+    """Return the stated value, with a warning where the data say another."""
+    check_positive(um_per_px, name="um_per_px")
+    if known is not None and not 1 / _MOST_APART < um_per_px / known < _MOST_APART:
+        logger.warning(
+            "%g µm per px are stated for %r, whose array or coordinate system says %.3g. The stated ones are used.",
+            um_per_px,
+            element,
+            known,
+        )
+    return float(um_per_px)
+
+
+def um_per_unit(sdata: SpatialData) -> dict[str, float]:
+    """Return the µm per unit of every coordinate system whose unit is known."""
+    known: dict[str, float] = sdata.attrs.get(KEY, {}).get(UM_PER_UNIT, {})
+    return known
+
+
+def known_um_per_px(sdata: SpatialData, image_key: str) -> float | None:
+    """Return µm per px of the full resolution from a coordinate system whose unit is known."""
+    systems = get_transformation(sdata[image_key], get_all=True)
+    for system, um in um_per_unit(sdata).items():
+        if system in systems:
+            check_positive(um, name=f"sdata.attrs[{KEY!r}][{UM_PER_UNIT!r}][{system!r}]")
+            return float(um) * scale(affine(sdata[image_key], system))
+    return None
+
+
+def remember_um_per_px(sdata: SpatialData, image_key: str, um_per_px: float) -> None:
+    """Keep the µm per px of an image's full resolution as the unit of the first of its coordinate systems."""
+    system = next(iter(get_transformation(sdata[image_key], get_all=True)))
+    units = um_per_unit(sdata) | {system: um_per_px / scale(affine(sdata[image_key], system))}
+    sdata.attrs[KEY] = {**sdata.attrs.get(KEY, {}), UM_PER_UNIT: units}
+
+
+def um_per_px_of_arrays(sdata: SpatialData, image_key: str) -> float | None:
+    """Return µm per px by the arrays in the image's coordinate systems; None without any, or where they differ."""
+    systems = get_transformation(sdata.images[image_key], get_all=True)
+    found = []
+    for table in sdata.tables.values():
+        regions = table.uns.get(TableModel.ATTRS_KEY, {}).get(TableModel.REGION_KEY, [])
+        for region in [regions] if isinstance(regions, str) else regions:
+            own = get_transformation(sdata[region], get_all=True) if region in sdata else {}
+            if system := next((name for name in systems if name in own), None):
+                spots = read_spots(sdata[region], region, system)
+                rows, position = match_rows(table, region, spots.instances)
+                centers = apply_affine(np.linalg.inv(affine(sdata[image_key], system)), spots.xy[position])
+                found.append(um_per_px_of_visium(table.obs.iloc[rows], centers, region))
+    known = [um for um in found if um is not None]
+    return known[0] if known and max(known) / min(known) < _MOST_APART else None

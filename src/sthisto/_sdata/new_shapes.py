@@ -1,0 +1,81 @@
+"""New spots on an image: circles in its coordinate systems, and a table that annotates them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from spatialdata.models import ShapesModel, TableModel
+from spatialdata.transformations import get_transformation
+
+from sthisto._sdata.elements import read_pyramid
+from sthisto._sdata.slots import NEW_INSTANCE, NEW_REGION
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    from spatialdata import SpatialData
+
+    from sthisto._images.pyramid import Pyramid
+
+
+def read_image(sdata: SpatialData, image_key: str) -> Pyramid:
+    """Return the levels of an image, whether or not spots lie on it."""
+    image = sdata.images[image_key]
+    pyramid, _ = read_pyramid(image, image_key, next(iter(get_transformation(image, get_all=True))))
+    return pyramid
+
+
+def check_no_element(sdata: SpatialData, names: Iterable[str], *, argument: str) -> None:
+    """Raise ValueError when the SpatialData has an element of one of the names that `argument` leads to."""
+    for name in names:
+        if name in sdata:
+            msg = f"There is an element {name!r} already. Delete it, or choose another {argument}."
+            raise ValueError(msg)
+
+
+def circles(sdata: SpatialData, image_key: str, centers: np.ndarray, diameter: float) -> gpd.GeoDataFrame:
+    """Return circles in all coordinate systems of an image.
+
+    Parameters
+    ----------
+    sdata
+        Holds the image.
+    image_key
+        The image that `centers` refer to.
+    centers
+        (n, 2) x and y in px of the full resolution.
+    diameter
+        Width of each circle in px of the full resolution.
+    """
+    systems = get_transformation(sdata.images[image_key], get_all=True)
+    return ShapesModel.parse(centers, geometry=0, radius=diameter / 2, transformations=systems)
+
+
+def annotating_table(
+    n_spots: Mapping[str, int], values: np.ndarray, genes: Sequence[str], columns: Mapping[str, Any] | None = None
+) -> AnnData:
+    """Return a table that annotates new shapes, region by region.
+
+    Parameters
+    ----------
+    n_spots
+        Name of each region -> number of its spots, which are numbered from 0.
+    values
+        (n_spots, n_genes) values of X, in the order of `n_spots`.
+    genes
+        Names of the variables.
+    columns
+        Further columns of ``obs``, (n_spots,) each.
+    """
+    region = np.repeat(np.array(list(n_spots), dtype=object), list(n_spots.values()))
+    instance = np.concatenate([np.arange(n) for n in n_spots.values()])
+    obs = pd.DataFrame(
+        {NEW_REGION: pd.Categorical(region), NEW_INSTANCE: instance, **(columns or {})},
+        index=[f"{name}_{i}" for name, i in zip(region, instance, strict=True)],
+    )
+    table = AnnData(values, obs=obs, var=pd.DataFrame(index=pd.Index(list(genes), dtype=str)))
+    regions = list(obs[NEW_REGION].cat.categories)
+    return TableModel.parse(table, region=regions, region_key=NEW_REGION, instance_key=NEW_INSTANCE)

@@ -1,0 +1,44 @@
+"""What the array of Visium says of an image, whatever it lacks."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import similarity
+
+from sthisto._sdata.resolution import um_per_px_of_visium
+
+
+def test_um_of_visium_come_from_the_rows_that_have_a_position():
+    rows, columns = np.mgrid[:6, :6]
+    columns = (2 * columns + rows % 2).ravel()
+    xy = np.column_stack([columns * 20.0, rows.ravel() * 20 * np.sqrt(3)])
+    obs = pd.DataFrame({"array_row": rows.ravel().astype(str), "array_col": columns.astype(float)})
+    obs.loc[3, "array_row"], obs.loc[9, "array_col"] = "NA", np.nan
+    assert um_per_px_of_visium(obs, xy, "spots") == pytest.approx(2.5)
+
+
+def test_a_lattice_that_lies_mirrored_is_warned_of(caplog):
+    rows, columns = np.mgrid[:6, :6]
+    columns = (2 * columns + rows % 2).ravel()
+    xy = np.column_stack([columns * 20.0, rows.ravel() * 20 * np.sqrt(3)])
+    obs = pd.DataFrame({"array_row": rows.ravel(), "array_col": columns})
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        um_per_px_of_visium(obs, xy @ similarity(angle=100)[:2, :2], "spots")
+        assert not caplog.records
+        assert um_per_px_of_visium(obs, xy * [-1, 1], "spots") == pytest.approx(2.5)
+    assert "array of 'spots' lies mirrored" in caplog.text
+
+
+def test_bins_are_never_called_mirrored(caplog):
+    rows, columns = (part.ravel() for part in np.mgrid[:6, :6])
+    obs = pd.DataFrame({"array_row": rows, "array_col": columns})
+    xy = np.column_stack([-columns, rows]) * 16.0  # Space Ranger counts the columns of Visium HD from the right
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert um_per_px_of_visium(obs, xy, "crc_square_008um") == pytest.approx(0.5)
+        assert um_per_px_of_visium(obs, xy, "bins", bin_size_um=8) == pytest.approx(0.5)
+        assert um_per_px_of_visium(obs, xy, "bins") is None
+    assert not caplog.records
