@@ -93,9 +93,7 @@ def outcomes(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> Iter
     """
     sections = {_of_obs(one, "section"): one for one in read_sections(sdata)}
     patient_of = {name: _of_obs(one, "patient") for name, one in sections.items()}
-    arguments: dict[str, Any] = protocol.patches() | {"image_encoder": protocol.encoder}
-    if protocol.genes is not None:
-        arguments["genes"] = list(protocol.genes)
+    arguments: dict[str, Any] = protocol.patches() | protocol.gene_choice() | {"image_encoder": protocol.encoder}
     encoder = load_shared_encoder([spec.method for spec in protocol.specs()], arguments)
     context = FoldContext([sdata], list(sections.values()), encoder, arguments, None)
     for train, test in protocol.folds(patient_of).values():
