@@ -70,6 +70,8 @@ class FitRecord:
         Options of the method, as plain values.
     image_encoder
         Name of the image encoder; "" for a method without one.
+    encoder_layer
+        Comma-separated names of the encoder's layers whose maps are averaged; "" for its own output.
     patch
         The patches that it was fitted on.
     normalization
@@ -97,6 +99,7 @@ class FitRecord:
     version: str = __version__
     parameters: Mapping[str, Any] = field(default_factory=dict)
     image_encoder: str = ""
+    encoder_layer: str = ""
     patch: PatchSpec | None = None
     normalization: Normalization | None = None
     genes_rule: str = ""
@@ -116,6 +119,7 @@ class FitRecord:
             method=model.method,
             parameters={name: _plain(value) for name, value in model.parameters.items()},
             image_encoder=model.encoder.name if model.uses_encoder else "",
+            encoder_layer=", ".join(model.encoder.layers) if model.uses_encoder else "",
             patch=model.patch,
             normalization=Normalization.from_record(model.normalization) if model.normalization else None,
             genes_rule=model.genes_rule,
@@ -135,6 +139,7 @@ class FitRecord:
             method=str(stored["method"]),
             version=str(stored.get("version", "")),
             image_encoder=str(stored.get("image_encoder", "")),
+            encoder_layer=str(stored.get("encoder_layer", "")),
             genes_rule=str(stored.get("genes_rule", "")),
             **{name: stored[name] for name in kept if name in stored},
             patch=_read_patch(stored["patch"]) if "patch" in stored else None,

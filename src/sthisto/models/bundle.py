@@ -148,6 +148,7 @@ def encoder_record(model: ExpressionModel) -> dict[str, Any]:
         "name": encoder.name,
         "weights": RANDOM if finetuned else encoder.weights,
         "input_size": encoder.input_size,
+        "layers": list(encoder.layers),
         "digest": "" if finetuned else encoder.digest(),
     }
 
@@ -163,6 +164,7 @@ def _encoder(record: dict[str, Any], given: str | nn.Module | None) -> Encoder:
         given if given is not None else record["name"],
         weights=record["weights"] or None if given is None else None,
         input_size=record["input_size"] or "patch",
+        layer=record.get("layers") or None,
     )
     if record["digest"] and encoder.digest() != record["digest"]:
         msg = (
