@@ -34,6 +34,9 @@ class Methods(MutableMapping[str, type[ExpressionModel]]):
         self._refused: dict[EntryPoint, str] = {}
 
     def __getitem__(self, name: str) -> type[ExpressionModel]:
+        if name in METHOD_NAMES:
+            warn_renamed(f"The method {name!r}", repr(METHOD_NAMES[name]))
+            name = METHOD_NAMES[name]
         packaged = self._packaged(name)
         return packaged if packaged is not None and name not in self._classes else self._classes[name]
 
@@ -140,7 +143,11 @@ def register(cls: Method) -> Method:
 
 
 def available() -> list[str]:
-    """Return the names of all methods, those of installed packages among them.
+    """Return the names of all methods, including those of installed packages.
+
+    Returns
+    -------
+    The names that `tl.fit` takes as ``method``.
 
     Examples
     --------

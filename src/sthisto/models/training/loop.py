@@ -245,7 +245,17 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside the block; the caller's random state is left as it was."""
+    """Seed torch inside a ``with`` block; the caller's random state is left as it was.
+
+    Parameters
+    ----------
+    seed
+        Seed of torch's generators, on all devices.
+
+    Returns
+    -------
+    A context manager.
+    """
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
