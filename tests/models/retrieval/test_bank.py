@@ -1,16 +1,13 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from references import read_reference
 from sklearn.neighbors import NearestNeighbors
 
 from sthisto.models.retrieval import exact
 from sthisto.models.retrieval.bank import Bank
 
-REFERENCE = Path(os.environ.get("STHISTO_REFERENCE", Path(__file__).parents[3] / ".." / "shared" / "reference"))
 AGGREGATIONS = ["average", "weighted", "simple"]
 
 
@@ -42,20 +39,19 @@ def nearest(bank, queries, k, allowed=None):
     return rows, np.take_along_axis(cosine, rows, 1)
 
 
+@pytest.mark.parametrize("file", ["retrieval_2_queries.npz", "retrieval.npz"])
 @pytest.mark.parametrize("index", ["exact", "faiss"])
-def test_retrieval_reproduces_the_original(index):
-    if not (REFERENCE / "retrieval.npz").exists():
-        pytest.skip(f"no reference values in {REFERENCE}; set STHISTO_REFERENCE to their folder")
+def test_retrieval_reproduces_the_original(index, file):
     if index == "faiss":
         pytest.importorskip("faiss")
-    with np.load(REFERENCE / "retrieval.npz") as expected:
-        bank = Bank(expected["key"], expected["expression"], index=index)
-        k = int(expected["k"])
-        np.testing.assert_array_equal(bank.search(expected["query"], k)[0], expected["neighbours"])
-        for aggregation in AGGREGATIONS:
-            found = bank.query(expected["query"], k, aggregation)
-            assert found.dtype == np.float32
-            np.testing.assert_allclose(found, expected[aggregation], rtol=0, atol=1e-5)
+    expected = read_reference(file)
+    bank = Bank(expected["key"], expected["expression"], index=index)
+    k = int(expected["k"])
+    np.testing.assert_array_equal(bank.search(expected["query"], k)[0], expected["neighbours"])
+    for aggregation in AGGREGATIONS:
+        found = bank.query(expected["query"], k, aggregation)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected[aggregation], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 7, 300])
