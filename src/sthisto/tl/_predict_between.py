@@ -98,8 +98,8 @@ def predict_between(
     """
     check_new_name(key_added, name="key_added")
     if not model.predicts_between:
-        able = [name for name, cls in METHODS.items() if cls.predicts_between]
-        msg = f"Method {model.method!r} does not predict between spots. Methods that do: {listed(able)}."
+        able = listed(name for name, cls in METHODS.items() if cls.predicts_between)
+        msg = f"Method {model.method!r} does not predict between spots; method={able} does."
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
