@@ -336,4 +336,4 @@ def empty_history() -> pd.DataFrame:
 
 def stack(sections: Sequence[TrainingSection], rows: str) -> np.ndarray:
     """Return the expression of the "train" or "validation" rows of all sections, (n, n_genes)."""
-    return np.concatenate([section.expression[getattr(section, rows)] for section in sections])
+    return np.concatenate([section.expression[section.rows(rows)] for section in sections])

@@ -102,6 +102,10 @@ class TrainingSection:
         """The section's name."""
         return self.inputs.name
 
+    def rows(self, part: str) -> np.ndarray:
+        """Return the rows of "train" or of "validation"."""
+        return {"train": self.train, "validation": self.validation}[part]
+
     @property
     def used(self) -> np.ndarray:
         """Rows of `train`, then those of `validation`."""

@@ -55,7 +55,7 @@ def cross_validate(
     sdata
         One SpatialData or a list of them. An ``obs["sthisto_split"]`` that is there is not looked at.
     methods
-        Names of `sthisto.models.available`.
+        Names that `sthisto.models.available` lists.
     groups
         What stays on one side of a fold: a column of ``obs`` with one value a section, such as "patient"; "section"
         for every section by itself; or "block" for bands across each section, with the training spots between them

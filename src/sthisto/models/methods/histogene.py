@@ -224,7 +224,7 @@ def _mask(sections: Sequence[TrainingSection], rows: str) -> Tensor:
     masks = []
     for section in sections:
         mask = np.zeros(len(section.inputs), dtype=bool)
-        mask[getattr(section, rows)] = True
+        mask[section.rows(rows)] = True
         masks.append(mask)
     return torch.from_numpy(np.concatenate(masks))
 

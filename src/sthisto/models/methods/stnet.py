@@ -155,7 +155,7 @@ class STNet(ExpressionModel):
         if self.options.finetune:
             images = read_training_patches(sections, rows)
         else:
-            images = np.concatenate([self.embed(section.inputs)[getattr(section, rows)] for section in sections])
+            images = np.concatenate([self.embed(section.inputs)[section.rows(rows)] for section in sections])
         return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
 
     def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:

@@ -133,7 +133,7 @@ class ContrastiveModel(RetrievalModel):
             images = read_training_patches(sections, rows)
         else:
             features = [extract(section.inputs, self.encoder).values for section in sections]
-            images = np.concatenate([f[getattr(s, rows)] for f, s in zip(features, sections, strict=True)])
+            images = np.concatenate([f[s.rows(rows)] for f, s in zip(features, sections, strict=True)])
         return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
 
     def _keep(self, sections: Sequence[TrainingSection]) -> None:
