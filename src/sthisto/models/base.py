@@ -110,6 +110,11 @@ class ExpressionModel(ABC):
         """Return whether the method is trained in epochs, from a seed, with validation spots that choose the epoch."""
         return hasattr(cls.Options, "max_epochs")
 
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether the method, with these options, looks at patches and not at features of a frozen encoder."""
+        return not cls.uses_encoder or bool(getattr(options, "finetune", False))
+
     def __repr__(self) -> str:
         """Return method, genes, patch and training sections in a line."""
         width = f"{self.patch.size} px"

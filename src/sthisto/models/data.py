@@ -23,6 +23,8 @@ class SectionInput:
         One source for each width of context; all over the same n_spots spots.
     positions
         (n_spots, 2) x and y of the spots, in px of the full resolution.
+    dense
+        Whether features are means over windows of maps of the whole image, instead of features of cut patches.
     known
         What was computed from the patches already, so that the image is read once: features by the encoder's digest.
     """
@@ -30,6 +32,7 @@ class SectionInput:
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
+    dense: bool = False
     known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:

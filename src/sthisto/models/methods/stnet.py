@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +113,11 @@ class STNet(ExpressionModel):
 
     method = "stnet"
     Options = STNetOptions
+
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether patches are trained on, or seen under the symmetries."""
+        return bool(options.finetune or options.symmetries)
 
     def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
         o = self.options
