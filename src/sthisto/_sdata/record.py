@@ -18,6 +18,7 @@ from sthisto._sdata.tables import layer_names
 from sthisto._sdata.write import Update, removals, uns_updates
 from sthisto._utils.deprecate import METHOD_NAMES, RECORD_KEYS, renamed_keys
 from sthisto._utils.validate import listed
+from sthisto.metrics import SiblingReference
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,6 +80,9 @@ class FitRecord:
         How the genes were chosen.
     depth_knots
         Knots of the spline of the training spots' log total counts.
+    siblings
+        Principal components of the training residuals, by which the modeled genes predict each other: column "gene",
+        then one per component. None for a fit without counts, or of 0.1.
     gene_symbols
         Column of ``var`` that names the genes; None is ``var_names``.
     training_sections
@@ -100,6 +104,7 @@ class FitRecord:
     normalization: Normalization | None = None
     genes_rule: str = ""
     depth_knots: tuple[float, ...] = ()
+    siblings: pd.DataFrame | None = None
     gene_symbols: str | None = None
     training_sections: tuple[str, ...] = ()
     history: pd.DataFrame | None = None
@@ -119,6 +124,7 @@ class FitRecord:
             normalization=Normalization.from_record(model.normalization) if model.normalization else None,
             genes_rule=model.genes_rule,
             depth_knots=model.depth_knots,
+            siblings=_sibling_table(model.genes, model.siblings),
             gene_symbols=gene_symbols,
             training_sections=model.training_sections,
             history=model.history,
@@ -128,7 +134,7 @@ class FitRecord:
     @classmethod
     def from_uns(cls, stored: Mapping[str, Any]) -> FitRecord:
         """Return the record that a table holds, in memory or read from disk."""
-        kept = ("parameters", "history", "scores", "summary")
+        kept = ("parameters", "history", "scores", "summary", "siblings")
         return cls(
             method=str(stored["method"]),
             version=str(stored.get("version", "")),
@@ -158,12 +164,27 @@ class FitRecord:
             values["normalization"] = self.normalization.record()
         return values
 
+    def sibling_reference(self, genes: Sequence[str]) -> SiblingReference | None:
+        """Return what predicts some of the modeled genes from each other; None where there are no components."""
+        if self.siblings is None:
+            return None
+        components = self.siblings.set_index("gene").loc[list(genes)].to_numpy(dtype=float)
+        return SiblingReference(components)
+
     def updates(self, sections: Sequence[Section], key: str) -> list[Update]:
         """Return the updates that write the record into ``uns[key]`` of every table."""
         return uns_updates(sections, key, self.to_uns())
 
 
 _FIELDS = tuple(one.name for one in fields(FitRecord) if one.name != "more")
+
+
+def _sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
+    """Return the (n_genes, n_components) components as a table; None without any."""
+    if not components.shape[1]:
+        return None
+    columns = {f"component_{i}": components[:, i] for i in range(components.shape[1])}
+    return pd.DataFrame({"gene": list(genes), **columns})
 
 
 def _patch_values(patch: PatchSpec) -> dict[str, Any]:
@@ -266,7 +287,7 @@ def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]
     return [
         *removals(sections, "layers", [slots.prediction(key_added), slots.prediction_sd(key_added)]),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
-        *removals(sections, "var", [slots.score(key_added, metric) for metric in slots.SCORES]),
+        *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
     ]
 
 

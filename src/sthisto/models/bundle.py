@@ -25,6 +25,7 @@ from sthisto.models.training.loop import seeded
 
 CONFIG, MODEL, BANK = "config.json", "model.safetensors", "bank.safetensors"
 _FORMAT = 1
+SIBLINGS = "training.siblings"
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -53,6 +54,7 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         seen = {
             "training.fingerprint": torch.from_numpy(model._fingerprint.view(np.int64)),
             "training.section": torch.from_numpy(model._section_of),
+            SIBLINGS: torch.from_numpy(model.siblings),
         }
         save_file(model.state() | seen, whole / MODEL, metadata=genes)
         save_file(model.bank_state(), whole / BANK, metadata=genes)
@@ -100,6 +102,7 @@ def load(
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
+    model.siblings = state.pop(SIBLINGS, torch.zeros(len(model.genes), 0)).numpy()
     model._fingerprint = state.pop("training.fingerprint").numpy().view(np.uint64)
     model._section_of = state.pop("training.section").numpy()
     with seeded(0):

@@ -29,6 +29,7 @@ from sthisto.models.bundle import check_target
 from sthisto.models.encoders.layers import LayerArgument
 from sthisto.models.training.devices import is_first_process
 from sthisto.models.training.loop import seeded
+from sthisto.pp._variable_genes import Flavor
 from sthisto.tl._embed import embedding_updates
 from sthisto.tl._prepare import Prepared, prepare, use_dense
 
@@ -47,6 +48,7 @@ def fit(
     dense_features: bool | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
+    gene_flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
     target: Target | None = None,
     patch_size: int = PATCH_SIZE,
@@ -94,8 +96,9 @@ def fit(
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
         (regardless of method and seed).
-    n_top_genes
-        Number of highly variable genes per section, if they are chosen here.
+    n_top_genes, gene_flavor
+        Number of highly variable genes and how they are ranked (`n_top_genes` and `flavor` of `pp.select_genes`), if
+        they are chosen here.
     layer
         Layer with the expression. None: X. Raw counts are recognized and normalized; other values are used as they are.
     target
@@ -175,6 +178,7 @@ def fit(
         cls,
         genes=genes,
         n_top_genes=n_top_genes,
+        gene_flavor=gene_flavor,
         layer=layer,
         target=target,
         patch_size=patch_size,
