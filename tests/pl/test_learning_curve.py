@@ -40,6 +40,6 @@ def test_another_table_is_refused():
 
 def test_a_call_that_fails_leaves_no_figure():
     plt.close("all")
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="high"):
         sth.pl.learning_curve(TABLE.assign(pcc_residual="high"))
     assert not plt.get_fignums()
