@@ -54,7 +54,8 @@ def test_version_is_the_same_everywhere(project, entry):
 
 
 def test_lowest_versions_are_those_declared(project):
-    declared = [*project["dependencies"], *(one for e in INSTALLED_BY_CI for one in project["optional-dependencies"][e])]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *(one for extra in INSTALLED_BY_CI for one in extras[extra])]
     floors = {found[1]: found[2] for one in declared if (found := re.match(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", one))}
     lines = [line for line in read("constraints-lowest.txt").splitlines() if line and not line.startswith("#")]
     assert dict(line.split("==") for line in lines) == floors
