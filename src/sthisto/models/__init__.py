@@ -18,8 +18,11 @@ from sthisto.models.methods.danet import DANet
 from sthisto.models.methods.ensemble import Ensemble, resolve_method
 from sthisto.models.methods.histogene import FinePrediction, HisToGene
 from sthisto.models.methods.hybrid import Hybrid
+from sthisto.models.methods.kernel import Kernel
 from sthisto.models.methods.knn import Knn
 from sthisto.models.methods.mean import Mean
+from sthisto.models.methods.mlp import MLP
+from sthisto.models.methods.recommended import Recommended
 from sthisto.models.methods.ridge import Ridge
 from sthisto.models.methods.stnet import STNet
 from sthisto.models.retrieval.bank import Bank
@@ -27,6 +30,7 @@ from sthisto.models.retrieval.bank import Bank
 __all__ = [
     "BLEEP",
     "METHODS",
+    "MLP",
     "Bank",
     "Color",
     "DANet",
@@ -36,11 +40,13 @@ __all__ = [
     "FinePrediction",
     "HisToGene",
     "Hybrid",
+    "Kernel",
     "Knn",
     "Mean",
     "PatchSource",
     "PatchSpec",
     "Prediction",
+    "Recommended",
     "Ridge",
     "STNet",
     "SectionInput",
@@ -52,10 +58,10 @@ __all__ = [
 ]
 
 METHODS: dict[str, type[ExpressionModel]] = {
-    **{cls.method: cls for cls in (DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Color, Mean, Hybrid, Ensemble)},
-    "recommended": Hybrid,
+    cls.method: cls
+    for cls in (Recommended, Kernel, MLP, DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Color, Mean, Hybrid, Ensemble)
 }
-"""Every method by its name; a new one is added here. `Hybrid` says how "recommended" was chosen."""
+"""Every method by its name; a new one is added here."""
 
 
 def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> ExpressionModel:

@@ -13,6 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from sthisto._images.patches import PatchSpec
+from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.validate import check_choice, listed
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
@@ -53,6 +54,10 @@ class ExpressionModel(ABC):
     uses_encoder, uses_residuals, default_context
         Whether it needs an image encoder, whether it learns from Pearson residuals beside log1p expression, and the
         widths of tissue that it looks at where none are given.
+    default_patch_um, default_encoder, default_reduction
+        Width of the patch in µm where none is given and the µm per px are known (None: px of the full resolution); the
+        image encoder where none is given; and, of a convolutional encoder without a chosen layer, how many px of the
+        patch are one px of the feature map that is averaged (None: the encoder's own output).
     history
         One row an epoch (epoch, train_loss, val_loss); empty for methods without epochs.
     depth_knots
@@ -72,6 +77,9 @@ class ExpressionModel(ABC):
     uses_encoder: ClassVar[bool] = True
     uses_residuals: ClassVar[bool] = False
     default_context: ClassVar[tuple[float, ...]] = (1.0,)
+    default_patch_um: ClassVar[float | None] = None
+    default_encoder: ClassVar[str] = IMAGE_ENCODER
+    default_reduction: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -108,6 +116,16 @@ class ExpressionModel(ABC):
             msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
             raise TypeError(msg)
         return cls.Options(**options)
+
+    @classmethod
+    def needs_encoder(cls, options: Any) -> bool:
+        """Return whether an image encoder is used with these options."""
+        return cls.uses_encoder
+
+    @classmethod
+    def widest(cls, options: Any, context: Sequence[float]) -> float:
+        """Return the widest view around a spot, relative to the patch, with these options and widths of patches."""
+        return max(context)
 
     @classmethod
     def has_epochs(cls) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sthisto._images.patches import PatchSource
+from sthisto._images.pyramid import Pyramid
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class SectionInput:
         One source for each width of context; all over the same n_spots spots.
     positions
         (n_spots, 2) x and y of the spots, in px of the full resolution.
+    image
+        The whole slide, for features that are measured on it instead of on patches; None: the level of the patches.
+    um_per_px
+        µm per px of the full resolution as the patches have them; None if unknown.
     known
         What was computed from the patches already, so that the image is read once: features by the encoder's digest.
     """
@@ -30,6 +35,8 @@ class SectionInput:
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
+    image: Pyramid | None = None
+    um_per_px: float | None = None
     known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:

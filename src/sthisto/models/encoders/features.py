@@ -16,8 +16,12 @@ from sthisto.models.encoders import cache
 from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.inference import FrozenEncoder
+from sthisto.models.encoders.texture_encoder import TextureEncoder
+from sthisto.models.encoders.texture_windows import window_texture
 
 __all__ = ["Features", "clear_cache", "extract", "section_fingerprints"]
+
+_FINGERPRINTS = "fingerprints"
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,20 @@ class Features:
 def extract(section: SectionInput, encoder: Encoder) -> Features:
     """Return the features of all spots of a section; what was encoded before comes from memory or the cache."""
     identity = features_identity(encoder)
+    if identity not in section.known and isinstance(encoder, TextureEncoder):
+        section.known[identity] = _textures(section)
     if identity not in section.known:
         parts = [_extract(source, encoder, identity, section.name) for source in read_once(section.patches)]
         section.known[identity] = Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
     features: Features = section.known[identity]
     return features
+
+
+def _textures(section: SectionInput) -> Features:
+    """Return texture over the width of each patch, (n_spots, N_TEXTURES n_widths)."""
+    fingerprint = section_fingerprints(section)
+    widths = [source.extent * source.level.downsample for source in section.patches]
+    return Features(np.concatenate(list(window_texture(section, fingerprint, widths)), axis=1), fingerprint)
 
 
 def features_identity(encoder: Encoder) -> str:
@@ -54,10 +67,14 @@ def features_identity(encoder: Encoder) -> str:
 def section_fingerprints(section: SectionInput) -> np.ndarray:
     """Return (n_spots,) uint64 that recognize the spots of a section by their pixels."""
     for features in section.known.values():
-        return np.asarray(features.fingerprint)
+        if isinstance(features, Features):
+            return np.asarray(features.fingerprint)
+    if _FINGERPRINTS in section.known:
+        return np.asarray(section.known[_FINGERPRINTS])
     result = np.zeros(len(section), dtype=np.uint64)
     for index, patches in section.patches[0].batches():
         result[index] = fingerprints(patches)
+    section.known[_FINGERPRINTS] = result
     return result
 
 
