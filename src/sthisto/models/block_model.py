@@ -27,6 +27,7 @@ from sthisto.models.blocks import (
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.kernels import KernelName, block_kernel, center_columns, fit_kernel
 from sthisto.models.low_rank import Components, centered_by, check_components, fit_components
+from sthisto.models.options import MethodOptions
 from sthisto.models.perceptrons import (
     Perceptrons,
     PerceptronSettings,
@@ -46,7 +47,7 @@ _TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
-class BlockOptions:
+class BlockOptions(MethodOptions):
     """Options of methods on blocks of features.
 
     Parameters
@@ -70,6 +71,7 @@ class BlockOptions:
     log1p_share: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.features, str) or not self.features:
             msg = (
                 f"`features` is {self.features!r}; expected one or several of {', '.join(KINDS)}, such as ('texture',)."
@@ -94,11 +96,11 @@ class BlockModel(ExpressionModel):
     divided by their root mean square over the training spots before they are averaged.
 
     The prediction is brought to the expression's scale gene by gene: the training mean, plus the standardized
-    prediction times the gene's standard deviation within sections times the correlation of measured and predicted expression when
-    whole training sections (bands of a single one) are left out, at least 0.05. The spread of a prediction is the root
-    mean square of the errors of the 100 most similar training spots when they are left out; its confidence is the share
-    of training spots that are no more similar to spots of other training sections (of their own, where there is one)
-    than this spot is to the training spots.
+    prediction times the gene's standard deviation within sections times the correlation of measured and predicted
+    expression when whole training sections (bands of a single one) are left out, at least 0.05. The spread of a
+    prediction is the root mean square of the errors of the 100 most similar training spots when they are left out;
+    its confidence is the share of training spots that are no more similar to spots of other training sections (of
+    their own, where there is one) than this spot is to the training spots.
     """
 
     Options: ClassVar[type] = BlockOptions
@@ -150,7 +152,8 @@ class BlockModel(ExpressionModel):
             texture_context=self.options.texture_context,
         )
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Learn from the training spots of all sections."""
         features = [self._features(section.inputs) for section in sections]
         rows = [section.train for section in sections]
         self._layout = features[0].layout
@@ -252,7 +255,8 @@ class BlockModel(ExpressionModel):
                 usual.append(_similarity(self._raw[rows], self._raw[others], self._layout))
         self._usual_similarity = np.sort(np.concatenate(usual)) if usual else np.zeros(1)
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Predict every spot of a section; nothing is retrieved, so nothing is excluded."""
         features = self._features(section)
         x, usual = standardize(features, self._usual), self._usual(features.values, self._layout)
         at_once = max(1, _ENTRIES_AT_ONCE // len(self._x))

