@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sthisto._sdata.tables import gene_positions, is_gene, read_rows
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
-from sthisto.models import METHODS, SectionInput
+from sthisto.models import METHODS, ExpressionModel, SectionInput
 
 _WIDEST_UM = 400
 """Width in µm above which a patch, wider than eight Visium spots, is probably a mistake."""
@@ -22,7 +23,10 @@ _WIDEST_UM = 400
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
     """Return the patches and positions of a section's spots."""
-    return SectionInput(section.name, section.patches(spec), section.centers, dense=spec.dense)
+    um_per_px = (section.um_per_px or spec.um_per_px) if spec.um_per_px else None
+    return SectionInput(
+        section.name, section.patches(spec), section.centers, section.image, um_per_px, dense=spec.dense
+    )
 
 
 def read_expression(
@@ -119,11 +123,20 @@ def seen_width(sections: Sequence[Section], arguments: Mapping[str, Mapping[str,
     return [max(of_section) for of_section in zip(*widths, strict=True)]
 
 
+def default_patch_um(sections: Sequence[Section], cls: type[ExpressionModel]) -> float | None:
+    """Return the width of a patch in µm that a method takes by default, None where it or the µm per px are unknown."""
+    return cls.default_patch_um if all(section.um_per_px is not None for section in sections) else None
+
+
 def _width(sections: Sequence[Section], method: str, arguments: Mapping[str, Any]) -> list[float]:
+    cls = METHODS[method]
+    names = {field.name for field in fields(cls.Options)}
+    options = cls.make_options({name: value for name, value in arguments.items() if name in names})
+    patch_um, context = arguments.get("patch_um"), arguments.get("context") or cls.default_context
     spec = patch_spec(
         sections,
         patch_size=arguments.get("patch_size", PATCH_SIZE),
-        patch_um=arguments.get("patch_um"),
-        context=arguments.get("context") or METHODS[method].default_context,
+        patch_um=default_patch_um(sections, cls) if patch_um is None else patch_um,
+        context=(cls.widest(options, context),),
     )
     return [spec.width_on(section.um_per_px) for section in sections]

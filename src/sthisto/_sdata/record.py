@@ -111,8 +111,8 @@ class FitRecord:
         return cls(
             method=model.method,
             parameters={name: _plain(value) for name, value in model.parameters.items()},
-            image_encoder=model.encoder.name if model.uses_encoder else "",
-            encoder_layer=", ".join(model.encoder.layers) if model.uses_encoder else "",
+            image_encoder=model.encoder.name if model.has_encoder else "",
+            encoder_layer=", ".join(model.encoder.layers) if model.has_encoder else "",
             patch=model.patch,
             normalization=Normalization.from_record(model.normalization) if model.normalization else None,
             genes_rule=model.genes_rule,

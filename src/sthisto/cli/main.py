@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthisto._sdata.slots import KEY
-from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
+from sthisto._utils.defaults import PATCH_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,9 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder that the model is saved to")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
     parser.add_argument("--method", default="danet", help="name of the method")
-    parser.add_argument("--image-encoder", default=IMAGE_ENCODER, help="timm name, hf-hub: id, or efficientnet_lite0")
+    parser.add_argument(
+        "--image-encoder", help="timm name, hf-hub: id, texture, or efficientnet_lite0; default: the method's"
+    )
     parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
     parser.add_argument("--layer", help="layer with the expression; default: X")
     parser.add_argument("--patch-size", type=int, default=PATCH_SIZE, help="width of a patch in px")

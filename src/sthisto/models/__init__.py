@@ -20,8 +20,11 @@ from sthisto.models.methods.danet import DANet
 from sthisto.models.methods.ensemble import Ensemble, resolve_method
 from sthisto.models.methods.histogene import HisToGene
 from sthisto.models.methods.hybrid import Hybrid
+from sthisto.models.methods.kernel import Kernel
 from sthisto.models.methods.knn import Knn
 from sthisto.models.methods.mean import Mean
+from sthisto.models.methods.mlp import MLP
+from sthisto.models.methods.recommended import Recommended
 from sthisto.models.methods.ridge import Ridge
 from sthisto.models.methods.stnet import STNet
 from sthisto.models.options import (
@@ -44,6 +47,7 @@ from sthisto.models.training.loop import Training, seeded, train
 __all__ = [
     "BLEEP",
     "METHODS",
+    "MLP",
     "AlignmentOptions",
     "Bank",
     "BatchOptions",
@@ -59,6 +63,7 @@ __all__ = [
     "FinetuneOptions",
     "HisToGene",
     "Hybrid",
+    "Kernel",
     "Knn",
     "Mean",
     "MethodOptions",
@@ -67,6 +72,7 @@ __all__ = [
     "PatchSource",
     "PatchSpec",
     "Prediction",
+    "Recommended",
     "RetrievalModel",
     "RetrievalOptions",
     "Ridge",
@@ -88,9 +94,8 @@ __all__ = [
     "train",
 ]
 
-for _cls in (DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Color, Mean, Hybrid, Ensemble):
+for _cls in (Recommended, Kernel, MLP, DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Color, Mean, Hybrid, Ensemble):
     METHODS[_cls.method] = _cls
-METHODS["recommended"] = Hybrid  # its docstring says how it was chosen
 
 
 def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> ExpressionModel:

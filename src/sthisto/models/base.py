@@ -14,6 +14,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from sthisto._images.patches import PatchSpec
+from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
 from sthisto._utils.validate import check_choice, listed
 from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
@@ -58,6 +59,10 @@ class ExpressionModel(ABC):
         Class attribute: it learns from Pearson residuals beside log1p expression.
     default_context
         Class attribute: the widths of tissue that it looks at where none are given, relative to the patch.
+    default_patch_um, default_encoder, default_reduction
+        Class attributes: width of the patch in µm where none is given and the µm per px are known (None: px of the full
+        resolution); the image encoder where none is given; and, of a convolutional encoder without a chosen layer, how
+        many px of the patch are one px of the feature map that is averaged (None: the encoder's own output).
     has_epochs
         Class attribute: it is trained in epochs, from a seed, and validation spots choose the epoch. Other methods
         learn from the validation spots too.
@@ -93,6 +98,9 @@ class ExpressionModel(ABC):
     uses_encoder: ClassVar[bool] = True
     uses_residuals: ClassVar[bool] = False
     default_context: ClassVar[tuple[float, ...]] = (1.0,)
+    default_patch_um: ClassVar[float | None] = None
+    default_encoder: ClassVar[str] = IMAGE_ENCODER
+    default_reduction: ClassVar[int | None] = None
     has_epochs: ClassVar[bool] = False
     combines_models: ClassVar[bool] = False
     has_embedding: bool = False
@@ -145,6 +153,16 @@ class ExpressionModel(ABC):
         return cls.Options(**options)
 
     @classmethod
+    def needs_encoder(cls, options: Any) -> bool:
+        """Return whether an image encoder is used with these options."""
+        return cls.uses_encoder
+
+    @classmethod
+    def widest(cls, options: Any, context: Sequence[float]) -> float:
+        """Return the widest view around a spot, relative to the patch, with these options and widths of patches."""
+        return max(context)
+
+    @classmethod
     def trains_encoder(cls, options: Any) -> bool:
         """Return whether the image encoder is trained too, and so part of `state`, with these options."""
         return False
@@ -161,6 +179,11 @@ class ExpressionModel(ABC):
             width += f" ({self.patch.size * self.patch.um_per_px:.4g} µm)"
         fitted = f"fitted on {listed(self.training_sections)}" if self.training_sections else "not fitted"
         return f"<{type(self).__name__}: {len(self.genes)} genes, patches of {width}, {fitted}>"
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the model was made with an image encoder."""
+        return self._encoder is not None
 
     @property
     def encoder(self) -> Encoder:

@@ -133,7 +133,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
         "depth_knots": list(model.depth_knots),
-        "encoder": encoder_record(model) if model.uses_encoder else None,
+        "encoder": encoder_record(model) if model.has_encoder else None,
         "training_sections": list(model.training_sections),
         "history": model.history.astype(object).where(model.history.notna(), None).values.tolist(),
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
+from sthisto._images.pyramid import Pyramid
 
 _RECOGNIZED_BY: Final = 32
 """Width in px of what a spot of a dense section is recognized by."""
@@ -43,6 +44,10 @@ class SectionInput:
         One source for each width of context; all over the same n_spots spots.
     positions
         (n_spots, 2) x and y of the spots, in px of the full resolution.
+    image
+        The whole slide, for features that are measured on it instead of on patches; None: the level of the patches.
+    um_per_px
+        µm per px of the full resolution as the patches have them; None if unknown.
     dense
         Whether features are means over windows of maps of the whole image, instead of features of cut patches.
     """
@@ -50,8 +55,12 @@ class SectionInput:
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
+    image: Pyramid | None = None
+    um_per_px: float | None = None
     dense: bool = False
     _features: dict[str, Features] = field(default_factory=dict, init=False, repr=False)
+    _measured: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _fingerprint: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -77,13 +86,20 @@ class SectionInput:
         """
         for features in self._features.values():
             return np.asarray(features.fingerprint)
-        source = self.patches[0]
-        if self.dense:
-            source = source.around(extent=_RECOGNIZED_BY, size=_RECOGNIZED_BY)
-        result = np.zeros(len(self), dtype=np.uint64)
-        for index, patches in source.batches():
-            result[index] = fingerprints(patches)
-        return result
+        if self._fingerprint is None:
+            source = self.patches[0]
+            if self.dense:
+                source = source.around(extent=_RECOGNIZED_BY, size=_RECOGNIZED_BY)
+            self._fingerprint = np.zeros(len(self), dtype=np.uint64)
+            for index, patches in source.batches():
+                self._fingerprint[index] = fingerprints(patches)
+        return self._fingerprint
+
+    def measured(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Return what was remembered of the whole section under `key`; the first time, compute it."""
+        if key not in self._measured:
+            self._measured[key] = compute()
+        return self._measured[key]
 
 
 @dataclass(frozen=True)

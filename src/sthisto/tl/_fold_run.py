@@ -19,7 +19,6 @@ from sthisto._sdata.sections import Section, read_sections, read_tables
 from sthisto._sdata.tables import gene_names, read_rows
 from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
-from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.files import load_table, save_table
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
@@ -162,8 +161,12 @@ def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) ->
     """Return the image encoder that arguments of `tl.fit` name, None where no method uses one."""
     if not any(METHODS[name].uses_encoder for name in methods):
         return None
+    image_encoder = arguments.get("image_encoder")
+    defaults = {METHODS[name].default_encoder for name in methods if METHODS[name].uses_encoder}
+    if image_encoder is None and len(defaults) > 1:  # each fit loads its own
+        return None
     return load_encoder(
-        arguments.get("image_encoder", IMAGE_ENCODER),
+        defaults.pop() if image_encoder is None else image_encoder,
         weights=arguments.get("encoder_weights"),
         input_size=arguments.get("input_size"),
         layer=arguments.get("encoder_layer"),

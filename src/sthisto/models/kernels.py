@@ -1,0 +1,155 @@
+"""Kernel ridge regression on blocks of features, centered by section, its strengths averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, eigh
+
+from sthisto.models.blocks import BlockLayout
+from sthisto.models.low_rank import Components
+
+KernelName = Literal["rbf", "linear"]
+_EIGEN_SPOTS: Final = 3000
+_TINY: Final = 1e-12
+
+
+def block_kernel(one: np.ndarray, other: np.ndarray, layout: BlockLayout, kind: KernelName) -> np.ndarray:
+    """Return the weighted mean over blocks of a kernel between standardized features.
+
+    Parameters
+    ----------
+    one, other
+        (n, n_features) and (m, n_features).
+    kind
+        "rbf" is exp(-|a - b|² / 2) in each block, "linear" the inner product.
+
+    Returns
+    -------
+    (n, m) float64; float32 above ten million entries.
+    """
+    dtype: type[Any] = np.float64 if len(one) * len(other) <= 10_000_000 else np.float32
+    total = np.zeros((len(one), len(other)), dtype=dtype)
+    for columns, weight in zip(layout.slices(), layout.weights, strict=True):
+        a: Any = one[:, columns].astype(dtype)
+        b: Any = other[:, columns].astype(dtype)
+        product = a @ b.T
+        if kind == "rbf":
+            product *= 2
+            product -= np.square(a).sum(axis=1)[:, None]
+            product -= np.square(b).sum(axis=1)[None]
+            product = np.exp(np.minimum(product, 0, out=product) / 2, out=product)
+        total += weight * product
+    return total
+
+
+def center_columns(kernel: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Take the mean over the columns of each group from every row, in place."""
+    for group in np.unique(groups):
+        columns = groups == group
+        kernel[:, columns] -= kernel[:, columns].mean(axis=1, keepdims=True)
+    return kernel
+
+
+@dataclass(frozen=True)
+class KernelFit:
+    """What kernel ridge learned for one target.
+
+    Attributes
+    ----------
+    coefficients
+        (n_spots, n_components) float64: a spot's kernel with the training spots times these are its scores.
+    scores
+        (n_spots, n_components) scores of the training spots when the rest of their own fold, and they, are left out.
+    """
+
+    coefficients: np.ndarray
+    scores: np.ndarray
+
+
+def fit_kernel(
+    kernel: np.ndarray,
+    targets: Sequence[np.ndarray],
+    components: Sequence[Components],
+    *,
+    alphas: Sequence[float],
+    folds: np.ndarray,
+) -> list[KernelFit]:
+    """Fit every target for every strength and number of components, and average the predictions.
+
+    Parameters
+    ----------
+    kernel
+        (n, n), centered by section.
+    targets
+        (n, n_genes) each, centered by section.
+    components
+        Of each target.
+    alphas
+        Strengths, times the trace of the kernel.
+    folds
+        (n,) which spots are left out together for `scores`.
+
+    Notes
+    -----
+    Each strength's prediction of the components is divided by its root mean square over the training spots, for each
+    number of components, before the average. With A the inverse of the regularized kernel and C = A Y, the prediction
+    of fold f without it is Y_f - A_ff⁻¹ C_f.
+    """
+    wanted = np.concatenate([target @ one.vectors for target, one in zip(targets, components, strict=True)], axis=1)
+    ends = np.cumsum([one.vectors.shape[1] for one in components])[:-1]
+    n_genes = [target.shape[1] for target in targets]
+    coefficients, left_out = np.zeros_like(wanted), np.zeros_like(wanted)
+    for strength, inverse in _inverses(kernel, alphas):
+        solved = inverse @ wanted
+        held = _left_out(inverse, wanted, solved, folds)
+        fitted = wanted - strength * solved
+        scale = np.concatenate(
+            [
+                _scale(part, one, n)
+                for part, one, n in zip(np.split(fitted, ends, axis=1), components, n_genes, strict=True)
+            ]
+        )
+        coefficients += solved * scale / len(alphas)
+        left_out += held * scale / len(alphas)
+    return [
+        KernelFit(a, b)
+        for a, b in zip(np.split(coefficients, ends, axis=1), np.split(left_out, ends, axis=1), strict=True)
+    ]
+
+
+def _scale(fitted: np.ndarray, components: Components, n_genes: int) -> np.ndarray:
+    """Return (n_components,) what the average over the numbers of components multiplies each component with."""
+    power = np.square(fitted).mean(axis=0)
+    changes = np.flatnonzero(np.diff(components.share, append=0.0))
+    factor = np.zeros(len(power))
+    for last in changes:  # the number of components is last + 1
+        weight = components.share[last] - (components.share[last + 1] if last + 1 < len(power) else 0.0)
+        factor[: last + 1] += weight / np.sqrt(max(power[: last + 1].sum() / n_genes, _TINY))
+    return factor
+
+
+def _inverses(kernel: np.ndarray, alphas: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield each strength and the inverse of the kernel plus it on the diagonal."""
+    trace = max(float(np.trace(kernel)), _TINY)
+    if len(kernel) <= _EIGEN_SPOTS:
+        values, vectors = eigh(kernel)
+        values = np.maximum(values, 0)
+        for alpha in alphas:
+            yield alpha * trace, (vectors / (values + alpha * trace)) @ vectors.T
+        return
+    identity = np.eye(len(kernel), dtype=kernel.dtype)
+    for alpha in alphas:
+        factor = cho_factor(kernel + alpha * trace * identity, lower=True, overwrite_a=True)
+        yield alpha * trace, cho_solve(factor, identity)
+
+
+def _left_out(inverse: np.ndarray, wanted: np.ndarray, solved: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    held = np.empty_like(wanted)
+    for fold in np.unique(folds):
+        rows = folds == fold
+        held[rows] = wanted[rows] - np.linalg.solve(inverse[np.ix_(rows, rows)], solved[rows])
+    return held
