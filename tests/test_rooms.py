@@ -154,3 +154,45 @@ def code_of(page):
         return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     paths = re.compile(r"`(?:src|tests|docs)/[^`]*`")  # of files to edit, which are no names to import
     return paths.sub("", text)
+
+
+def everywhere():
+    return [pytest.param(path, id=str(path.relative_to(SOURCE))) for path in SOURCE.rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", everywhere())
+def test_what_a_method_can_do_is_declared_and_not_found_out(path):
+    from sthisto import models
+
+    methods = {cls.__name__ for cls in models.METHODS.values()} | {"CombinedModel", "RetrievalModel"}
+    tree = ast.parse(path.read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    looks = [node for node in calls if node.func.id in ("hasattr", "getattr", "isinstance", "issubclass") and node.args]
+    assert not [
+        ast.unparse(node)
+        for node in looks
+        if (
+            room_of(path) != "cli"  # whose `options` are those of the command line
+            and node.func.id in ("hasattr", "getattr")
+            and re.search(r"\b(model|member|options|Options|method)$", ast.unparse(node.args[0]))
+        )
+        or {inner.id for inner in ast.walk(node.args[-1]) if isinstance(inner, ast.Name)} & methods
+    ]
+    poked = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
+    names = ("model", "member", "section", "source", "encoder")
+    assert not [
+        ast.unparse(node)
+        for node in poked
+        if isinstance(node.value, ast.Name) and node.value.id in names and not node.attr.startswith("__")
+    ]
+
+
+@pytest.mark.parametrize("path", everywhere())
+def test_no_frozen_dataclass_holds_a_cache(path):
+    frozen = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and any("frozen=True" in ast.unparse(one) for one in node.decorator_list)
+    ]
+    text = "\n".join(ast.unparse(node) for node in frozen)
+    assert not re.search(r"init=False|cached_property|object\.__setattr__", text)
