@@ -25,26 +25,26 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
         commands,
         "benchmark",
         _benchmark,
-        "Score methods on a public data set beside baselines; called again, it goes on where it stopped.",
+        "Score methods and baselines on a public data set. An interrupted run is resumed.",
         "sthisto benchmark her2st --data her2st --split section --train C3,C4 --test C2 --out c2",
     )
     parser.add_argument("dataset", choices=list(DATASETS), help="data set")
-    parser.add_argument("--data", type=Path, help="its folder; without it her2st and liver are downloaded")
+    parser.add_argument("--data", type=Path, help="folder of the data set; if omitted, her2st and liver are downloaded")
     parser.add_argument(
         "--methods",
-        help=f"by comma; or NAME:OPTION=VALUE; without it {_METHODS}, for danet_paper those of the paper's tables",
+        help=f"comma-separated names, or NAME:OPTION=VALUE; default: {_METHODS}; danet_paper: those of the paper",
     )
-    parser.add_argument("--method", action="append", default=[], help="one more, with several options by comma")
-    parser.add_argument("--split", choices=["patient", "section", "danet_paper"], default="patient", help="how")
-    parser.add_argument("--train", default="", help="sections or patients by comma; without it all others")
-    parser.add_argument("--test", default="", help="sections or patients by comma; without it each in turn")
-    parser.add_argument("--encoder", default=IMAGE_ENCODER, help="image encoder")
-    parser.add_argument("--genes", type=Path, help="file with one gene a line; without it variable genes are chosen")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of each method")
-    parser.add_argument("--reference", default="ridge", help="method that paired differences are taken from")
+    parser.add_argument("--method", action="append", default=[], help="one more method, with comma-separated options")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder that is written: scores.csv, scores.md, figures"
+        "--split", choices=["patient", "section", "danet_paper"], default="patient", help="what is held out"
     )
+    parser.add_argument("--train", default="", help="comma-separated sections or patients; default: all others")
+    parser.add_argument("--test", default="", help="comma-separated sections or patients; default: each in turn")
+    parser.add_argument("--encoder", default=IMAGE_ENCODER, help="image encoder")
+    parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each method")
+    parser.add_argument("--reference", default="ridge", help="reference method of the paired differences")
+    parser.add_argument("--out", type=Path, required=True, help="output folder: scores.csv, scores.md, figures")
 
 
 def _benchmark(options: argparse.Namespace) -> None:
@@ -88,7 +88,7 @@ def _methods(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _with_known_genes(protocol: Protocol, sdata: SpatialData) -> Protocol:
-    """Leave out the genes of a panel that these sections do not list, said."""
+    """Drop the genes of a panel that these sections do not list, with a warning."""
     from dataclasses import replace
 
     from sthisto._sdata.sections import read_tables

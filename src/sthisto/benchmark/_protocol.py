@@ -88,8 +88,9 @@ class Protocol:
     methods
         Names in `sthisto.models.METHODS`, with options as in "danet:k=50,projection=mlp", or `MethodSpec`.
     split
-        "patient": no patient on both sides. "section": patients may be, said. "danet_paper": the sections that the
-        paper tests, each by a model of all others, with the published settings of DANet.
+        "patient": no patient is in both the training and the test set. "section": patients may be in both, with a
+        warning. "danet_paper": the paper's test sections, each predicted from all others, with the published settings
+        of DANet.
     train, test
         Names of sections or patients. Without `test`, each patient or section is held out in turn; without `train`,
         all others are trained on.
@@ -101,7 +102,7 @@ class Protocol:
     seeds
         Number of seeds of each method.
     reference
-        Method that the paired differences are taken from, if it is among the methods.
+        Reference method of the paired differences, if it is among the methods.
     patch
         `patch_size` and `patch_um` of `tl.fit`, instead of the data set's own.
     block_spots
@@ -234,7 +235,7 @@ class Protocol:
             raise ValueError(msg)
         if shared:
             logger.warning(
-                "Patients %s stand on both sides, with serial sections: scores say nothing of a new patient.",
+                "Patients %s stand on both sides, with serial sections: scores do not generalize to new patients.",
                 listed(shared),
             )
 

@@ -65,9 +65,9 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
 
     Returns
     -------
-    One row a score, with `COLUMNS`. Beside the methods: "depth" is what the spots' total count alone scores, "siblings"
-    what the other genes of the same spot predict, "reproducibility" what a second sequencing of the same spots would
-    reach, "measured" the clusters of the measured expression. ``test`` is a section, "mean of" several, or
+    One row per score, with `COLUMNS`. Reference rows: "depth" is the score of the spots' total counts, "siblings" the
+    score of the other genes of the same spot, "reproducibility" the score of a second sequencing of the same
+    spots, "measured" the clusters of the measured expression. ``test`` is a section, "mean of" several, or
     several "pooled". Intervals are at 95 %, from spatial blocks.
 
     Raises
@@ -123,7 +123,7 @@ def _outcome(context: FoldContext, fold: Fold, protocol: Protocol, out: Path, tr
             found = kept[spec.label, seed] = _predicted(context, run, out, warm_up=protocol.warm_up and seed == 0)
             genes_of[tuple(str(gene) for gene in found["genes"])] = spec.label
     if len(genes_of) > 1:
-        msg = f"{listed(genes_of.values())} model different genes, so that their scores say nothing of each other."
+        msg = f"{listed(genes_of.values())} model different genes, so their scores are not comparable."
         raise ValueError(msg)
     (genes,) = genes_of
     known, hidden = context.sides(fold)

@@ -26,8 +26,8 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
 
     Returns
     -------
-    One row a method: pcc_residual, pcc and the residual score of sibling genes, means over the genes of the test
-    section, and rmse on log1p counts. "depth" is what the spots' total counts alone score.
+    One row per method: pcc_residual, pcc and the residual score of sibling genes, means over the genes of the test
+    section, and rmse on log1p counts. "depth" is the score of the spots' total counts.
 
     Raises
     ------

@@ -37,12 +37,12 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
     ----------
     path
         Folder with the layout of the public repository: its root, or the folder ``data`` in it. None takes the folder
-        that the environment variable STHISTO_HER2ST names; where it is not set, the files are downloaded into
-        ``settings.cache_dir / "her2st"`` and kept. A download that was interrupted goes on with the next file. Each
-        file is checked against the id that git gives it; the list of ids is trusted when it is first fetched, since
-        the authors published no checksums.
+        that the environment variable STHISTO_HER2ST names; where it is not set, the files are downloaded to
+        ``settings.cache_dir / "her2st"``. An interrupted download is resumed with the next file. Each file is checked
+        against its git object id; the list of ids is trusted when it is first fetched, since the authors published no
+        checksums.
     sections
-        Names such as ``["C2", "C3"]``. None reads all that are there.
+        Names such as ``["C2", "C3"]``. None reads all available sections.
 
     Returns
     -------
@@ -53,11 +53,11 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
     - ``shapes["C2_spots"]``: circles of 100 µm, in pixels of the image.
 
     ``tables["counts"]`` annotates all sections: ``X`` (n_spots, n_genes) raw counts, CSR; ``obs`` has "section",
-    "patient", "array_col" and "array_row" (x and y of the array), "in_tissue" and "annotation", the label that a
-    pathologist gave, NaN where there is none: one section of each patient has labels. Genes differ by section, since a
-    table lists only what was counted there; they are united, and a gene that is not listed is 0.
-    ``var["n_sections"]`` says how many of the sections list it. Symbols that repeat within a table are added up. A spot
-    that is in the table of counts or in the spot file alone is left out; the logger says so.
+    "patient", "array_col" and "array_row" (x and y of the array), "in_tissue" and "annotation", the
+    pathologist's label, or NaN: one section of each patient has labels. Genes differ by section, since a
+    table lists only what was counted there; the union is used, and a gene that is not listed is 0.
+    ``var["n_sections"]`` says how many of the sections list it. Counts of duplicated symbols within a table are summed.
+    Spots that are in only one of the table of counts and the spot file are dropped, with a message.
 
     ``attrs["sthisto"]["um_per_unit"]`` is 1 for each coordinate system.
 
@@ -66,9 +66,9 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
     FileNotFoundError
         The folder or one of a section's files is missing.
     KeyError
-        A section is not there.
+        A section does not exist.
     OSError
-        Nothing is there and the download failed; the message says what to put where.
+        The download failed; the message lists the files that are needed.
 
     References
     ----------

@@ -27,16 +27,16 @@ _READ_AT_ONCE = 256
 def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) -> SpatialData:
     """Read samples of HEST-1k from its folders ``st``, ``metadata``, and ``wsis`` or ``patches``.
 
-    The whole slide is taken where it is there; one that is packed as JPEG needs ``pip install imagecodecs``. Else the
-    image is laid out of the patches, 224 px at 0.5 µm around each spot, and white where there is none: good for patches
-    of up to 112 µm without context.
+    The whole slide is used if it is available; JPEG-compressed slides need ``pip install imagecodecs``. Otherwise the
+    image is assembled from the patches (224 px at 0.5 µm around each spot) on white, which supports patches of up to
+    112 µm without context.
 
     Parameters
     ----------
     path
         Folder that the samples were downloaded to.
     samples
-        Ids such as ``["TENX95"]``. None reads all of ``st``.
+        Ids such as ``["TENX95"]``. None reads all samples in ``st``.
 
     Returns
     -------
@@ -50,9 +50,9 @@ def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) 
     Raises
     ------
     FileNotFoundError
-        A file is missing; the message says what to put where.
+        A file is missing; the message lists the files that are needed.
     KeyError
-        A sample, its coordinates or its pixel size is not there.
+        A sample, its coordinates or its pixel size is missing.
     ValueError
         No patch belongs to a spot of the sample.
 

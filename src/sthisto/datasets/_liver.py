@@ -27,35 +27,37 @@ _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row", "pxl_co
 def liver(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str] | None = None) -> SpatialData:
     """Read the liver sections that BLEEP and DANet were published on: A1, B1, C1 and D1 of donor C73.
 
-    They are serial sections of one donor: a score of one by a model of the others says nothing of a new patient.
+    They are serial sections of one donor, so scores of one section by a model of the others do not generalize to new
+    patients.
 
     Parameters
     ----------
     path
         Folder with the files of GEO's GSE240429, under GEO's names (``GSE240429_RAW.tar``, the images unpacked) or in
-        the layout of BLEEP's repository. None takes ``settings.cache_dir / "liver"``, where what is missing is
-        downloaded from GEO and kept; a section's image takes 2.6 GB. A download that was interrupted goes on with the
-        next file. GEO publishes no checksums: what gzip's own check refuses is refused.
+        the layout of BLEEP's repository. None takes ``settings.cache_dir / "liver"``, where missing files are
+        downloaded to from GEO; the image of a section has 2.6 GB. An interrupted download is resumed with the next
+        file. GEO publishes no checksums, so files are checked by gzip's own checksum.
     sections
-        Names such as ``["C1"]``. None reads all that are there, or downloads all four.
+        Names such as ``["C1"]``. None reads all available sections, or downloads all four.
 
     Returns
     -------
     For section ``"C1"``, in the coordinate system ``"C1"``, whose unit is a px of the image: ``images["C1_image"]``,
     decoded when it is used, and ``shapes["C1_spots"]``, circles of 55 µm. ``tables["counts"]`` holds raw counts and
     ``obs`` "section", "patient", "in_tissue", "array_row", "array_col". Barcodes of counts and positions are matched by
-    name; symbols that repeat are added up; spots without counts stay. ``attrs`` holds the µm per px, from the array.
+    name; counts of duplicated symbols are summed; spots without counts are kept. ``attrs`` holds the µm per
+    px, from the array.
 
     Raises
     ------
     FileNotFoundError
-        A file is missing; the message says what to put where.
+        A file is missing; the message lists the files that are needed.
     KeyError
-        A section is not there.
+        A section does not exist.
     ValueError
         Counts and positions name different spots, or a downloaded file arrived damaged.
     OSError
-        The download failed; the message says what to put where.
+        The download failed; the message lists the files that are needed.
 
     References
     ----------

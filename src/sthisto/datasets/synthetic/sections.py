@@ -58,7 +58,7 @@ def synthetic(
 
     Returns
     -------
-    A SpatialData that makes no use of conventions, as real data doesn't either. For section ``"S1"``:
+    A SpatialData without conventional names, as in real data. For section ``"S1"``:
 
     - ``images["S1_image"]``: uint8, channels r, g, b, three levels.
     - ``shapes["S1_spots"]``: circles in the pixels of an imagined scanner, not those of the image.
