@@ -60,23 +60,6 @@ def dense(block: Any) -> NDArray[np.floating]:
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def row_blocks(*matrices: Any) -> Iterator[tuple[NDArray[np.floating], ...]]:
-    """Yield the same spots of every matrix, all genes, as dense blocks of a few megabytes.
-
-    Each block is valid until the next: a sparse matrix writes all of its blocks to one array, and those of a dense one
-    may be views.
-    """
-    n_spots, n_genes = matrices[0].shape
-    step = max(16, _BLOCK_VALUES // max(n_genes, 1))
-    scratch = [np.empty((step, n_genes), m.dtype) if sp.issparse(m) else None for m in matrices]
-    for start in range(0, n_spots, step):
-        rows = slice(start, min(start + step, n_spots))
-        yield tuple(
-            dense(m[rows] if out is None else m[rows].toarray(out=out[: rows.stop - start]))
-            for m, out in zip(matrices, scratch, strict=True)
-        )
-
-
 def gene_blocks(*matrices: Any) -> Iterator[tuple[Any, ...]]:
     """Yield a slice of genes and those columns of every matrix, all spots, as new float64 arrays."""
     n_spots, n_genes = matrices[0].shape

@@ -71,6 +71,16 @@ def test_equal_cosines_come_by_lowest_row(small_blocks):
     np.testing.assert_allclose(cosine[0], expected % 2 == 0)
 
 
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_of_equal_embeddings_the_lowest_allowed_rows_are_retrieved(rng, small_blocks, k):
+    axes = np.eye(4)[rng.integers(0, 4, 200)]
+    bank = Bank(axes, np.zeros((200, 1)), section=rng.integers(0, 3, 200))
+    queries, own, row = np.eye(4)[rng.integers(0, 4, 30)] + 0.1, rng.integers(0, 4, 30), rng.integers(-1, 200, 30)
+    allowed = (bank.section != own[:, None]) & (np.arange(200) != row[:, None])
+    indices, _ = bank.search(queries, k, exclude=row, exclude_sections=own)
+    np.testing.assert_array_equal(indices, nearest(bank, queries, k, allowed)[0])
+
+
 def test_blocks_do_not_change_the_result(small, monkeypatch):
     bank, queries = small
     whole = bank.search(queries, 20)

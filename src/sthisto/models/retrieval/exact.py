@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-
-from sthisto.nn._kernels.native import compiled, over_ranges
+from torch.nn.functional import normalize
 
 __all__ = ["Exclusion", "exact_top_k", "rank"]
 
@@ -16,11 +14,13 @@ KEYS = 8192
 """Bank spots whose cosines are computed at once."""
 QUERIES = 2048
 """Queries whose cosines are computed at once: a block of cosines is 64 MiB."""
+RANKED = 64
+"""Queries whose neighbors' embeddings are held in float64 at once."""
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What a query may not retrieve, as arrays that a compiled loop can read."""
+    """What a query may not retrieve."""
 
     section: np.ndarray
     """Section of each bank spot, (n_bank,) int64."""
@@ -49,7 +49,7 @@ class Exclusion:
 def exact_top_k(queries: np.ndarray, bank: np.ndarray, k: int, exclusion: Exclusion) -> tuple[np.ndarray, np.ndarray]:
     """Find the k allowed bank spots of highest cosine of each query.
 
-    Cosines are computed block by block; of a block only those above a query's k-th best so far are looked at again.
+    Cosines are computed in blocks of the bank; the best of a block and the best so far are ranked together.
 
     Parameters
     ----------
@@ -64,23 +64,40 @@ def exact_top_k(queries: np.ndarray, bank: np.ndarray, k: int, exclusion: Exclus
     -------
     Bank rows (n_queries, k) int64 and cosines (n_queries, k) float32, best first, equal cosines by lowest row.
     """
-    best = np.full((len(queries), k), -1, np.int64)
-    held = np.empty((min(QUERIES, len(queries)), 2 * k), np.float32)
-    rows = np.empty(held.shape, np.int64)
-    scores = torch.empty(len(held), min(KEYS, len(bank)))
+    found = np.empty((len(queries), k), np.int64)
+    banned, section = torch.from_numpy(exclusion.banned), torch.from_numpy(exclusion.section)
     for q0 in range(0, len(queries), QUERIES):
-        query = _unit(torch.from_numpy(queries[q0 : q0 + QUERIES]))
-        n = len(query)
-        counts, floor = np.zeros(n, np.int64), np.full(n, -np.inf, np.float32)
-        ex = (exclusion.section, exclusion.queries_section[q0 : q0 + n], exclusion.by_section, exclusion.banned)
+        query = normalize(torch.from_numpy(queries[q0 : q0 + QUERIES]))
+        query_section = torch.from_numpy(exclusion.queries_section[q0 : q0 + QUERIES])
+        query_row = torch.from_numpy(exclusion.row[q0 : q0 + QUERIES])
+        best, rows = torch.empty(len(query), 0), torch.empty(len(query), 0, dtype=torch.int64)
         for b0 in range(0, len(bank), KEYS):
-            key = _unit(torch.from_numpy(bank[b0 : b0 + KEYS]))
-            block = scores.view(-1)[: n * len(key)].view(n, len(key))
-            torch.matmul(query, key.T, out=block)
-            row = exclusion.row[q0 : q0 + n]
-            over_ranges(_collect, n, block.numpy(), b0, *ex, row, held[:n], rows[:n], counts, floor, k)
-        over_ranges(_finish, n, held[:n], rows[:n], counts, k, best[q0 : q0 + n])
-    return rank(queries, bank, best)
+            cosine = query @ normalize(torch.from_numpy(bank[b0 : b0 + KEYS])).T  # (queries, keys) of the block
+            if exclusion.banned.any():
+                cosine.masked_fill_(banned[b0 : b0 + KEYS], -torch.inf)
+            if exclusion.by_section:
+                cosine.masked_fill_(section[b0 : b0 + KEYS] == query_section[:, None], -torch.inf)
+            column = query_row - b0
+            in_block = torch.nonzero((column >= 0) & (column < cosine.shape[1])).squeeze(1)
+            cosine[in_block, column[in_block]] = -torch.inf
+            of_block = _highest(cosine, torch.arange(b0, b0 + cosine.shape[1]).expand_as(cosine), k)
+            best, rows = _highest(torch.cat([best, of_block[0]], 1), torch.cat([rows, of_block[1]], 1), k)
+        found[q0 : q0 + QUERIES] = rows.numpy()
+    return rank(queries, bank, found)
+
+
+def _highest(cosine: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the k highest of (n_queries, n) cosines, or all n, and their bank rows: of equal ones the lowest rows."""
+    if cosine.shape[1] <= k:
+        return cosine, rows
+    best, column = cosine.topk(k + 1)
+    # `topk` takes any of those that equal the k-th.
+    tied = torch.nonzero((best[:, k] == best[:, k - 1]) & (best[:, k] > -torch.inf)).squeeze(1)
+    if len(tied):
+        order = np.lexsort((rows[tied].numpy(), -cosine[tied].numpy()), axis=1)
+        column[tied] = torch.from_numpy(order[:, : k + 1])
+        best[tied] = cosine[tied].gather(1, column[tied])
+    return best[:, :k], rows.gather(1, column[:, :k])
 
 
 def rank(queries: np.ndarray, bank: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,87 +105,29 @@ def rank(queries: np.ndarray, bank: np.ndarray, indices: np.ndarray) -> tuple[np
 
     The cosines are computed anew in float64, one pair at a time, so that they do not depend on blocks, and equal
     embeddings are equally near.
+
+    Parameters
+    ----------
+    queries, bank
+        Embeddings, (n_queries, n_dimensions) and (n_bank, n_dimensions) float32.
+    indices
+        Bank rows of each query, (n_queries, k).
+
+    Returns
+    -------
+    The rows in order, (n_queries, k) int64, and their cosines, (n_queries, k) float32.
     """
     cosine = np.empty(indices.shape)
-    over_ranges(_cosines, len(queries), queries, bank, indices, cosine)
+    query_norm, bank_norm = _norm(queries), _norm(bank)
+    for q0 in range(0, len(queries), RANKED):
+        query, found = queries[q0 : q0 + RANKED], indices[q0 : q0 + RANKED]
+        product = np.einsum("qd,qkd->qk", query.astype(np.float64), bank[found].astype(np.float64))
+        scale = query_norm[q0 : q0 + RANKED, None] * bank_norm[found]
+        cosine[q0 : q0 + RANKED] = np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
     order = np.lexsort((indices, -cosine), axis=1)
     return np.take_along_axis(indices, order, 1), np.take_along_axis(cosine, order, 1).astype(np.float32)
 
 
-def _unit(x: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(x, dim=1)
-
-
-@compiled
-def _keep_best(held: Any, rows: Any, count: int, k: int) -> None:
-    """Move the k best of `count` candidates to the front; those that came first stay first among equals."""
-    order = np.argsort(-held[:count], kind="mergesort")[:k]
-    held[:k] = held[:count][order]
-    rows[:k] = rows[:count][order]
-
-
-@compiled
-def _collect(
-    block: Any,
-    offset: int,
-    section: Any,
-    queries_section: Any,
-    by_section: bool,
-    banned: Any,
-    own_row: Any,
-    held: Any,
-    rows: Any,
-    counts: Any,
-    floor: Any,
-    k: int,
-    first: int,
-    last: int,
-) -> None:
-    """Add to each query's candidates the allowed spots of a block of cosines that lie above the query's floor."""
-    n_keys = block.shape[1]
-    stride = 64
-    for q in range(first, last):
-        for j0 in range(0, n_keys, stride):
-            j1 = min(j0 + stride, n_keys)
-            above = 0
-            for j in range(j0, j1):
-                above += block[q, j] > floor[q]
-            if above == 0:
-                continue
-            for j in range(j0, j1):
-                row = offset + j
-                if (
-                    not block[q, j] > floor[q]
-                    or banned[row]
-                    or row == own_row[q]
-                    or (by_section and section[row] == queries_section[q])
-                ):
-                    continue
-                held[q, counts[q]] = block[q, j]
-                rows[q, counts[q]] = row
-                counts[q] += 1
-                if counts[q] == held.shape[1]:
-                    _keep_best(held[q], rows[q], counts[q], k)
-                    counts[q] = k
-                    floor[q] = held[q, k - 1]
-
-
-@compiled
-def _finish(held: Any, rows: Any, counts: Any, k: int, best: Any, first: int, last: int) -> None:
-    for q in range(first, last):
-        _keep_best(held[q], rows[q], counts[q], k)
-        best[q] = rows[q, :k]
-
-
-@compiled
-def _cosines(queries: Any, bank: Any, indices: Any, cosine: Any, first: int, last: int) -> None:
-    for q in range(first, last):
-        for i in range(indices.shape[1]):
-            product, query_norm, key_norm = 0.0, 0.0, 0.0
-            for d in range(queries.shape[1]):
-                x, y = np.float64(queries[q, d]), np.float64(bank[indices[q, i], d])
-                product += x * y
-                query_norm += x * x
-                key_norm += y * y
-            scale = np.sqrt(query_norm * key_norm)
-            cosine[q, i] = product / scale if scale > 0 else 0.0
+def _norm(x: np.ndarray) -> np.ndarray:
+    """Return the length of each row in float64, (n,)."""
+    return np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
