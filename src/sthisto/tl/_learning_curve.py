@@ -21,7 +21,7 @@ from sthisto._splits.learning import By, learning_sizes, parts_of, trained_units
 from sthisto._splits.roles import read_patients
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, check_positive
-from sthisto.models import METHODS
+from sthisto.models.registry import method_name
 from sthisto.pp._select_genes import genes_to_model
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
@@ -64,7 +64,7 @@ def learning_curve(
     sdata
         One SpatialData, or a list of them.
     method
-        Name in `sthisto.models.METHODS`.
+        Name that `sthisto.models.available` lists.
     groups
         Groups that are held out, as for `tl.cross_validate`: a column of ``obs``, "section" or "block".
     by
@@ -123,7 +123,7 @@ def learning_curve(
     0  0.25         2.0         False
     1  1.00         2.0         False
     """
-    check_choice(method, METHODS, name="method")
+    method = method_name(method)
     check_choice(by, get_args(By), name="by")
     check_positive(repeats, name="repeats")
     own = dict(options or {})

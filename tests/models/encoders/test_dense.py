@@ -18,7 +18,7 @@ from sthisto._images.pyramid import Level
 from sthisto.models import SectionInput, load, load_encoder
 from sthisto.models.encoders import features
 from sthisto.models.encoders.dense import Tiling, window_means
-from sthisto.models.encoders.features import EncoderMaps, dense_gain, extract, section_fingerprints
+from sthisto.models.encoders.features import EncoderMaps, dense_gain, extract
 from sthisto.models.encoders.reach import known_reach, reach
 from sthisto.models.methods.stnet import STNet
 
@@ -180,10 +180,10 @@ def test_sums_of_a_tile_come_from_the_cache(monkeypatch):
 
 def test_spots_are_recognized_without_cutting_their_patches():
     wide = PatchSource(level(), points(), extent=300, size=96)
-    found = section_fingerprints(SectionInput("A", [wide], points(), dense=True))
+    found = SectionInput("A", [wide], points(), dense=True).fingerprint()
     assert len(np.unique(found)) == len(points())
     moved = PatchSource(level(), points()[::-1], extent=300, size=96)
-    np.testing.assert_array_equal(section_fingerprints(SectionInput("B", [moved], points(), dense=True)), found[::-1])
+    np.testing.assert_array_equal(SectionInput("B", [moved], points(), dense=True).fingerprint(), found[::-1])
 
 
 def overlapping() -> tuple:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -14,7 +13,7 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
-from sthisto.models.data import SectionInput
+from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.dense import Tiling, window_means
@@ -22,49 +21,41 @@ from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.inference import FrozenEncoder
 from sthisto.models.encoders.reach import known_reach, reach
 
-__all__ = ["Features", "clear_cache", "extract", "section_fingerprints"]
-
-_RECOGNIZED_BY: Final = 32
-"""Width in px of what a spot of a dense section is recognized by."""
+__all__ = ["Features", "clear_cache", "extract"]
 
 _MANY: Final = 10_000
 _WORTH_A_HINT: Final = 10
 
 
-@dataclass(frozen=True)
-class Features:
-    """Features of a section's spots.
-
-    Attributes
-    ----------
-    values
-        (n_spots, n_features) float32; several widths of context are concatenated.
-    fingerprint
-        (n_spots,) uint64 that recognizes a spot by its pixels; 0 where these are of one color.
-    """
-
-    values: np.ndarray
-    fingerprint: np.ndarray
-
-
 def extract(section: SectionInput, encoder: Encoder) -> Features:
-    """Return the features of all spots of a section; what was encoded before comes from memory or the cache.
+    """Return the features that a frozen encoder gives all spots of a section.
 
-    Those of a dense section are means of the encoder's maps over windows, from one pass over the image.
+    Parameters
+    ----------
+    section
+        Remembers the features, so that they are computed once for each encoder.
+    encoder
+        Applied batch by batch on the device of the settings. Batches encoded before, by any process, are read from
+        ``settings.cache_dir`` (``settings.cache_features = False`` turns this off). Features of a dense section are
+        means of the encoder's maps over windows, from one pass over the image.
+
+    Returns
+    -------
+    Features of the spots, (n_spots, n_features) float32, those of several widths of context side by side, and the
+    spots' fingerprints.
     """
     identity = features_identity(encoder)
-    if identity not in section.known:
+
+    def encode() -> Features:
         sources = read_once(section.patches)
         if section.dense:
-            values = [_dense_means(source, encoder, identity, section.name) for source in sources]
-            fingerprint = section_fingerprints(section)
-        else:
-            _hint_at_dense(section, encoder)
-            parts = [_extract(source, encoder, identity, section.name) for source in sources]
-            values, fingerprint = [part for part, _ in parts], parts[0][1]
-        section.known[identity] = Features(np.concatenate(values, axis=1), fingerprint)
-    features: Features = section.known[identity]
-    return features
+            means = [_dense_means(source, encoder, identity, section.name) for source in sources]
+            return Features(np.concatenate(means, axis=1), section.fingerprint())
+        _hint_at_dense(section, encoder)
+        parts = [_extract(source, encoder, identity, section.name) for source in sources]
+        return Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
+
+    return section.features(identity, encode)
 
 
 def _hint_at_dense(section: SectionInput, encoder: Encoder) -> None:
@@ -84,22 +75,6 @@ def _hint_at_dense(section: SectionInput, encoder: Encoder) -> None:
 def features_identity(encoder: Encoder) -> str:
     """Return what features of an encoder are found by, beside the patches."""
     return f"{encoder.digest()}-{settings.precision}"
-
-
-def section_fingerprints(section: SectionInput) -> np.ndarray:
-    """Return (n_spots,) uint64 that recognize the spots of a section by their pixels.
-
-    In a dense section, whose patches are not cut, these are a few pixels around each spot.
-    """
-    for features in section.known.values():
-        return np.asarray(features.fingerprint)
-    source = section.patches[0]
-    if section.dense:
-        source = source.around(extent=_RECOGNIZED_BY, size=_RECOGNIZED_BY)
-    result = np.zeros(len(section), dtype=np.uint64)
-    for index, patches in source.batches():
-        result[index] = fingerprints(patches)
-    return result
 
 
 def dense_gain(sections: Sequence[SectionInput], encoder: Encoder) -> float:
