@@ -30,6 +30,8 @@ _WORTH_A_HINT: Final = 10
 def extract(section: SectionInput, encoder: Encoder) -> Features:
     """Return the features that a frozen encoder gives all spots of a section.
 
+    Those of a dense section are means of the encoder's maps over windows, from one pass over the image.
+
     Parameters
     ----------
     section
@@ -49,8 +51,8 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
     def encode() -> Features:
         sources = read_once(section.patches)
         if section.dense:
-            means = [_dense_means(source, encoder, identity, section.name) for source in sources]
-            return Features(np.concatenate(means, axis=1), section.fingerprint())
+            values = [_dense_means(source, encoder, identity, section.name) for source in sources]
+            return Features(np.concatenate(values, axis=1), section.fingerprint())
         _hint_at_dense(section, encoder)
         parts = [_extract(source, encoder, identity, section.name) for source in sources]
         return Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])

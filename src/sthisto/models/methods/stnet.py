@@ -116,14 +116,14 @@ class STNet(ExpressionModel):
     has_embedding = True
 
     @classmethod
-    def needs_patches(cls, options: STNetOptions) -> bool:
-        """Return whether patches are trained on, or seen under the symmetries."""
-        return bool(options.finetune or options.symmetries)
-
-    @classmethod
     def trains_encoder(cls, options: STNetOptions) -> bool:
         """Return whether the image encoder is fine-tuned."""
         return options.finetune
+
+    @classmethod
+    def needs_patches(cls, options: STNetOptions) -> bool:
+        """Return whether patches are trained on, or seen under the symmetries."""
+        return bool(options.finetune or options.symmetries)
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Train the linear outputs, and the encoder where it is fine-tuned."""
