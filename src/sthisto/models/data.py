@@ -12,8 +12,9 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
 from sthisto._images.pyramid import Pyramid
 
-_RECOGNIZED_BY: Final = 32
-"""Width in px of what a spot of a dense section is recognized by."""
+_AROUND: Final = "around"
+_RECOGNIZED_BY_PX: Final = 32
+"""Width of what a spot of a dense section is recognized by."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,30 @@ class SectionInput:
 
         In a dense section, whose patches are not cut, these are a few pixels around each spot.
         """
+        if self.dense:
+            return self.features(_AROUND, self._recognized_around).fingerprint
         for features in self._features.values():
             return np.asarray(features.fingerprint)
         if self._fingerprint is None:
-            source = self.patches[0]
-            if self.dense:
-                source = source.around(extent=_RECOGNIZED_BY, size=_RECOGNIZED_BY)
-            self._fingerprint = np.zeros(len(self), dtype=np.uint64)
-            for index, patches in source.batches():
-                self._fingerprint[index] = fingerprints(patches)
+            self._fingerprint = _fingerprints(self.patches[0])
         return self._fingerprint
+
+    def _recognized_around(self) -> Features:
+        around = self.patches[0].around(extent=_RECOGNIZED_BY_PX, size=_RECOGNIZED_BY_PX)
+        return Features(np.empty((len(self), 0), dtype=np.float32), _fingerprints(around))
 
     def measured(self, key: str, compute: Callable[[], Any]) -> Any:
         """Return what was remembered of the whole section under `key`; the first time, compute it."""
         if key not in self._measured:
             self._measured[key] = compute()
         return self._measured[key]
+
+
+def _fingerprints(source: PatchSource) -> np.ndarray:
+    result = np.zeros(len(source), dtype=np.uint64)
+    for index, patches in source.batches():
+        result[index] = fingerprints(patches)
+    return result
 
 
 @dataclass(frozen=True)

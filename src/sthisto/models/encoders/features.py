@@ -40,7 +40,8 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
         Remembers the features, so that they are computed once for each encoder.
     encoder
         Applied batch by batch on the device of the settings. Batches encoded before, by any process, are read from
-        ``settings.cache_dir`` (``settings.cache_features = False`` turns this off).
+        ``settings.cache_dir`` (``settings.cache_features = False`` turns this off). Features of a dense section are
+        means of the encoder's maps over windows, from one pass over the image.
 
     Returns
     -------

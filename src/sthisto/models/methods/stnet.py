@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +121,7 @@ class STNet(ExpressionModel):
         return options.finetune
 
     @classmethod
-    def needs_patches(cls, options: Any) -> bool:
+    def needs_patches(cls, options: STNetOptions) -> bool:
         """Return whether patches are trained on, or seen under the symmetries."""
         return bool(options.finetune or options.symmetries)
 
