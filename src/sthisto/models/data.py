@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
 from sthisto._images.pyramid import Pyramid
+
+_RECOGNIZED_BY: Final = 32
+"""Width in px of what a spot of a dense section is recognized by."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,14 @@ class SectionInput:
         The whole slide, for features that are measured on it instead of on patches; None: the level of the patches.
     um_per_px
         µm per px of the full resolution as the patches have them; None if unknown.
+    dense
+        Whether features are means over windows of maps of the whole image, instead of features of cut patches.
     """
 
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
+    dense: bool = False
     image: Pyramid | None = None
     um_per_px: float | None = None
     _features: dict[str, Features] = field(default_factory=dict, init=False, repr=False)
@@ -74,12 +80,18 @@ class SectionInput:
         return self._features[key]
 
     def fingerprint(self) -> np.ndarray:
-        """Return (n_spots,) uint64 that recognize the spots by their pixels; 0 where these are of one color."""
+        """Return (n_spots,) uint64 that recognize the spots by their pixels; 0 where these are of one color.
+
+        In a dense section, whose patches are not cut, these are a few pixels around each spot.
+        """
         for features in self._features.values():
             return np.asarray(features.fingerprint)
         if self._fingerprint is None:
+            source = self.patches[0]
+            if self.dense:
+                source = source.around(extent=_RECOGNIZED_BY, size=_RECOGNIZED_BY)
             self._fingerprint = np.zeros(len(self), dtype=np.uint64)
-            for index, patches in self.patches[0].batches():
+            for index, patches in source.batches():
                 self._fingerprint[index] = fingerprints(patches)
         return self._fingerprint
 
