@@ -27,7 +27,8 @@ def stained(shape: tuple[int, int], seed: int = 0, vectors: np.ndarray = rgb_fro
 
 def section(pixels: np.ndarray, centers: np.ndarray, um_per_px: float | None = UM) -> SectionInput:
     level = Level(pixels, np.eye(3))
-    return SectionInput("A", [PatchSource(level, centers, extent=24, size=24)], centers, Pyramid((level,)), um_per_px)
+    source = PatchSource(level, centers, extent=24, size=24)
+    return SectionInput("A", [source], centers, image=Pyramid((level,)), um_per_px=um_per_px)
 
 
 @pytest.fixture(autouse=True)
