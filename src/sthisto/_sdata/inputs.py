@@ -24,8 +24,9 @@ _WIDEST_UM = 400
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
     """Return the patches and positions of a section's spots."""
     um_per_px = (section.um_per_px or spec.um_per_px) if spec.um_per_px else None
+    patches = section.patches(spec)
     return SectionInput(
-        section.name, section.patches(spec), section.centers, section.image, um_per_px, dense=spec.dense
+        section.name, patches, section.centers, dense=spec.dense, image=section.image, um_per_px=um_per_px
     )
 
 

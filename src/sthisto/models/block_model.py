@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -72,10 +72,11 @@ class BlockOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for field in fields(self):  # a saved model has lists
+            if isinstance(value := getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(value))
         if isinstance(self.features, str) or not self.features:
-            msg = (
-                f"`features` is {self.features!r}; expected one or several of {', '.join(KINDS)}, such as ('texture',)."
-            )
+            msg = f"`features` is {self.features!r}; expected some of {', '.join(KINDS)}, such as ('texture',)."
             raise ValueError(msg)
         for kind in self.features:
             check_choice(kind, KINDS, name="features")

@@ -56,9 +56,9 @@ class SectionInput:
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
+    dense: bool = False
     image: Pyramid | None = None
     um_per_px: float | None = None
-    dense: bool = False
     _features: dict[str, Features] = field(default_factory=dict, init=False, repr=False)
     _measured: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: np.ndarray | None = field(default=None, init=False, repr=False)
