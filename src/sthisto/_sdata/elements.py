@@ -21,12 +21,26 @@ from sthisto._utils.logging import logger
 
 _ISOTROPY_TOLERANCE: Final = 0.01
 _PROBE_SIZE: Final = 256
+_SINGULAR: Final = 1e-9
 
 
-def affine(element: Any, system: str) -> np.ndarray:
-    """Return the (3, 3) matrix that takes x, y of an element to the coordinate system."""
+def affine(element: Any, system: str, name: str = "an element") -> np.ndarray:
+    """Return the (3, 3) matrix that takes x, y of an element to the coordinate system.
+
+    Raises
+    ------
+    ValueError
+        It is not finite, or maps the plane to a line or a point, so that it has no inverse.
+    """
     transformation = get_transformation(element, to_coordinate_system=system)
-    matrix: np.ndarray = transformation.to_affine_matrix(("x", "y"), ("x", "y"))
+    matrix = np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
+    linear = matrix[:2, :2]
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(linear)) <= _SINGULAR * np.square(linear).sum():
+        msg = (
+            f"The transformation of {name} to {system!r} is {matrix[:2].tolist()}: it must be finite and have an "
+            "inverse. Write it anew with spatialdata.transformations.set_transformation."
+        )
+        raise ValueError(msg)
     return matrix
 
 
@@ -54,7 +68,7 @@ def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.n
     their place.
     """
     arrays = _levels(image)
-    to_system = affine(arrays[0], system)
+    to_system = affine(arrays[0], system, f"image {image_key!r}")
     if not _is_square(to_system):
         msg = (
             f"Image {image_key!r} is stretched or sheared by its transformation to {system!r}: its pixels are not "
@@ -224,7 +238,7 @@ def read_spots(element: Any, region: str, system: str) -> Spots:
     else:
         msg = f"Region {region!r} is a {type(element).__name__}; expected shapes or labels, whose instances are spots."
         raise TypeError(msg)
-    to_system = affine(element, system)
+    to_system = affine(element, system, f"region {region!r}")
     areas = areas * scale(to_system) ** 2
     return Spots(instances, apply_affine(to_system, xy), 2 * np.sqrt(areas / np.pi), areas)
 

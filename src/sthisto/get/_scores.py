@@ -10,8 +10,9 @@ import pandas as pd
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
 from sthisto._sdata.sections import as_cohort, resolve_table
 from sthisto._sdata.slots import KEY
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice, texts
 from sthisto._utils.deprecate import GENE_SETS, METHOD_NAMES, renamed_values
-from sthisto._utils.validate import check_choice
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _PARTS: Final[Mapping[str, Literal["scores", "summary"]]] = {"gene": "scores", "section": "summary"}
 
 
+@checked(key_added=texts, by=choice("gene", "section"))
 def scores(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -66,7 +68,6 @@ def scores(
     >>> sth.tl.evaluate(sdata)
     >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "ceiling"]]  # doctest: +SKIP
     """
-    check_choice(by, _PARTS, name="by")
     tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
     keys = as_keys(key_added)
     methods = method_labels(tables, keys)

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import norm
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
 from sthisto.metrics._arrays import gene_blocks
 from sthisto.metrics._residuals import check_counts, check_totals, residual_block
@@ -39,6 +40,7 @@ class NoiseCeiling:
     overall_high: float
 
 
+@checked()
 def noise_ceiling(
     counts: Matrix,
     *,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
 from sthisto.metrics._arrays import check_matrix, check_spotwise, gene_blocks
 from sthisto.metrics._pearson import pearson
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 
+@checked()
 def pearson_residuals(
     counts: Matrix,
     *,
@@ -91,6 +93,7 @@ def residual_block(
     return np.clip(residuals, -clip, clip)
 
 
+@checked()
 def residual_pearson(
     counts: Matrix,
     prediction: Matrix,

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from sthisto._images.patches import PatchSource, PatchSpec
+from sthisto._utils.arguments import checked
 from sthisto.models import bundle
 from sthisto.models.base import ExpressionModel
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
@@ -23,6 +24,7 @@ from sthisto.models.methods.mean import Mean
 from sthisto.models.methods.ridge import Ridge
 from sthisto.models.methods.stnet import STNet
 from sthisto.models.retrieval.bank import Bank
+from sthisto.models.torch_state import plain_torch
 
 __all__ = [
     "BLEEP",
@@ -58,6 +60,8 @@ METHODS: dict[str, type[ExpressionModel]] = {
 """Every method by its name; a new one is added here. `Hybrid` says how "recommended" was chosen."""
 
 
+@checked()
+@plain_torch()
 def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> ExpressionModel:
     """Read a model that `ExpressionModel.save` wrote.
 

@@ -13,10 +13,12 @@ import pandas as pd
 from torch import Tensor
 
 from sthisto._images.patches import PatchSpec
+from sthisto._utils.arguments import check_fields
 from sthisto._utils.validate import check_choice, listed
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import section_fingerprints
+from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
 Exclude = Literal["section", "spot", "none"]
@@ -103,6 +105,7 @@ class ExpressionModel(ABC):
         if unknown:
             msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
             raise TypeError(msg)
+        check_fields(cls.Options, options)
         return cls.Options(**options)
 
     @classmethod
@@ -131,6 +134,7 @@ class ExpressionModel(ABC):
         """The options as plain values."""
         return asdict(self.options)
 
+    @plain_torch()
     def fit(self, sections: Sequence[TrainingSection], *, seed: int = 0) -> None:
         """Learn from the training spots of all sections.
 
@@ -174,6 +178,7 @@ class ExpressionModel(ABC):
         self._fingerprint = np.concatenate([section_fingerprints(one.inputs)[one.used] for one in sections])
         self.is_fitted = True
 
+    @plain_torch()
     def predict(self, section: SectionInput, *, exclude: Exclude | None = None) -> Prediction:
         """Predict the expression of every spot of a section.
 

@@ -11,12 +11,15 @@ from sthisto._sdata.image_scale import known_um_per_px, remember_um_per_px, stat
 from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image
 from sthisto._sdata.slots import TISSUE_GRID, table_of_shapes
 from sthisto._sdata.write import Update, apply
-from sthisto._utils.validate import check_positive, resolve_only
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import number, text
+from sthisto._utils.validate import resolve_only
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked(image_key=text, um_per_px=number(above=0))
 def tissue_grid(
     sdata: SpatialData,
     *,
@@ -68,8 +71,6 @@ def tissue_grid(
     >>> sdata.shapes["tissue_grid"].shape[1]
     2
     """
-    check_positive(pitch_um, name="pitch_um")
-    check_positive(diameter_um, name="diameter_um")
     image_key = resolve_only(image_key, sdata.images, name="image_key", where="the images of the SpatialData")
     table_key = table_of_shapes(key_added)
     check_no_element(sdata, (key_added, table_key), argument="key_added")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +17,21 @@ from sthisto._sdata.new_tables import check_no_table, members_of
 from sthisto._sdata.record import record_updates
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.write import Update, apply
-from sthisto._utils.validate import check_new_name
+from sthisto._utils.arguments import checked
 from sthisto.models import HisToGene, Prediction
+from sthisto.models.given import given_model
+from sthisto.models.torch_state import plain_torch
 from sthisto.tl._predict import slot_updates
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked()
+@plain_torch()
 def predict_between(
     sdata: SpatialData | Sequence[SpatialData],
-    model: HisToGene,
+    model: HisToGene | str | Path,
     *,
     factor: int = 2,
     new_table_key: str = slots.BETWEEN,
@@ -47,7 +52,7 @@ def predict_between(
     sdata
         One SpatialData, or a list of them.
     model
-        Model from ``tl.fit(sdata, method="histogene")`` or `models.load`.
+        Model from ``tl.fit(sdata, method="histogene")`` or `models.load`, or the path of a saved one.
     factor
         Points along each axis for every spot: 2 gives four points per spot.
     new_table_key
@@ -96,9 +101,9 @@ def predict_between(
     >>> sth.tl.predict_between(sdata, model)  # doctest: +SKIP
     >>> sth.pl.gene_compare(sdata, "COL1A1", table_key="between", show_measured=False)  # doctest: +SKIP
     """
-    check_new_name(key_added, name="key_added")
-    if not isinstance(model, HisToGene):
-        msg = f"Method {model.method!r} does not predict between spots; method='histogene' does."
+    fitted = given_model(model)
+    if not isinstance(fitted, HisToGene):
+        msg = f"Method {fitted.method!r} does not predict between spots; method='histogene' does."
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
@@ -109,7 +114,7 @@ def predict_between(
         check_no_element(one, names, argument="new_table_key")
     updates: list[Update] = []
     for one, own in members:
-        updates += _updates(one, own, model, factor, new_table_key, key_added)
+        updates += _updates(one, own, fitted, factor, new_table_key, key_added)
     apply(updates)
 
 

@@ -74,4 +74,5 @@ def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[Expres
     if "n_models" not in options or hasattr(cls.Options, "n_models"):
         return cls, cls.make_options(options)
     rest = {name: value for name, value in options.items() if name != "n_models"}
-    return Ensemble, EnsembleOptions(cls.method, options["n_models"], rest)
+    ensemble = {"member": cls.method, "n_models": options["n_models"], "options": rest}
+    return Ensemble, Ensemble.make_options(ensemble)

@@ -15,7 +15,8 @@ from sthisto._utils.validate import check_positive
 from sthisto.models.base import Exclude, ExpressionModel
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
-from sthisto.models.training.loop import Batch, Gather, Training, seeded, train
+from sthisto.models.torch_state import seeded
+from sthisto.models.training.loop import Batch, Gather, Training, train
 from sthisto.nn import Transformer
 
 

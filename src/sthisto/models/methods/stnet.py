@@ -14,8 +14,9 @@ from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import Features, extract, features_identity
+from sthisto.models.torch_state import seeded
 from sthisto.models.training.augment import augment, check_stain_jitter, symmetries
-from sthisto.models.training.loop import Batch, Gather, Training, seeded, train
+from sthisto.models.training.loop import Batch, Gather, Training, train
 from sthisto.models.training.patch_store import read_training_patches
 
 
