@@ -51,8 +51,10 @@ TISSUE_GRID: Final = "tissue_grid"
 BETWEEN: Final = "between"
 """Table that `tl.predict_between` writes by default."""
 
-SCORES: Final = ("pcc", "pcc_residual", "ceiling")
-"""Scores that `tl.evaluate` writes for each gene."""
+SCORES: Final = ("pcc", "pcc_residual", "reproducibility", "sibling")
+"""Scores and references that `tl.evaluate` writes for each gene."""
+CEILING: Final = "ceiling"
+"""Name of reproducibility in 0.1, which is written beside it until 0.3."""
 
 
 N_TOP: Final = 50
@@ -61,9 +63,6 @@ MOST_EXPRESSED: Final = f"top {N_TOP}"
 MOST_VARIABLE: Final = f"{N_TOP} most variable"
 MARKERS: Final = "markers"
 """Sets of genes in the tables of scores; the 50 genes are those of the scored section."""
-
-CROSS_VALIDATED: Final = "cross_validate"
-"""Method in the record of a cross-validation, whose tables name the methods."""
 
 
 def image_embedding(key: str) -> str:
@@ -102,7 +101,7 @@ def modeled_gene(key: str) -> str:
 
 
 def score(key: str, metric: str) -> str:
-    """Slot of ``var`` with one score per gene: ``pcc``, ``pcc_residual``, ``ceiling``."""
+    """Slot of ``var`` with one value per gene: ``pcc``, ``pcc_residual``, ``reproducibility``, ``sibling``."""
     return f"{key}_{metric}"
 
 

@@ -38,7 +38,11 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 _POSITIVE: Final = number(above=0)
+_POSITIVE_OR_INFINITE: Final = _POSITIVE | Check("infinite", lambda value: is_number(value) and value == float("inf"))
 _COUNT: Final = whole()
+_LAYER: Final = text | whole(-(10**6)).called("a number")
+LAYERS: Final = (_LAYER | list_of(_LAYER, "")).called("the name or number of a layer, or a list of these")
+_FLAVOR: Final = choice("pearson_residuals", "seurat")
 _REGION_TEXT: Final = mapping_to(text, "a mapping from region to name")
 _REGION_NUMBER: Final = mapping_to(_POSITIVE, "a mapping from region to a positive number")
 _PAIR: Final = list_of(_POSITIVE, "width and height in inches, two positive numbers", length=2)
@@ -60,7 +64,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "by": text,
     "check_image": flag,
     "checkpoint": path,
-    "clip": _POSITIVE | Check("infinite", lambda value: is_number(value) and value == float("inf")),
+    "clip": _POSITIVE_OR_INFINITE,
     "context": numbers,
     "coordinate_system": text,
     "counts_layer": text,
@@ -68,11 +72,14 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "diameter_um": _POSITIVE,
     "difference": flag,
     "dpi": _POSITIVE,
+    "encoder_layer": LAYERS,
     "encoder_weights": path,
     "exclude": choice("section", "spot", "none"),
     "factor": _COUNT,
     "figsize": _PAIR,
+    "flavor": _FLAVOR,
     "gene_symbols": text,
+    "gene_flavor": _FLAVOR,
     "genes": texts.called("a gene, or a list of at least one gene"),
     "groups": text,
     "image_alpha": share,
@@ -108,6 +115,8 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "pitch_um": _POSITIVE,
     "predictions": mapping("a mapping from method to its prediction"),
     "radius": _POSITIVE,
+    "references": texts,
+    "repeats": _COUNT,
     "resolution": _POSITIVE,
     "sections": texts,
     "samples": list_of(text, "a list of names"),
@@ -117,6 +126,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "show_image": flag,
     "show_measured": flag,
     "size": _POSITIVE,
+    "sizes": numbers,
     "smooth": share,
     "spatial_key": text,
     "spot": text,
@@ -124,7 +134,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "spot_diameter": _POSITIVE,
     "table_key": text,
     "target_sum": _POSITIVE,
-    "theta": _POSITIVE,
+    "theta": _POSITIVE_OR_INFINITE,
     "threshold": number(),
     "um_per_px": _POSITIVE | _REGION_NUMBER,
     "uncertainty": flag,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._utils.arguments import checked
-from sthisto._utils.validate import check_positive
 from sthisto.metrics._arrays import check_matrix, check_spotwise, gene_blocks
 from sthisto.metrics._pearson import pearson
 
@@ -67,7 +66,6 @@ def pearson_residuals(
     """
     matrix = check_counts(counts)
     depth = check_totals(totals, matrix)
-    check_positive(theta, name="theta")
     limit = float(np.sqrt((depth > 0).sum())) if clip is None else clip
     if limit < 0:
         msg = f"`clip` must not be negative, found {clip!r}."

@@ -24,6 +24,7 @@ from sthisto.models.torch_state import seeded
 
 CONFIG, MODEL, BANK = "config.json", "model.safetensors", "bank.safetensors"
 _FORMAT = 1
+SIBLINGS = "training.siblings"
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -52,6 +53,7 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         seen = {
             "training.fingerprint": torch.from_numpy(model._fingerprint.view(np.int64)),
             "training.section": torch.from_numpy(model._section_of),
+            SIBLINGS: torch.from_numpy(model.siblings),
         }
         save_file(model.state() | seen, whole / MODEL, metadata=genes)
         save_file(model.bank_state(), whole / BANK, metadata=genes)
@@ -99,6 +101,7 @@ def load(
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
+    model.siblings = state.pop(SIBLINGS, torch.zeros(len(model.genes), 0)).numpy()
     model._fingerprint = state.pop("training.fingerprint").numpy().view(np.uint64)
     model._section_of = state.pop("training.section").numpy()
     with seeded(0):
@@ -145,6 +148,7 @@ def encoder_record(model: ExpressionModel) -> dict[str, Any]:
         "name": encoder.name,
         "weights": RANDOM if finetuned else encoder.weights,
         "input_size": encoder.input_size,
+        "layers": list(encoder.layers),
         "digest": "" if finetuned else encoder.digest(),
     }
 
@@ -160,6 +164,7 @@ def _encoder(record: dict[str, Any], given: str | nn.Module | None) -> Encoder:
         given if given is not None else record["name"],
         weights=record["weights"] or None if given is None else None,
         input_size=record["input_size"] or "patch",
+        layer=record.get("layers") or None,
     )
     if record["digest"] and encoder.digest() != record["digest"]:
         msg = (

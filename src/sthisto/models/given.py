@@ -32,6 +32,6 @@ def given_model(model: ExpressionModel | str | PathLike[str]) -> ExpressionModel
         )
         raise TypeError(msg)
     if not model.is_fitted:
-        msg = f"`model` is not fitted: {model!r}. Pass what sth.tl.fit or sth.models.load returned."
+        msg = f"This {model.method!r} model is not fitted. Pass what sth.tl.fit or sth.models.load returned."
         raise RuntimeError(msg)
     return model

@@ -30,7 +30,7 @@ from sthisto.tl._predict import predict
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_ENCODER = ("image_encoder", "encoder_weights", "input_size")
+_ENCODER = ("image_encoder", "encoder_weights", "input_size", "encoder_layer")
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,11 @@ class FoldContext:
         layers = expression_layers(
             [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
         )
+        known = SpotSubset(self.cohort, self.sections, fold.train, layers=layers)
+        if fold.depth < 1:
+            known.thin(self.arguments.get("layer"), fold.depth, fold.seed)
         return (
-            SpotSubset(self.cohort, self.sections, fold.train, layers=layers),
+            known,
             SpotSubset(self.cohort, self.sections, fold.test, role=slots.TEST, layers=layers, expression=False),
         )
 
@@ -140,6 +143,8 @@ class FoldContext:
             f"{name}={_text(value)}" for mapping in (shared, run.options) for name, value in sorted(mapping.items())
         ]
         encoder = "" if self.encoder is None else self.encoder.digest()
+        if run.fold.depth < 1:
+            texts += [f"depth={run.fold.depth}", f"depth_seed={run.fold.seed}"]
         labels = (__version__, run.method, str(run.seed), str(self.counts_layer), encoder, genes, *names, *texts)
         return digest_arrays(arrays, *labels)
 
@@ -161,4 +166,5 @@ def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) ->
         arguments.get("image_encoder", IMAGE_ENCODER),
         weights=arguments.get("encoder_weights"),
         input_size=arguments.get("input_size"),
+        layer=arguments.get("encoder_layer"),
     )

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import mapping
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.combined import CombinedModel, Member
@@ -54,6 +56,7 @@ class Ensemble(CombinedModel):
         return [Member(self.options.member, self.options.options, 1 / n_models)] * n_models
 
 
+@checked(options=mapping("a mapping of options"))
 def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[ExpressionModel], Any]:
     """Return what a method and its options stand for: its class, or an ensemble of it.
 
@@ -70,6 +73,7 @@ def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[Expres
     """
     from sthisto.models import METHODS
 
+    check_choice(method, METHODS, name="method")
     cls = METHODS[method]
     if "n_models" not in options or hasattr(cls.Options, "n_models"):
         return cls, cls.make_options(options)
