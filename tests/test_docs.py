@@ -160,3 +160,11 @@ def test_every_folder_is_described_on_the_architecture_page():
     tree = ARCHITECTURE.read_text(encoding="utf-8").split("## What each folder is for")[1].split("## Import rules")[0]
     folders = {path.parent for path in SOURCE.rglob("__init__.py")} - {SOURCE}
     assert not [folder.name for folder in folders if f"{folder.name}/" not in tree]
+
+
+def test_command_line_page_shows_every_command():
+    from sthisto.cli.main import _parser
+
+    (commands,) = [action.choices for action in _parser()._actions if isinstance(action.choices, dict)]
+    shown = re.findall(r'^show\("([\w-]+)"\)$', (API_PAGE.parent / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(shown) == sorted(commands)

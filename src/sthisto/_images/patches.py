@@ -12,6 +12,7 @@ from PIL import Image
 from sthisto._images.prefetch import read_ahead
 from sthisto._images.pyramid import Band, Level
 from sthisto._utils.defaults import PATCH_SIZE
+from sthisto._utils.deprecate import renamed_arguments
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_positive
 
@@ -75,26 +76,27 @@ class PatchSource:
         A center lies outside the level.
     """
 
+    @renamed_arguments(centres="centers")
     def __init__(self, level: Level, centers: np.ndarray, *, extent: float, size: int) -> None:
         check_positive(extent, name="extent")
         check_positive(size, name="size")
         self.level = level
         self.extent = float(extent)
         self.size = size
-        self._centers = np.asarray(centers, dtype=np.float64).reshape(-1, 2)
+        self.centers = np.asarray(centers, dtype=np.float64).reshape(-1, 2)
         shape = np.array([level.width, level.height])
-        if not ((self._centers > -1) & (self._centers < shape + 1)).all():
+        if not ((self.centers > -1) & (self.centers < shape + 1)).all():
             msg = f"Patches need centers inside the level of {level.width} x {level.height} px."
             raise ValueError(msg)
         self._resampled = max(1, round(extent)) != size
         self._window = int(np.ceil(extent)) + 1 if self._resampled else size
-        corners = self._centers - extent / 2 if self._resampled else np.floor((self._centers - size / 2) + 0.5)
+        corners = self.centers - extent / 2 if self._resampled else np.floor((self.centers - size / 2) + 0.5)
         # Rounding at a coarse level may put a center on the border itself: one pixel of each window stays inside.
         self._corners = np.clip(np.floor(corners).astype(np.int64), 1 - self._window, shape - 1)
         self._offsets = np.clip(corners - self._corners, 0, self._window - extent)
 
     def __len__(self) -> int:
-        return len(self._centers)
+        return len(self.centers)
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield every patch once, in the order in which the image is stored.
@@ -116,11 +118,11 @@ class PatchSource:
 
     def subset(self, index: np.ndarray) -> PatchSource:
         """Return the source of the patches at `index`, in that order."""
-        return PatchSource(self.level, self._centers[index], extent=self.extent, size=self.size)
+        return PatchSource(self.level, self.centers[index], extent=self.extent, size=self.size)
 
     def on(self, level: Level) -> PatchSource:
         """Return the source of the same patches from another form of the same level."""
-        return PatchSource(level, self._centers, extent=self.extent, size=self.size)
+        return PatchSource(level, self.centers, extent=self.extent, size=self.size)
 
     def _grouped(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         filled = 0

@@ -26,25 +26,18 @@ if TYPE_CHECKING:
     from sthisto._sdata.sections import Section
     from sthisto.models import ExpressionModel
 
-METHOD_LABELS: Final = {
-    "danet": "DANet",
-    "bleep": "BLEEP",
-    "stnet": "ST-Net",
-    "histogene": "HisToGene",
-    "ridge": "Ridge",
-    "knn": "kNN",
-    "mean": "Mean",
-    "depth": "Depth",
-    "color": "Color",
-    "hybrid": "Hybrid",
-    "ensemble": "Ensemble",
-}
-"""Name of a method -> what tables and figures call it."""
+REFERENCE_LABELS: Final = {"depth": "Depth"}
+"""What predictions are compared with and is no method -> what tables and figures call it."""
 
 
 def method_label(method: str) -> str:
-    """Return what tables and figures call a method."""
-    return METHOD_LABELS.get(method, method)
+    """Return what tables and figures call a method: its `label`, or its name where it has none or is not installed."""
+    from sthisto.models import METHODS
+
+    if method in REFERENCE_LABELS:
+        return REFERENCE_LABELS[method]
+    cls = METHODS.get(method)
+    return method if cls is None else cls.label or method
 
 
 def as_keys(key_added: str | Sequence[str]) -> list[str]:

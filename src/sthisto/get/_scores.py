@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import pandas as pd
 
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
-from sthisto._sdata.sections import as_cohort, resolve_table
+from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import CEILING, KEY
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import choice, texts
@@ -70,7 +70,7 @@ def scores(
     >>> sth.tl.evaluate(sdata)
     >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "sibling"]]  # doctest: +SKIP
     """
-    tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
+    tables = read_tables(sdata, table_key)
     keys = as_keys(key_added)
     methods = method_labels(tables, keys)
     parts = []

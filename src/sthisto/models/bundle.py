@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sthisto._images.patches import PatchSpec
 from sthisto._utils.digest import digest_names
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
+from sthisto.models.data import TrainingSpots
 from sthisto.models.encoders.encoder import RANDOM, Encoder, load_encoder
 from sthisto.models.torch_state import seeded
 
@@ -51,8 +53,8 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         whole.mkdir()
         genes = {"genes": digest_names(model.genes)}
         seen = {
-            "training.fingerprint": torch.from_numpy(model._fingerprint.view(np.int64)),
-            "training.section": torch.from_numpy(model._section_of),
+            "training.fingerprint": torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
+            "training.section": torch.from_numpy(model.training_spots.section),
             SIBLINGS: torch.from_numpy(model.siblings),
         }
         save_file(model.state() | seen, whole / MODEL, metadata=genes)
@@ -69,7 +71,7 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
 
 
 def load(
-    path: Path, methods: dict[str, type[ExpressionModel]], image_encoder: str | nn.Module | None
+    path: Path, methods: Mapping[str, type[ExpressionModel]], image_encoder: str | nn.Module | None
 ) -> ExpressionModel:
     """Read a bundle and check that its parts belong together."""
     if not (path / CONFIG).is_file():
@@ -102,8 +104,8 @@ def load(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
     model.siblings = state.pop(SIBLINGS, torch.zeros(len(model.genes), 0)).numpy()
-    model._fingerprint = state.pop("training.fingerprint").numpy().view(np.uint64)
-    model._section_of = state.pop("training.section").numpy()
+    fingerprint = state.pop("training.fingerprint").numpy().view(np.uint64)
+    model.training_spots = TrainingSpots(fingerprint, state.pop("training.section").numpy())
     with seeded(0):
         model.load_state(state)
     model.load_bank_state(_read(path / BANK, config["genes"]))
@@ -120,7 +122,6 @@ def _plain(value: Any) -> Any:
 
 
 def _config(model: ExpressionModel) -> dict[str, Any]:
-    encoder = model._encoder
     return {
         "format": _FORMAT,
         "version": __version__,
@@ -131,7 +132,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
         "depth_knots": list(model.depth_knots),
-        "encoder": None if encoder is None else encoder_record(model),
+        "encoder": encoder_record(model) if model.uses_encoder else None,
         "training_sections": list(model.training_sections),
         "history": model.history.astype(object).where(model.history.notna(), None).values.tolist(),
     }
@@ -143,7 +144,7 @@ def encoder_record(model: ExpressionModel) -> dict[str, Any]:
     The weights of a fine-tuned encoder are part of the model's own: it is made anew without loading any.
     """
     encoder = model.encoder
-    finetuned = getattr(model.options, "finetune", False)
+    finetuned = model.trains_encoder(model.options)
     return {
         "name": encoder.name,
         "weights": RANDOM if finetuned else encoder.weights,

@@ -8,12 +8,11 @@ import numpy as np
 
 from sthisto._images.tissue import hexagonal_grid, tissue_share
 from sthisto._sdata.image_scale import known_um_per_px, remember_um_per_px, stated_um_per_px, um_per_px_of_arrays
-from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image
+from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image, resolve_image
 from sthisto._sdata.slots import TISSUE_GRID, table_of_shapes
 from sthisto._sdata.write import Update, apply
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import number, text
-from sthisto._utils.validate import resolve_only
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -71,7 +70,7 @@ def tissue_grid(
     >>> sdata.shapes["tissue_grid"].shape[1]
     2
     """
-    image_key = resolve_only(image_key, sdata.images, name="image_key", where="the images of the SpatialData")
+    image_key = resolve_image(sdata, image_key)
     table_key = table_of_shapes(key_added)
     check_no_element(sdata, (key_added, table_key), argument="key_added")
     of_system = known_um_per_px(sdata, image_key)

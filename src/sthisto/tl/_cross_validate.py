@@ -19,8 +19,9 @@ from sthisto._sdata.write import apply, check_slot, uns_updates
 from sthisto._splits.folds import make_folds
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import mapping, mapping_to, texts
+from sthisto._utils.deprecate import METHOD_NAMES
 from sthisto._utils.validate import check_choice
-from sthisto.models import METHODS
+from sthisto.models.registry import method_name
 from sthisto.tl._fit import check_fit
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
@@ -59,7 +60,7 @@ def cross_validate(
     sdata
         One SpatialData or a list of them. An ``obs["sthisto_split"]`` that is there is not looked at.
     methods
-        Names in `sthisto.models.METHODS`.
+        Names that `sthisto.models.available` lists.
     groups
         What stays on one side of a fold: a column of ``obs`` with one value a section, such as "patient"; "section"
         for every section by itself; or "block" for bands across each section, with the training spots between them
@@ -111,10 +112,9 @@ def cross_validate(
     >>> sth.tl.cross_validate(sdata, ["color", "mean"], groups="patient", seeds=1)
     >>> sth.get.scores(sdata, key_added="sthisto_cv", by="section")[["fold", "pcc_residual"]]  # doctest: +SKIP
     """
-    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
-    for name in names:
-        check_choice(name, METHODS, name="methods")
-    own: dict[str, Mapping[str, Any]] = dict(options or {})
+    wanted = [methods] if isinstance(methods, str) else list(methods)
+    names = list(dict.fromkeys(method_name(name, name="methods") for name in wanted))
+    own = {METHOD_NAMES.get(name, name): of_method for name, of_method in (options or {}).items()}
     for name in own:
         check_choice(name, names, name="options")
     if refused := [name for name in _OWN if name in fit_arguments or any(name in one for one in own.values())]:

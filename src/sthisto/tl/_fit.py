@@ -23,9 +23,7 @@ from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
-from sthisto._utils.validate import check_choice
 from sthisto.models import (
-    METHODS,
     Encoder,
     ExpressionModel,
     TrainingSection,
@@ -33,6 +31,7 @@ from sthisto.models import (
     resolve_method,
 )
 from sthisto.models.encoders.layers import LayerArgument
+from sthisto.models.registry import method_name
 from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
@@ -84,8 +83,8 @@ def fit(
     sdata
         One SpatialData, whose table may annotate several sections, or a list of them.
     method
-        "danet", or another name in `sthisto.models.METHODS`. "recommended" is the setting with the best cross-validated
-        scores within training sets, currently "hybrid".
+        "danet", or another name that `sthisto.models.available` lists. "recommended" is the setting with the best
+        cross-validated scores within training sets, currently "hybrid".
     image_encoder
         Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights are
         installed with sthisto's extra ``offline``.
@@ -210,8 +209,7 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
     arguments
         Arguments of `fit`, options of the method among them.
     """
-    check_choice(method, METHODS, name="method")
-    cls, options = resolve_method(method, check_arguments(fit, arguments))
+    cls, options = resolve_method(method_name(method), check_arguments(fit, arguments))
     check_devices(options)
     return cls, options
 

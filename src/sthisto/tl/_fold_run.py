@@ -15,7 +15,7 @@ from torch import nn
 from sthisto import __version__
 from sthisto._sdata import slots
 from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
-from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.sections import Section, read_sections, read_tables
 from sthisto._sdata.tables import gene_names, read_rows
 from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
@@ -112,7 +112,7 @@ class FoldContext:
         scored = keys.arguments()
         scored.pop("um_per_px")
         evaluate(hidden.sdata, counts_layer=self.counts_layer, n_boot=0, **scored)
-        table = next(iter(hidden.sdata[0].tables.values()))
+        table = read_tables(hidden.sdata, keys.table_key)[0]
         scores: pd.DataFrame = table.uns[slots.KEY]["scores"].drop(columns="split")
         names = [section.name for section in read_sections(hidden.sdata, keys)]
         scores["section"] = scores["section"].map(dict(zip(names, hidden.names, strict=True)))

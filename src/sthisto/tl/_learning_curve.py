@@ -22,6 +22,7 @@ from sthisto._splits.roles import read_patients
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import choice, mapping
 from sthisto._utils.logging import logger
+from sthisto.models.registry import method_name
 from sthisto.pp._select_genes import genes_to_model
 from sthisto.tl._fit import check_fit
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
@@ -66,7 +67,7 @@ def learning_curve(
     sdata
         One SpatialData, or a list of them.
     method
-        Name in `sthisto.models.METHODS`.
+        Name that `sthisto.models.available` lists.
     groups
         Groups that are held out, as for `tl.cross_validate`: a column of ``obs``, "section" or "block".
     by
@@ -125,6 +126,7 @@ def learning_curve(
     0  0.25         2.0         False
     1  1.00         2.0         False
     """
+    method = method_name(method)
     own = dict(options or {})
     if refused := [name for name in (*_OWN, *ELEMENT_KEYS) if name in own or (name in _OWN and name in fit_arguments)]:
         msg = f"`{refused[0]}` is no option here: pass genes and element keys as arguments, and leave out the others."

@@ -18,7 +18,8 @@ from sthisto._sdata.record import record_updates
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.write import Update, apply
 from sthisto._utils.arguments import checked
-from sthisto.models import HisToGene, Prediction
+from sthisto._utils.validate import listed
+from sthisto.models import METHODS, ExpressionModel, Prediction
 from sthisto.models.given import given_model
 from sthisto.models.torch_state import plain_torch
 from sthisto.tl._predict import slot_updates
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @plain_torch()
 def predict_between(
     sdata: SpatialData | Sequence[SpatialData],
-    model: HisToGene | str | Path,
+    model: ExpressionModel | str | Path,
     *,
     factor: int = 2,
     new_table_key: str = slots.BETWEEN,
@@ -102,8 +103,9 @@ def predict_between(
     >>> sth.pl.gene_compare(sdata, "COL1A1", table_key="between", show_measured=False)  # doctest: +SKIP
     """
     fitted = given_model(model)
-    if not isinstance(fitted, HisToGene):
-        msg = f"Method {fitted.method!r} does not predict between spots; method='histogene' does."
+    if not fitted.predicts_between:
+        able = listed(name for name, cls in METHODS.items() if cls.predicts_between)
+        msg = f"Method {fitted.method!r} does not predict between spots; method={able} does."
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
@@ -119,7 +121,7 @@ def predict_between(
 
 
 def _updates(
-    sdata: SpatialData, sections: Sequence[Section], model: HisToGene, factor: int, key: str, key_added: str
+    sdata: SpatialData, sections: Sequence[Section], model: ExpressionModel, factor: int, key: str, key_added: str
 ) -> list[Update]:
     """Return the updates that write the new shapes and the table of one SpatialData."""
     shapes: list[Update] = []

@@ -87,7 +87,7 @@ def prepare(
     genes, n_top_genes, gene_flavor, layer, target, patch_size, patch_um, context, gene_symbols, seed
         Arguments of `tl.fit`.
     """
-    roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs() else 0, seed=seed)
+    roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs else 0, seed=seed)
     trained = _trained(roles)
     members, their_roles = [sections[i] for i in trained], [roles[i] for i in trained]
     normalization = resolve_normalization(members, their_roles, layer=layer, target=target)

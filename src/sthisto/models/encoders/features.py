@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,54 +10,43 @@ from tqdm.auto import tqdm
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto._utils.settings import settings
-from sthisto.models.data import SectionInput
+from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.inference import FrozenEncoder
 
-__all__ = ["Features", "clear_cache", "extract", "section_fingerprints"]
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of a section's spots.
-
-    Attributes
-    ----------
-    values
-        (n_spots, n_features) float32; several widths of context are concatenated.
-    fingerprint
-        (n_spots,) uint64 that recognizes a spot by its pixels; 0 where these are of one color.
-    """
-
-    values: np.ndarray
-    fingerprint: np.ndarray
+__all__ = ["Features", "clear_cache", "extract"]
 
 
 def extract(section: SectionInput, encoder: Encoder) -> Features:
-    """Return the features of all spots of a section; what was encoded before comes from memory or the cache."""
+    """Return the features that a frozen encoder gives all spots of a section.
+
+    Parameters
+    ----------
+    section
+        Remembers the features, so that they are computed once for each encoder.
+    encoder
+        Applied batch by batch on the device of the settings. Batches encoded before, by any process, are read from
+        ``settings.cache_dir`` (``settings.cache_features = False`` turns this off).
+
+    Returns
+    -------
+    Features of the spots, (n_spots, n_features) float32, those of several widths of context side by side, and the
+    spots' fingerprints.
+    """
     identity = features_identity(encoder)
-    if identity not in section.known:
+
+    def encode() -> Features:
         parts = [_extract(source, encoder, identity, section.name) for source in read_once(section.patches)]
-        section.known[identity] = Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
-    features: Features = section.known[identity]
-    return features
+        return Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
+
+    return section.features(identity, encode)
 
 
 def features_identity(encoder: Encoder) -> str:
     """Return what features of an encoder are found by, beside the patches."""
     return f"{encoder.digest()}-{settings.precision}"
-
-
-def section_fingerprints(section: SectionInput) -> np.ndarray:
-    """Return (n_spots,) uint64 that recognize the spots of a section by their pixels."""
-    for features in section.known.values():
-        return np.asarray(features.fingerprint)
-    result = np.zeros(len(section), dtype=np.uint64)
-    for index, patches in section.patches[0].batches():
-        result[index] = fingerprints(patches)
-    return result
 
 
 def _extract(source: PatchSource, encoder: Encoder, identity: str, name: str) -> tuple[np.ndarray, np.ndarray]:

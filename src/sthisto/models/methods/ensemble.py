@@ -11,10 +11,12 @@ from sthisto._utils.checks import mapping
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.combined import CombinedModel, Member
+from sthisto.models.options import MethodOptions
+from sthisto.models.registry import METHODS
 
 
 @dataclass(frozen=True)
-class EnsembleOptions:
+class EnsembleOptions(MethodOptions):
     """Options of `Ensemble`.
 
     Parameters
@@ -32,9 +34,8 @@ class EnsembleOptions:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from sthisto.models import METHODS
-
-        trained = [name for name, cls in METHODS.items() if cls.has_epochs() and not issubclass(cls, CombinedModel)]
+        super().__post_init__()
+        trained = [name for name, cls in METHODS.items() if cls.has_epochs and not cls.combines_models]
         check_choice(self.member, trained, name="method, where n_models is given,")
         if self.n_models < 2:
             msg = f"`n_models` must be at least 2, found {self.n_models}. Leave it out for a single model."
@@ -49,6 +50,7 @@ class Ensemble(CombinedModel):
     """
 
     method = "ensemble"
+    label = "Ensemble"
     Options = EnsembleOptions
 
     def _plan(self) -> Sequence[Member]:
@@ -65,17 +67,15 @@ def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[Expres
     method
         A name in `METHODS`.
     options
-        Of the method; with "n_models", where the method itself has no such option, an ensemble is meant.
+        Of the method; with "n_models", where the method is a single model, an ensemble is meant.
 
     Returns
     -------
     The class and its checked options.
     """
-    from sthisto.models import METHODS
-
     check_choice(method, METHODS, name="method")
     cls = METHODS[method]
-    if "n_models" not in options or hasattr(cls.Options, "n_models"):
+    if "n_models" not in options or cls.combines_models:
         return cls, cls.make_options(options)
     rest = {name: value for name, value in options.items() if name != "n_models"}
     ensemble = {"member": cls.method, "n_models": options["n_models"], "options": rest}
