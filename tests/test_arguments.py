@@ -110,7 +110,7 @@ TL = [
     ("evaluate", {"n_splits": 0}, WHOLE),
     ("evaluate", {"seed": "a"}, SEED),
     ("evaluate", {"counts_layer": 3}, TEXT),
-    ("evaluate", {"key_added": "nope"}, "Nothing was predicted under key_added='nope'"),
+    ("evaluate", {"key_added": "nope"}, "Call sth.tl.predict"),
     ("cluster", {"key_added": "region"}, "links the spots to their region"),
     ("cluster", {"key_added": "instance"}, "links the spots to their shapes"),
     ("cluster", {"key_added": "Region"}, "upper and lower case alone"),
@@ -136,7 +136,7 @@ TL = [
     ("cross_validate", {"seed": 3}, "`seed` is no argument here"),
     ("cross_validate", {"out": 3}, "a path"),
     ("learning_curve", {"by": "cells"}, CHOICE),
-    ("learning_curve", {"sizes": "half"}, "a list of positive numbers"),
+    ("learning_curve", {"sizes": "half"}, "a list of numbers"),
     ("learning_curve", {"repeats": 0}, WHOLE),
     ("learning_curve", {"options": 3}, "a mapping of options"),
 ]
@@ -413,9 +413,7 @@ def test_what_is_no_spatialdata_is_refused(function, sdata):
 SINGULAR = np.diag([1.0, 0.0, 1.0])
 
 
-@pytest.mark.parametrize(
-    "matrix", [SINGULAR, np.full((3, 3), np.nan), np.diag([INF, 1, 1])], ids=["flat", "nan", "inf"]
-)
+@pytest.mark.parametrize("matrix", [SINGULAR, np.diag([1, NAN, 1]), np.diag([INF, 1, 1])], ids=["flat", "nan", "inf"])
 @pytest.mark.parametrize("element", ["A", "A_image"])
 def test_a_transformation_without_inverse_is_named(scored, matrix, element):
     sdata, model = make_tissue(), scored[1]
@@ -457,6 +455,8 @@ def test_a_table_that_annotates_in_another_form_is_refused(attrs):
     refused(sth.pp.normalize, {"sdata": sdata}, "uns.'spatialdata_attrs'. of table 'counts'|must be")
 
 
+#: What methods are written with; their arguments are modules, tensors and classes.
+FOR_METHODS = {"extract", "register", "train"}
 #: Arguments that are checked inside: data, models and arrays.
 INSIDE = {
     *("sdata", "model", "reference", "adata", "image", "table", "scores", "score", "metric", "residuals"),
@@ -471,7 +471,7 @@ def test_every_argument_of_every_public_function_is_checked(room):
     unchecked = [
         f"{name}({argument.name})"
         for name in module.__all__
-        if inspect.isfunction(function := getattr(module, name))
+        if inspect.isfunction(function := getattr(module, name)) and name not in FOR_METHODS
         for argument in inspect.signature(function).parameters.values()
         if argument.kind is not argument.VAR_KEYWORD
         and argument.name not in getattr(function, "checks", {})

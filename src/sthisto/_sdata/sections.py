@@ -20,6 +20,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.overviews import check_overviews
 from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._sdata.stored import check_stored
 from sthisto._sdata.told import allows_outside, annotated_regions, checks_image, um_per_unit
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed, resolve_only
@@ -103,7 +104,9 @@ class Section:
     def _patches(self, size: int, full_px: float) -> PatchSource:
         level = self.image.level_for(full_px)
         extent = size * full_px / level.downsample
-        return PatchSource(level, level.locate(self.centers), extent=extent, size=size)
+        source = PatchSource(level, level.locate(self.centers), extent=extent, size=size)
+        check_stored(source, self.image_key, self.region)
+        return source
 
 
 def read_sections(

@@ -55,7 +55,7 @@ def apply(updates: Iterable[Update]) -> None:
 
     updates = list(updates)
     for update in updates:
-        if update.value is not ABSENT and update.part not in ("tables", "shapes"):
+        if update.value is not ABSENT and update.part not in ("tables", "shapes", "uns"):
             check_slot(update.table, update.part, update.key)
     undo: list[Update] = []
     with warnings.catch_warnings(action="ignore", category=ImplicitModificationWarning):

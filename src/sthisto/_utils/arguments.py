@@ -126,7 +126,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "show_image": flag,
     "show_measured": flag,
     "size": _POSITIVE,
-    "sizes": numbers,
+    "sizes": list_of(number(), "a list of numbers"),
     "smooth": share,
     "spatial_key": text,
     "spot": text,

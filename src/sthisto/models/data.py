@@ -9,6 +9,7 @@ import numpy as np
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
+from sthisto._utils.logging import logger
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ class SectionInput:
             Called without arguments if there are none yet.
         """
         if key not in self._features:
-            self._features[key] = compute()
+            features = compute()
+            if not self._features:
+                self._warn_of_one_color(features.fingerprint)
+            self._features[key] = features
         return self._features[key]
 
     def fingerprint(self) -> np.ndarray:
@@ -70,7 +74,18 @@ class SectionInput:
         result = np.zeros(len(self), dtype=np.uint64)
         for index, patches in self.patches[0].batches():
             result[index] = fingerprints(patches)
+        self._warn_of_one_color(result)
         return result
+
+    def _warn_of_one_color(self, fingerprint: np.ndarray) -> None:
+        """Warn of patches without any structure: there is no tissue, or a part of the image is missing."""
+        if empty := int((fingerprint == 0).sum()):
+            logger.warning(
+                "%d of %d patches of section %r are of one color: look whether the image is complete there.",
+                empty,
+                len(fingerprint),
+                self.name,
+            )
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 
 import torch
 
+from sthisto._utils.arguments import checked
+
 _lock = threading.RLock()
 
 
+@checked()
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block; the caller's random state is left as it was.

@@ -15,7 +15,6 @@ from sthisto._sdata.sections import Section, read_sections
 from sthisto._utils.deprecate import renamed_arguments
 from sthisto._utils.validate import listed
 from sthisto.get._neighbors import of_section
-from sthisto.models.given import given_model
 from sthisto.pl._arguments import checked_plot
 from sthisto.pl._decorations import figure_of, ink, set_title, wrap_title
 from sthisto.pl._figures import closes_on_error
@@ -109,6 +108,8 @@ def neighbors(
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> figure = sth.pl.neighbors(sdata, model, sdata["table"].obs_names[0])  # doctest: +SKIP
     """
+    from sthisto.models.given import given_model
+
     fitted = given_model(model)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     section, position = _find(read_sections(sdata, keys), spot)

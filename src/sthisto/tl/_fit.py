@@ -244,7 +244,7 @@ def _train(
 
 def _about(model: ExpressionModel, prepared: Prepared, seed: int) -> dict[str, Any]:
     """Return what a checkpoint belongs to, but for pixels, which are not read yet."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for i, section in enumerate(prepared.training):
         parts = (section.expression, section.train, section.validation, section.inputs.positions)
         arrays |= {f"{i}-{j}": part for j, part in enumerate(parts)}

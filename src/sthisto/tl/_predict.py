@@ -16,7 +16,7 @@ from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_ta
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
-from sthisto._sdata.write import Update, apply, layer_updates, obs_updates, var_updates
+from sthisto._sdata.write import Update, apply, check_slot, layer_updates, obs_updates, var_updates
 from sthisto._utils.arguments import checked
 from sthisto._utils.validate import listed
 from sthisto.models import ExpressionModel, Prediction
@@ -117,6 +117,8 @@ def predict(
     fitted = given_model(model)
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     if new_table_key is None:
+        for section in sections:
+            check_slot(section.table, "uns", key_added)
         _check_genes(sections, fitted, gene_symbols)
         check_layer_memory(sections, len(fitted.genes))
     else:

@@ -30,7 +30,7 @@ _RARELY_S: Final = 0.5
 _SHARE: Final = 20
 """Times the length of such a write that lie between two."""
 
-_active: ContextVar[Checkpoint | None] = ContextVar("sthisto_checkpoint", default=None)
+_active: ContextVar[Checkpoint | None] = ContextVar("checkpoint", default=None)
 
 
 @dataclass

@@ -180,10 +180,8 @@ def _random_state(fabric: Fabric) -> dict[str, Tensor]:
         states["random.cuda"] = torch.cuda.get_rng_state(fabric.device)
     if fabric.world_size == 1:
         return {name: value[None] for name, value in states.items()}
-    return {
-        name: fabric.all_gather(value.to(fabric.device)).cpu().reshape(fabric.world_size, -1)
-        for name, value in states.items()
-    }
+    gathered: dict[str, Any] = {name: fabric.all_gather(value.to(fabric.device)) for name, value in states.items()}
+    return {name: value.cpu().reshape(fabric.world_size, -1) for name, value in gathered.items()}
 
 
 def _set_random_state(fabric: Fabric, tensors: Mapping[str, Tensor]) -> None:
