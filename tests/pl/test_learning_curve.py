@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,3 +36,10 @@ def test_without_a_law_only_scores_are_drawn():
 def test_another_table_is_refused():
     with pytest.raises(ValueError, match=r"no column.*sth\.tl\.learning_curve"):
         sth.pl.learning_curve(TABLE[["size"]])
+
+
+def test_a_call_that_fails_leaves_no_figure():
+    plt.close("all")
+    with pytest.raises(ValueError, match="high"):
+        sth.pl.learning_curve(TABLE.assign(pcc_residual="high"))
+    assert not plt.get_fignums()

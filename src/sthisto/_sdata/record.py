@@ -182,13 +182,15 @@ def _sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame
 
 def _patch_values(patch: PatchSpec) -> dict[str, Any]:
     um_per_px = float("nan") if patch.um_per_px is None else patch.um_per_px
-    return {"size": patch.size, "um_per_px": um_per_px, "context": [float(width) for width in patch.context]}
+    context = [float(width) for width in patch.context]
+    return {"size": patch.size, "um_per_px": um_per_px, "context": context, "dense": patch.dense}
 
 
 def _read_patch(stored: Mapping[str, Any]) -> PatchSpec:
     um_per_px = float(stored["um_per_px"])
     context = tuple(float(width) for width in stored["context"])
-    return PatchSpec(int(stored["size"]), None if np.isnan(um_per_px) else um_per_px, context)
+    known = None if np.isnan(um_per_px) else um_per_px
+    return PatchSpec(int(stored["size"]), known, context, dense=bool(stored.get("dense", False)))
 
 
 def read_record(table: AnnData, key: str) -> FitRecord:

@@ -152,6 +152,11 @@ class ExpressionModel(ABC):
         """Return whether the image encoder is trained too, and so part of `state`, with these options."""
         return False
 
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether the method, with these options, looks at patches and not at features of a frozen encoder."""
+        return not cls.uses_encoder or cls.trains_encoder(options)
+
     def __repr__(self) -> str:
         """Return method, genes, patch and training sections in a line."""
         width = f"{self.patch.size} px"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "method": model.method,
         "options": model.parameters,
         "genes": list(model.genes),
-        "patch": {"size": model.patch.size, "um_per_px": model.patch.um_per_px, "context": model.patch.context},
+        "patch": asdict(model.patch),
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
         "depth_knots": list(model.depth_knots),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
 from sthisto._utils.logging import logger
+
+_RECOGNIZED_BY: Final = 32
+"""Width in px of what a spot of a dense section is recognized by."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,14 @@ class SectionInput:
         One source for each width of context; all over the same n_spots spots.
     positions
         (n_spots, 2) x and y of the spots, in px of the full resolution.
+    dense
+        Whether features are means over windows of maps of the whole image, instead of features of cut patches.
     """
 
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
+    dense: bool = False
     _features: dict[str, Features] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -68,11 +75,17 @@ class SectionInput:
         return self._features[key]
 
     def fingerprint(self) -> np.ndarray:
-        """Return (n_spots,) uint64 that recognize the spots by their pixels; 0 where these are of one color."""
+        """Return (n_spots,) uint64 that recognize the spots by their pixels; 0 where these are of one color.
+
+        In a dense section, whose patches are not cut, these are a few pixels around each spot.
+        """
         for features in self._features.values():
             return np.asarray(features.fingerprint)
+        source = self.patches[0]
+        if self.dense:
+            source = source.around(extent=_RECOGNIZED_BY, size=_RECOGNIZED_BY)
         result = np.zeros(len(self), dtype=np.uint64)
-        for index, patches in self.patches[0].batches():
+        for index, patches in source.batches():
             result[index] = fingerprints(patches)
         self._warn_of_one_color(result)
         return result

@@ -37,7 +37,7 @@ from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_c
 from sthisto.models.training.devices import check_devices
 from sthisto.pp._variable_genes import Flavor
 from sthisto.tl._embed import embedding_updates
-from sthisto.tl._prepare import Prepared, prepare
+from sthisto.tl._prepare import Prepared, prepare, use_dense
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -53,6 +53,7 @@ def fit(
     encoder_weights: str | Path | None = None,
     input_size: int | str | None = None,
     encoder_layer: LayerArgument = None,
+    dense_features: bool | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
     gene_flavor: Flavor = "pearson_residuals",
@@ -95,6 +96,11 @@ def fit(
     encoder_layer
         Early or middle feature map of a timm encoder to use instead of its output, averaged over the patch: position or
         name, one or several, for example 2 or "blocks.2" (see `models.load_encoder`). None: the encoder's output.
+    dense_features
+        How the map of `encoder_layer` is averaged. False: over patches that are cut and encoded one by one. True: over
+        the same windows of one map of the whole image, at a cost that depends on the image alone; for convolutional
+        encoders. None: True if that saves at least three quarters of the work, as for bins and cells. The model
+        predicts the way it was fitted.
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
         (regardless of method and seed).
@@ -192,6 +198,8 @@ def fit(
     for section in prepared.sections:
         check_slot(section.table, "uns", key_added)
     encoder = _load_encoder(image_encoder, encoder_weights, input_size, encoder_layer) if cls.uses_encoder else None
+    if use_dense(dense_features, cls, chosen_options, encoder, prepared):
+        prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
     kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
     _train(model, prepared.training, seed, kept)

@@ -53,6 +53,14 @@ class Ensemble(CombinedModel):
     label = "Ensemble"
     Options = EnsembleOptions
 
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether the members look at patches."""
+        from sthisto.models import METHODS
+
+        member = METHODS[options.member]
+        return member.needs_patches(member.make_options(options.options))
+
     def _plan(self) -> Sequence[Member]:
         n_models = self.options.n_models
         return [Member(self.options.member, self.options.options, 1 / n_models)] * n_models

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,6 +121,11 @@ class STNet(ExpressionModel):
     def trains_encoder(cls, options: STNetOptions) -> bool:
         """Return whether the image encoder is fine-tuned."""
         return options.finetune
+
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether patches are trained on, or seen under the symmetries."""
+        return bool(options.finetune or options.symmetries)
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Train the linear outputs, and the encoder where it is fine-tuned."""
