@@ -69,6 +69,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "coordinate_system": text,
     "counts_layer": text,
     "data_range": _POSITIVE,
+    "dense_features": flag,
     "diameter_um": _POSITIVE,
     "difference": flag,
     "dpi": _POSITIVE,

@@ -16,10 +16,19 @@ _lock = threading.RLock()
 @checked()
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside the block; the caller's random state is left as it was.
+    """Seed torch inside a ``with`` block; the caller's random state is left as it was.
 
     Torch's layers draw from one generator of the process. A thread therefore waits until no other one is in such a
     block, so that two fits at the same time draw the same numbers as each alone.
+
+    Parameters
+    ----------
+    seed
+        Seed of torch's generators, on all devices.
+
+    Returns
+    -------
+    A context manager.
     """
     with own_random_state():
         torch.manual_seed(seed)
