@@ -77,7 +77,8 @@ def _in_missing(stored: Array, centers: np.ndarray, reach: float) -> np.ndarray:
     low = np.clip(np.floor((centers - reach) // size).astype(int), 0, last)
     high = np.clip(np.floor((centers + reach) // size).astype(int), 0, last)
     channels = list(product(*(range(-(-n // chunk)) for n, chunk in zip(before, chunks[:-2], strict=True))))
-    root = Path(stored.store.root) / stored.path
+    store: Any = stored.store  # a LocalStore
+    root = Path(store.root) / stored.path
     present: dict[tuple[int, int], bool] = {}
     result = np.zeros(len(centers), dtype=bool)
     for i, ((left, top), (right, bottom)) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
