@@ -290,37 +290,6 @@ def test_interrupted_fit_leaves_the_data_untouched(tissue, monkeypatch):
     assert after[2].equals(before[2])
 
 
-def test_interrupted_fit_keeps_the_best_epoch_at_the_checkpoint(tissue, monkeypatch, tmp_path):
-    whole = sth.tl.fit(tissue, **SMALL | {"max_epochs": 3})
-    interrupt(monkeypatch, in_epoch=3)
-    with pytest.raises(KeyboardInterrupt):
-        sth.tl.fit(tissue, checkpoint=tmp_path / "model", **SMALL | {"max_epochs": 9})
-    kept = sth.models.load(tmp_path / "model", image_encoder=Pool())
-    assert same(kept, whole)
-    assert len(kept.history) == 3
-    sth.tl.predict(tissue, kept)
-    assert np.isfinite(tissue["counts"].layers["sthisto_pred"][:, tissue["counts"].var["sthisto_gene"]]).all()
-
-
-def test_fit_interrupted_before_the_first_epoch_saves_no_model(tissue, monkeypatch, tmp_path):
-    interrupt(monkeypatch, in_epoch=0)
-    with pytest.raises(KeyboardInterrupt):
-        sth.tl.fit(tissue, checkpoint=tmp_path / "model", **SMALL)
-    assert not (tmp_path / "model").exists()
-
-
-def test_checkpoint_holds_the_finished_model(tissue, tmp_path):
-    model = sth.tl.fit(tissue, checkpoint=tmp_path / "model", **SMALL)
-    assert same(model, sth.models.load(tmp_path / "model", image_encoder=Pool()))
-
-
-def test_checkpoint_never_replaces_other_files(tissue, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="no saved model"):
-        sth.tl.fit(tissue, checkpoint=tmp_path, method="mean")
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
 def test_refit_removes_what_an_earlier_model_left_under_its_key(tissue):
     mark_split(tissue, {"A": "train", "B": "test"})
     sth.tl.predict(tissue, sth.tl.fit(tissue, genes=GENES, **SMALL))

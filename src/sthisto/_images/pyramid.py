@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +38,23 @@ class Band:
         return self.top + len(self.pixels)
 
 
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Name the image whose stored pixels cannot be read: decoders fail in words, and classes, of their own.
+
+    Raises
+    ------
+    OSError, RuntimeError, ValueError
+        A chunk is damaged or cannot be read; of the decoder's class, if that is one of these.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, zlib.error) as error:
+        msg = f"{name} cannot be read, a chunk is damaged ({type(error).__name__}: {error}). Copy its store again."
+        kind = next((kind for kind in (RuntimeError, ValueError) if isinstance(error, kind)), OSError)
+        raise kind(msg) from error
+
+
 @dataclass(frozen=True)
 class Level:
     """One resolution of an RGB image.
@@ -49,11 +68,14 @@ class Level:
     brightness
         What a stored value is multiplied with to give 0..255: 1 for uint8, 255 for floats between 0 and 1. What is NaN
         is white, with a warning.
+    name
+        What messages call the image.
     """
 
     array: Any
     from_full: np.ndarray
     brightness: float = 1.0
+    name: str = "An image"
 
     @property
     def height(self) -> int:
@@ -118,7 +140,8 @@ class Level:
         parts = [self.array[:, top : top + len(pixels), left:right] for left, right in runs]
         canvases: Any = [_Canvas(pixels[:, left - origin : right - origin], self.brightness) for left, right in runs]
         if isinstance(self.array, da.Array):
-            da.store(parts, canvases, lock=False, scheduler="threads")
+            with reading(self.name):
+                da.store(parts, canvases, lock=False, scheduler="threads")
         else:
             for part, canvas in zip(parts, canvases, strict=True):
                 canvas[:, :, :] = np.asarray(part)
@@ -128,7 +151,9 @@ class Level:
     def _warn_of_holes(self) -> None:
         if id(self.array) not in _WARNED_OF_HOLES:
             _WARNED_OF_HOLES.add(id(self.array))
-            logger.warning("An image of %d x %d px has pixels that are NaN: they are white.", self.width, self.height)
+            logger.warning(
+                "%s, of %d x %d px, has pixels that are NaN: they are white.", self.name, self.width, self.height
+            )
 
     def _column_runs(self, boxes: np.ndarray) -> list[tuple[int, int]]:
         """Return where the columns of chunks that some box touches begin and end, neighbors joined."""

@@ -14,19 +14,33 @@ from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
 
 from sthisto._images.colors import Channels, brightest_value, find_channels, over_white, to_uint8
-from sthisto._images.pyramid import Level, Pyramid
+from sthisto._images.pyramid import Level, Pyramid, reading
 from sthisto._sdata.columns import read_numbers
 from sthisto._sdata.labels import label_moments
 from sthisto._utils.logging import logger
 
 _ISOTROPY_TOLERANCE: Final = 0.01
 _PROBE_SIZE: Final = 256
+_SINGULAR: Final = 1e-9
 
 
-def affine(element: Any, system: str) -> np.ndarray:
-    """Return the (3, 3) matrix that takes x, y of an element to the coordinate system."""
+def affine(element: Any, system: str, name: str = "an element") -> np.ndarray:
+    """Return the (3, 3) matrix that takes x, y of an element to the coordinate system.
+
+    Raises
+    ------
+    ValueError
+        It is not finite, or maps the plane to a line or a point, so that it has no inverse.
+    """
     transformation = get_transformation(element, to_coordinate_system=system)
-    matrix: np.ndarray = transformation.to_affine_matrix(("x", "y"), ("x", "y"))
+    matrix = np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
+    linear = matrix[:2, :2]
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(linear)) <= _SINGULAR * np.square(linear).sum():
+        msg = (
+            f"The transformation of {name} to {system!r} is {matrix[:2].tolist()}: it must be finite and have an "
+            "inverse. Write it anew with spatialdata.transformations.set_transformation."
+        )
+        raise ValueError(msg)
     return matrix
 
 
@@ -54,7 +68,7 @@ def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.n
     their place.
     """
     arrays = _levels(image)
-    to_system = affine(arrays[0], system)
+    to_system = affine(arrays[0], system, f"image {image_key!r}")
     if not _is_square(to_system):
         msg = (
             f"Image {image_key!r} is stretched or sheared by its transformation to {system!r}: its pixels are not "
@@ -67,7 +81,7 @@ def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.n
     has_alpha = channels.alpha is not None and _is_alpha(arrays[-1], channels, 255 / brightness, image_key)
     from_full = [_from_full(arrays[0], array, np.linalg.inv(affine(array, system)) @ to_system) for array in arrays]
     levels = [
-        _level(array.data, channels, matrix, brightness, has_alpha=has_alpha)
+        _level(array.data, channels, matrix, brightness, f"Image {image_key!r}", has_alpha=has_alpha)
         for array, matrix in zip(arrays, from_full, strict=True)
         if _is_square(matrix)
     ]
@@ -127,18 +141,20 @@ def _channels(image: DataArray, image_key: str) -> Channels:
     return find_channels(labels, f"Image {image_key!r}", remedy="Pass image_key=… to use another one.")
 
 
-def _level(values: Any, channels: Channels, from_full: np.ndarray, brightness: float, *, has_alpha: bool) -> Level:
+def _level(
+    values: Any, channels: Channels, from_full: np.ndarray, brightness: float, name: str, *, has_alpha: bool
+) -> Level:
     """Return a level in RGB; transparency is laid over white when the level is read."""
     colors = values[list(channels.rgb)]
     if not has_alpha:
-        return Level(colors, from_full, brightness)
+        return Level(colors, from_full, brightness, name)
     stacked = values[[*channels.rgb, channels.alpha]]
     if isinstance(stacked, da.Array):
         whole = stacked.rechunk({0: -1})
         flat = whole.map_blocks(_flat, 255 / brightness, dtype=np.uint8, chunks=((3,), *whole.chunks[1:]))
     else:
         flat = _flat(stacked, 255 / brightness)
-    return Level(flat, from_full)
+    return Level(flat, from_full, name=name)
 
 
 def _flat(values: np.ndarray, white: float) -> np.ndarray:
@@ -152,7 +168,7 @@ def _brightness(image: DataArray, image_key: str) -> float:
     if image.dtype == np.uint8:
         return 1.0
     what = f"Image {image_key!r}"
-    colors = np.concatenate([probe[:3].ravel() for probe in _probes(image)])
+    colors = np.concatenate([probe[:3].ravel() for probe in _probes(image, image_key)])
     known = colors[~np.isnan(colors)] if colors.dtype.kind == "f" else colors
     if not known.size:
         msg = f"{what} holds nothing but NaN in nine places of its coarsest level. Pass image_key=… of another one."
@@ -162,13 +178,13 @@ def _brightness(image: DataArray, image_key: str) -> float:
 
 def _is_alpha(image: DataArray, channels: Channels, white: float, image_key: str) -> bool:
     """Return whether a fourth channel is transparency: by its name, or because some of it is opaque."""
-    if channels.is_named or max(float(probe[channels.alpha].max()) for probe in _probes(image)) >= white:
+    if channels.is_named or max(float(probe[channels.alpha].max()) for probe in _probes(image, image_key)) >= white:
         return True
     logger.warning("Image %r has four channels: the one beside RGB is opaque nowhere and left out.", image_key)
     return False
 
 
-def _probes(image: DataArray) -> list[np.ndarray]:
+def _probes(image: DataArray, image_key: str) -> list[np.ndarray]:
     """Return the pixels of nine places of a level, of all of it where these are of one color: (channels, n, m)."""
     starts = [
         sorted(
@@ -179,6 +195,11 @@ def _probes(image: DataArray) -> list[np.ndarray]:
         )
         for axis in ("y", "x")
     ]
+    with reading(f"Image {image_key!r}"):
+        return _read_probes(image, starts)
+
+
+def _read_probes(image: DataArray, starts: list[list[int]]) -> list[np.ndarray]:
     probes = [np.asarray(image.data[:, y : y + _PROBE_SIZE, x : x + _PROBE_SIZE]) for y in starts[0] for x in starts[1]]
     if all(probe[:3].min() == probe[:3].max() for probe in probes):  # nine places off the tissue
         step = max(1, min(image.sizes["y"], image.sizes["x"]) // _PROBE_SIZE)
@@ -224,7 +245,7 @@ def read_spots(element: Any, region: str, system: str) -> Spots:
     else:
         msg = f"Region {region!r} is a {type(element).__name__}; expected shapes or labels, whose instances are spots."
         raise TypeError(msg)
-    to_system = affine(element, system)
+    to_system = affine(element, system, f"region {region!r}")
     areas = areas * scale(to_system) ** 2
     return Spots(instances, apply_affine(to_system, xy), 2 * np.sqrt(areas / np.pi), areas)
 

@@ -12,6 +12,7 @@ from sthisto._sdata.elements import affine, apply_affine, read_spots, scale
 from sthisto._sdata.pairing import match_rows
 from sthisto._sdata.resolution import um_per_px_of_visium
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._sdata.told import annotated_regions, told, um_per_unit
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_positive
 
@@ -35,19 +36,12 @@ def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> flo
     return float(um_per_px)
 
 
-def um_per_unit(sdata: SpatialData) -> dict[str, float]:
-    """Return the µm per unit of every coordinate system whose unit is known."""
-    known: dict[str, float] = sdata.attrs.get(KEY, {}).get(UM_PER_UNIT, {})
-    return known
-
-
 def known_um_per_px(sdata: SpatialData, image_key: str) -> float | None:
     """Return µm per px of the full resolution from a coordinate system whose unit is known."""
     systems = get_transformation(sdata[image_key], get_all=True)
     for system, um in um_per_unit(sdata).items():
         if system in systems:
-            check_positive(um, name=f"sdata.attrs[{KEY!r}][{UM_PER_UNIT!r}][{system!r}]")
-            return float(um) * scale(affine(sdata[image_key], system))
+            return um * scale(affine(sdata[image_key], system))
     return None
 
 
@@ -55,16 +49,15 @@ def remember_um_per_px(sdata: SpatialData, image_key: str, um_per_px: float) -> 
     """Keep the µm per px of an image's full resolution as the unit of the first of its coordinate systems."""
     system = next(iter(get_transformation(sdata[image_key], get_all=True)))
     units = um_per_unit(sdata) | {system: um_per_px / scale(affine(sdata[image_key], system))}
-    sdata.attrs[KEY] = {**sdata.attrs.get(KEY, {}), UM_PER_UNIT: units}
+    sdata.attrs[KEY] = {**told(sdata), UM_PER_UNIT: units}
 
 
 def um_per_px_of_arrays(sdata: SpatialData, image_key: str) -> float | None:
     """Return µm per px by the arrays in the image's coordinate systems; None without any, or where they differ."""
     systems = get_transformation(sdata.images[image_key], get_all=True)
     found = []
-    for table in sdata.tables.values():
-        regions = table.uns.get(TableModel.ATTRS_KEY, {}).get(TableModel.REGION_KEY, [])
-        for region in [regions] if isinstance(regions, str) else regions:
+    for name, table in sdata.tables.items():
+        for region in annotated_regions(table, name) if TableModel.ATTRS_KEY in table.uns else []:
             own = get_transformation(sdata[region], get_all=True) if region in sdata else {}
             if system := next((name for name in systems if name in own), None):
                 spots = read_spots(sdata[region], region, system)

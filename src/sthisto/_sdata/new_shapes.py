@@ -13,7 +13,7 @@ from spatialdata.transformations import get_transformation
 
 from sthisto._sdata.elements import read_pyramid
 from sthisto._sdata.slots import NEW_INSTANCE, NEW_REGION
-from sthisto._utils.validate import resolve_only
+from sthisto._utils.validate import check_new_name, resolve_only
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -37,9 +37,11 @@ def read_image(sdata: SpatialData, image_key: str) -> Pyramid:
 
 def check_no_element(sdata: SpatialData, names: Iterable[str], *, argument: str) -> None:
     """Raise ValueError when the SpatialData has an element of one of the names that `argument` leads to."""
+    present = {name.lower(): name for _, name, _ in sdata.gen_elements()}
     for name in names:
-        if name in sdata:
-            msg = f"There is an element {name!r} already. Delete it, or choose another {argument}."
+        check_new_name(name, name=argument)
+        if name.lower() in present:
+            msg = f"There is an element {present[name.lower()]!r} already. Delete it, or choose another {argument}."
             raise ValueError(msg)
 
 

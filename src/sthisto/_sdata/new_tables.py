@@ -14,6 +14,7 @@ from anndata import AnnData
 from spatialdata.models import TableModel
 
 from sthisto._sdata.expression import looks_like_counts
+from sthisto._sdata.new_shapes import check_no_element
 from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, SPLIT
 from sthisto._sdata.tables import read_matrix, selection_rule
 from sthisto._sdata.write import Update
@@ -31,11 +32,12 @@ _FEW_OF_ALL = 0.1
 
 
 def check_no_table(cohort: Sequence[SpatialData], key: str) -> None:
-    """Raise ValueError when one of the SpatialData has a table of that name."""
+    """Raise ValueError when one of the SpatialData has a table or another element of that name."""
     for one in cohort:
         if key in one.tables:
             msg = f"There is a table {key!r} already. Delete it, or choose another new_table_key."
             raise ValueError(msg)
+        check_no_element(one, [key], argument="new_table_key")
 
 
 def check_layer_memory(sections: Sequence[Section], n_genes: int) -> None:

@@ -80,7 +80,7 @@ def _finest(sdata: SpatialData, region: str, candidates: Sequence[str], shared: 
     in_color = [name for name in in_color if "cytassist" not in name.lower()] or in_color
     system = next((one for one in shared[candidates[0]] if all(one in shared[name] for name in in_color)), None)
     if in_color and system is not None:
-        to_system = {name: affine(sdata[name], system) for name in in_color}
+        to_system = {name: affine(sdata[name], system, f"image {name!r}") for name in in_color}
         places = [apply_affine(to_system[name], corners(sdata[name])) for name in in_color]
         across = np.linalg.norm(places[0][3] - places[0][0])
         alike = all(np.abs(place - places[0]).max() <= _SAME_PLACE * across for place in places)
@@ -107,7 +107,10 @@ def _finest(sdata: SpatialData, region: str, candidates: Sequence[str], shared: 
 def _check_agreement(sdata: SpatialData, region: str, image_key: str, systems: list[str]) -> None:
     """Refuse systems that put the spots on pixels of the image more than one apart."""
     image, spots = sdata[image_key], sdata[region]
-    to_pixels = [np.linalg.inv(affine(image, system)) @ affine(spots, system) for system in systems]
+    to_pixels = [
+        np.linalg.inv(affine(image, system, f"image {image_key!r}")) @ affine(spots, system, f"region {region!r}")
+        for system in systems
+    ]
     pixels = corners(image)
     reference = apply_affine(np.linalg.inv(to_pixels[0]), pixels)
     if any(np.abs(apply_affine(other, reference) - pixels).max() > 1 for other in to_pixels[1:]):

@@ -14,13 +14,14 @@ from spatialdata.models import TableModel
 from sthisto._images.patches import PatchSource, PatchSpec
 from sthisto._images.pyramid import Pyramid
 from sthisto._sdata.elements import apply_affine, read_pyramid, read_spots, scale
-from sthisto._sdata.image_scale import known_um_per_px, stated_um_per_px, um_per_unit
+from sthisto._sdata.image_scale import known_um_per_px, stated_um_per_px
 from sthisto._sdata.inside import inside_image, warn_left_out
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.overviews import check_overviews
 from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium
-from sthisto._sdata.slots import ALLOW_OUTSIDE, CHECK_IMAGE, KEY
+from sthisto._sdata.stored import check_stored
+from sthisto._sdata.told import allows_outside, annotated_regions, checks_image, um_per_unit
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed, resolve_only
 
@@ -103,7 +104,9 @@ class Section:
     def _patches(self, size: int, full_px: float) -> PatchSource:
         level = self.image.level_for(full_px)
         extent = size * full_px / level.downsample
-        return PatchSource(level, level.locate(self.centers), extent=extent, size=size)
+        source = PatchSource(level, level.locate(self.centers), extent=extent, size=size)
+        check_stored(source, self.image_key, self.region)
+        return source
 
 
 def read_sections(
@@ -139,20 +142,20 @@ def read_sections(
     cohort = as_cohort(sdata)
     keys = keys or ElementKeys()
     tables = [resolve_table(one, keys.table_key) for one in cohort]
-    chosen = _regions([one.tables[name] for one, name in zip(cohort, tables, strict=True)], keys.shapes_key)
+    annotated = [annotated_regions(one.tables[name], name) for one, name in zip(cohort, tables, strict=True)]
+    chosen = _regions(annotated, keys.shapes_key)
     every_region = [region for regions in chosen for region in regions]
     keys.check_regions(every_region)
     sections: list[tuple[int, Section]] = []
     for i, one in enumerate(cohort):
-        told = one.attrs.get(KEY, {})
         for region in chosen[i]:
             section = _read_section(
                 one,
                 tables[i],
                 region,
                 keys,
-                check_image=bool(told.get(CHECK_IMAGE, True)) if check_image is None else check_image,
-                allow_outside=bool(told.get(ALLOW_OUTSIDE, False)) if allow_outside is None else allow_outside,
+                check_image=checks_image(one) if check_image is None else check_image,
+                allow_outside=allows_outside(one) if allow_outside is None else allow_outside,
             )
             if len(section):
                 sections.append((i, section))
@@ -188,6 +191,7 @@ def resolve_table(sdata: SpatialData, table_key: str | None) -> str:
     """Return `table_key`, or the only table that annotates a region."""
     annotating = [name for name, table in sdata.tables.items() if TableModel.ATTRS_KEY in table.uns]
     name: str = resolve_only(table_key, annotating, name="table_key", where="the tables that annotate a region")
+    annotated_regions(sdata.tables[name], name)
     return name
 
 
@@ -196,12 +200,8 @@ def read_tables(sdata: SpatialData | Sequence[SpatialData], table_key: str | Non
     return [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
 
 
-def _regions(tables: Sequence[AnnData], shapes_key: str | Sequence[str] | None) -> list[list[str]]:
+def _regions(annotated: list[list[str]], shapes_key: str | Sequence[str] | None) -> list[list[str]]:
     """Return the wanted regions of each table."""
-    annotated = []
-    for table in tables:
-        regions = table.uns[TableModel.ATTRS_KEY][TableModel.REGION_KEY]
-        annotated.append([regions] if isinstance(regions, str) else list(regions))
     if shapes_key is None:
         return annotated
     wanted = [shapes_key] if isinstance(shapes_key, str) else list(dict.fromkeys(shapes_key))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
+from spatialdata.models import TableModel
 
 from sthisto._sdata.tables import gene_positions
+from sthisto._utils.validate import check_new_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,9 +45,18 @@ def apply(updates: Iterable[Update]) -> None:
     """Write all updates, or none: when one fails, the slots written before it are put back.
 
     A table that is a view becomes a table of its own; its parent stays as it is.
+
+    Raises
+    ------
+    ValueError
+        A name cannot be stored, or something that the table needs would be overwritten; nothing is written.
     """
     from anndata import ImplicitModificationWarning
 
+    updates = list(updates)
+    for update in updates:
+        if update.value is not ABSENT and update.part not in ("tables", "shapes", "uns"):
+            check_slot(update.table, update.part, update.key)
     undo: list[Update] = []
     with warnings.catch_warnings(action="ignore", category=ImplicitModificationWarning):
         try:
@@ -56,6 +67,44 @@ def apply(updates: Iterable[Update]) -> None:
             for previous in reversed(undo):
                 previous.write()
             raise
+
+
+def check_slot(table: AnnData, part: str, key: str, *, argument: str = "key_added") -> None:
+    """Raise ValueError for a slot that must not be written: every name that sthisto writes to a table passes here.
+
+    Parameters
+    ----------
+    table
+        The table that is written to.
+    part, key
+        The slot, `getattr(table, part)[key]`.
+    argument
+        The argument to change.
+    """
+    check_new_name(key, name=argument)
+    attrs = table.uns.get(TableModel.ATTRS_KEY, {})
+    needed = {attrs.get(TableModel.REGION_KEY_KEY): "links the spots to their region"}
+    needed |= {attrs.get(TableModel.INSTANCE_KEY): "links the spots to their shapes"}
+    needed |= dict.fromkeys(("in_tissue", "array_row", "array_col"), "says where the spots lie")
+    if part == "obs" and key in needed:
+        msg = f"obs[{key!r}] {needed[key]} and must not be overwritten. Pass another {argument}=…"
+        raise ValueError(msg)
+    existing = getattr(table, part)
+    if part == "uns" and key in existing and not _is_ours(existing[key]):
+        msg = f"uns[{key!r}] holds something that sthisto did not write. Delete it, or pass another {argument}=…"
+        raise ValueError(msg)
+    alike = [name for name in existing if isinstance(name, str) and name != key and name.lower() == key.lower()]
+    if alike:
+        msg = (
+            f"{part}[{key!r}] differs from {part}[{alike[0]!r}] in upper and lower case alone, which SpatialData does "
+            f"not store. Pass another {argument}=…"
+        )
+        raise ValueError(msg)
+
+
+def _is_ours(value: Any) -> bool:
+    """Return whether a value of `uns` is a record of sthisto's."""
+    return isinstance(value, Mapping) and ("method" in value or "rule" in value)
 
 
 def removals(sections: Sequence[Section], part: str, slots: Iterable[str]) -> list[Update]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_LONGEST_NAME: Final = 200
+"""Bytes; file systems take 255, of which slots need some for their ends."""
 _RESERVED: Final = frozenset({"spatialdata_attrs", "_index", ".", ".."})
 
 
@@ -28,14 +31,20 @@ def check_choice(value: Any, choices: Iterable[Any], *, name: str) -> None:
 
 
 def check_positive(value: float, *, name: str) -> None:
-    """Raise ValueError unless `value` is above zero."""
-    if not value > 0:
+    """Raise TypeError unless `value` is a number, ValueError unless it is finite and above zero."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        msg = f"`{name}` must be a positive number, found {value!r}."
+        raise TypeError(msg)
+    if not 0 < value < np.inf:
         msg = f"`{name}` must be positive, found {value!r}."
         raise ValueError(msg)
 
 
 def check_new_name(value: str, *, name: str) -> None:
     """Raise ValueError for a name that SpatialData would not write to disk, or that it keeps for itself."""
+    if len(value.encode()) > _LONGEST_NAME:
+        msg = f"`{name}` is {len(value)} letters long, more than a file name holds: {value[:20]!r}…"
+        raise ValueError(msg)
     if not _NAME.fullmatch(value) or value.startswith("__") or value in _RESERVED:
         msg = f"`{name}` must be of letters, digits, '_', '-' and '.', and not SpatialData's own, found {value!r}."
         raise ValueError(msg)

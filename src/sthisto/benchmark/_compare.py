@@ -14,6 +14,8 @@ from sthisto._scoring.measure import Measured
 from sthisto._scoring.score import ScoreOptions, score_genes
 from sthisto._scoring.summary import gene_sets, overall_means, section_means
 from sthisto._sdata.slots import ALL_GENES
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import Check, list_of
 from sthisto.benchmark._protocol import Protocol
 from sthisto.benchmark._rows import DEPTH, DIFFERENCE, REPRODUCIBILITY, SIBLINGS, Key, Outcome
 from sthisto.benchmark._run import outcomes
@@ -25,6 +27,12 @@ _METRICS: Final = ("pcc_residual", "pcc")
 _COLUMNS: Final = ("method", "genes", "metric", "value", "sd", "low", "high")
 
 
+_PROTOCOLS: Final = list_of(
+    Check("a protocol", lambda value: isinstance(value, Protocol)), "a list of sthisto.benchmark.Protocol"
+)
+
+
+@checked(protocols=_PROTOCOLS)
 def compare(
     sdata: SpatialData, protocols: Sequence[Protocol], *, out: str | Path, references: Sequence[str] = ("ridge",)
 ) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -11,12 +10,14 @@ from torch import nn
 
 from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE
 from sthisto._splits.folds import group_folds
+from sthisto._utils.arguments import check_fields, read_value
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, check_positive, listed
 from sthisto.benchmark._datasets import DATASETS, DataSet, Published
 from sthisto.models import METHODS
 from sthisto.models.registry import method_name
+from sthisto.tl._fit import check_fit
 
 Split = Literal["patient", "section", "danet_paper"]
 
@@ -64,6 +65,13 @@ class MethodSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: int | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(MethodSpec, vars(self))
+        check_choice(self.method, METHODS, name="method")
+        if self.seeds is not None:
+            check_positive(self.seeds, name="seeds")
+        check_fit(self.method, self.options)
+
     @classmethod
     def parse(cls, text: str, defaults: Mapping[str, Any]) -> MethodSpec:
         """Read a method; `defaults` are options for DANet that the text may override."""
@@ -73,7 +81,7 @@ class MethodSpec:
         if any(len(pair) != 2 for pair in pairs):
             msg = f"--methods takes NAME or NAME:OPTION=VALUE,…, found {text!r}."
             raise ValueError(msg)
-        own = {name: _value(value) for name, value in pairs}
+        own = {name: read_value(value) for name, value in pairs}
         return cls(f"{method}{colon}{rest}", method, (dict(defaults) if method == "danet" else {}) | own)
 
 
@@ -156,6 +164,7 @@ class Protocol:
         return {"gene_flavor": "seurat"} if self.split == "danet_paper" else {}
 
     def __post_init__(self) -> None:
+        check_fields(Protocol, vars(self))
         check_choice(self.dataset, DATASETS, name="dataset")
         check_choice(self.split, ("patient", "section", "danet_paper"), name="split")
         check_positive(self.seeds, name="seeds")
@@ -170,6 +179,7 @@ class Protocol:
         if self.train and not self.test:
             msg = "`train` needs `test`; without both, each patient or section is held out in turn."
             raise ValueError(msg)
+        self.specs()
 
     @property
     def encoder_name(self) -> str:
@@ -252,10 +262,3 @@ def _sections(names: Sequence[str], patient_of: Mapping[str, str]) -> list[str]:
             raise KeyError(msg)
         found += own
     return list(dict.fromkeys(found))
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

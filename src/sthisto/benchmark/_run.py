@@ -18,6 +18,8 @@ from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import TRAIN
 from sthisto._sdata.training import depth_knots, sibling_components
 from sthisto._splits.folds import Fold
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import Check
 from sthisto._utils.files import load_arrays, save_arrays
 from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark._protocol import Protocol
@@ -49,6 +51,10 @@ COLUMNS: Final = (
 )
 
 
+_PROTOCOL: Final = Check("a sthisto.benchmark.Protocol", lambda value: isinstance(value, Protocol))
+
+
+@checked(protocol=_PROTOCOL)
 def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFrame:
     """Run every method of a protocol and score it beside baselines and references.
 

@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from sthisto._sdata.slots import KEY
+from sthisto._utils.arguments import read_value
 from sthisto._utils.defaults import PATCH_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+_OTHER_ERRORS = (ArithmeticError, ImportError, MemoryError, SafetensorError)
 _ZARR_FILES = ("zarr.json", ".zgroup")
 """Files in the root of a store, in zarr's formats 3 and 2."""
 
@@ -31,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     try:
         options.run(options)
-    except (KeyError, ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError) as error:
+    except KeyboardInterrupt:
+        print("sthisto: interrupted", file=sys.stderr)
+        return 130
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError, *_OTHER_ERRORS) as error:
         if options.verbose:
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -90,7 +97,7 @@ def _add_fit(commands: Any) -> None:
         commands,
         "fit",
         _fit,
-        "Fit a method on a SpatialData store and save the model.",
+        "Fit a method on a SpatialData store and save the model; interrupted, the same command goes on.",
         "sthisto fit sections.zarr --model liver.sthisto --method danet --option k=50",
     )
     _add_data(parser)
@@ -106,7 +113,7 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--patch-um", type=float, help="width of tissue in µm that a patch covers")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    parser.add_argument("--devices", help="number of devices, or 'auto'")
+    parser.add_argument("--devices", type=read_value, help="number of devices, or 'auto'")
     parser.add_argument("--num-nodes", type=int, help="number of machines")
     parser.add_argument("--strategy", help="strategy of Lightning Fabric, for example 'ddp'")
     parser.add_argument("--precision", help="'32-true', 'bf16', …")
@@ -177,8 +184,13 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     import sthisto as sth
+    from sthisto.models.bundle import check_target
+    from sthisto.models.training.checkpoint import remove_checkpoint
+    from sthisto.models.training.devices import is_first_process
 
     _refuse(options.model, options.overwrite, "Choose another --model, or pass --overwrite.")
+    check_target(options.model, overwrite=True)
+    checkpoint = options.model.with_name(f"{options.model.name}.checkpoint")
     parallel = {name: getattr(options, name) for name in ("devices", "num_nodes", "strategy", "precision")}
     model = sth.tl.fit(
         _read(options.data),
@@ -190,11 +202,14 @@ def _fit(options: argparse.Namespace) -> None:
         patch_um=options.patch_um,
         um_per_px=options.um_per_px,
         seed=options.seed,
-        checkpoint=options.model,
+        checkpoint=checkpoint,
         **_keys(options),
-        **{name: _value(value) for name, value in parallel.items() if value is not None},
+        **{name: value for name, value in parallel.items() if value is not None},
         **_method_options(options.option),
     )
+    if is_first_process():
+        model.save(options.model, overwrite=True)
+        remove_checkpoint(checkpoint)
     _print_table(model.history, as_json=options.json)
 
 
@@ -270,15 +285,7 @@ def _method_options(pairs: Sequence[str]) -> dict[str, Any]:
     if unequal:
         msg = f"--option takes NAME=VALUE, found {unequal[0]!r}."
         raise ValueError(msg)
-    return {name: _value(value) for name, value in (pair.split("=", 1) for pair in pairs)}
-
-
-def _value(text: Any) -> Any:
-    """Return a number or a boolean where the text is one."""
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, TypeError):
-        return text
+    return {name: read_value(value) for name, value in (pair.split("=", 1) for pair in pairs)}
 
 
 def _print_table(table: pd.DataFrame, *, as_json: bool) -> None:

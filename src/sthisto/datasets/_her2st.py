@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._utils.arguments import checked
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_key
 from sthisto.datasets._download import Repository
@@ -30,6 +31,7 @@ _LAYOUT = (
 )
 
 
+@checked()
 def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str] | None = None) -> SpatialData:
     """Read sections of HER2-positive breast tumors: 36 of 8 patients, A to H, with counts and H&E.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 from sthisto.datasets._samples import Sample, assemble, lazy_tiff
@@ -24,6 +25,7 @@ _WHITE = 255
 _READ_AT_ONCE = 256
 
 
+@checked()
 def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) -> SpatialData:
     """Read samples of HEST-1k from its folders ``st``, ``metadata``, and ``wsis`` or ``patches``.
 

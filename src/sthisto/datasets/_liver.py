@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_key
@@ -24,6 +25,7 @@ _SPOT_UM = 55.0
 _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row", "pxl_col"]
 
 
+@checked()
 def liver(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str] | None = None) -> SpatialData:
     """Read the liver sections that BLEEP and DANet were published on: A1, B1, C1 and D1 of donor C73.
 

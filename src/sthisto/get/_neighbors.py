@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
+from sthisto._utils.arguments import checked
 from sthisto._utils.validate import listed
 
 if TYPE_CHECKING:
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
     from sthisto.models.base import Exclude
 
 
+@checked()
 def neighbors(
     sdata: SpatialData | Sequence[SpatialData],
-    model: ExpressionModel,
+    model: ExpressionModel | str | Path,
     *,
     exclude: Exclude | None = None,
     image_key: str | Mapping[str, str] | None = None,
@@ -36,7 +39,7 @@ def neighbors(
     sdata
         One SpatialData, or a list of them.
     model
-        Fitted model of a method that retrieves training spots, such as "danet" or "knn".
+        Fitted model of a method that retrieves training spots, such as "danet" or "knn", or the path of a saved one.
     exclude
         Training spots that a spot may not retrieve, as for `sthisto.tl.predict`.
     image_key
@@ -73,8 +76,11 @@ def neighbors(
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> sth.get.neighbors(sdata, model).head()  # doctest: +SKIP
     """
+    from sthisto.models.given import given_model
+
+    fitted = given_model(model)
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
-    return pd.concat([of_section(section, model, exclude) for section in sections], ignore_index=True)
+    return pd.concat([of_section(section, fitted, exclude) for section in sections], ignore_index=True)
 
 
 def of_section(section: Section, model: ExpressionModel, exclude: Exclude | None) -> pd.DataFrame:

@@ -12,12 +12,14 @@ from sthisto._sdata.record import check_predicted, symbols_of
 from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import KEY, prediction
 from sthisto._sdata.tables import gene_positions, modeled_genes
+from sthisto._utils.arguments import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
 
+@checked()
 def predictions(
     sdata: SpatialData | Sequence[SpatialData],
     genes: str | Sequence[str] | None = None,

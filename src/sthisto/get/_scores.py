@@ -10,8 +10,9 @@ import pandas as pd
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
 from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import CEILING, KEY
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice, texts
 from sthisto._utils.deprecate import GENE_SETS, METHOD_NAMES, SCORE_COLUMNS, renamed_columns, renamed_values
-from sthisto._utils.validate import check_choice
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _PARTS: Final[Mapping[str, Literal["scores", "summary"]]] = {"gene": "scores", "section": "summary"}
 
 
+@checked(key_added=texts, by=choice("gene", "section"))
 def scores(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -68,7 +70,6 @@ def scores(
     >>> sth.tl.evaluate(sdata)
     >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "sibling"]]  # doctest: +SKIP
     """
-    check_choice(by, _PARTS, name="by")
     tables = read_tables(sdata, table_key)
     keys = as_keys(key_added)
     methods = method_labels(tables, keys)

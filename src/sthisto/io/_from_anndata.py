@@ -13,6 +13,8 @@ from sthisto._sdata.inside import check_inside
 from sthisto._sdata.resolution import um_per_px_of_visium
 from sthisto._sdata.slots import ALLOW_OUTSIDE, INSTANCE, KEY, REGION, UM_PER_UNIT
 from sthisto._sdata.tables import in_memory, layer_names, read_matrix
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import new_name
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_positive, listed
 from sthisto.io._coordinates import read_coordinates
@@ -30,6 +32,7 @@ _UM_APART = 1.1
 _SPOT_UM = (35, 105)
 
 
+@checked(table_key=new_name)
 def from_anndata(
     adata: AnnData,
     *,

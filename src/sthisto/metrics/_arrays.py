@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 _BLOCK_VALUES = 2**19
 
 
+def as_array(values: Any, *, name: str) -> Any:
+    """Return values as a numpy array; raise ValueError for lists of different lengths."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        msg = f"`{name}` is not rectangular: its rows have different lengths ({error}). Pass an array."
+        raise ValueError(msg) from error
+
+
 def check_matrix(x: Matrix, *, name: str) -> Any:
     """Return `x` as a two-dimensional numeric array or as a CSR matrix without repeated entries."""
     if sp.issparse(x):
@@ -25,7 +34,7 @@ def check_matrix(x: Matrix, *, name: str) -> Any:
             matrix = matrix.copy()
             matrix.sum_duplicates()
     else:
-        matrix = np.asarray(x)
+        matrix = as_array(x, name=name)
     if matrix.ndim != 2:
         msg = f"`{name}` must have the shape (n_spots, n_genes), found {matrix.shape}."
         raise ValueError(msg)
@@ -46,7 +55,7 @@ def check_pair(truth: Matrix, prediction: Matrix) -> tuple[Any, Any]:
 
 def check_spotwise(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any]:
     """Return `values` after checking that there is one for each spot."""
-    array = np.asarray(values)
+    array = as_array(values, name=name)
     if array.shape != (n_spots,):
         msg = f"`{name}` must have one value for each of the {n_spots} spots, found the shape {array.shape}."
         raise ValueError(msg)

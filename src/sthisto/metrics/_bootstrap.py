@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import text, whole
 from sthisto._utils.validate import check_key, check_positive
 from sthisto.metrics._arrays import check_pair, check_spotwise, gene_blocks
 from sthisto.metrics._pearson import correlation
@@ -33,6 +35,7 @@ class Interval:
     level: float
 
 
+@checked(n_boot=whole())
 def bootstrap_pearson(
     truth: Matrix,
     predictions: Mapping[str, Matrix],
@@ -103,6 +106,7 @@ def bootstrap_pearson(
     return _intervals(list(predictions), drawn, level=level)
 
 
+@checked(n_boot=whole(), reference=text)
 def paired_difference(
     truth: Matrix,
     predictions: Mapping[str, Matrix],

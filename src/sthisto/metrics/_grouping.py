@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthisto._utils.arguments import checked
 from sthisto.metrics._arrays import check_pair, check_spotwise
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 
+@checked()
 def per_section(
     metric: Callable[..., Any],
     truth: Matrix,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
 from sthisto.metrics._columns import by_gene, ranks, variance
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 
+@checked()
 def mutual_information(truth: Matrix, prediction: Matrix, *, n_bins: int = 8) -> NDArray[np.float64]:
     """Measure how much each gene's prediction tells of its measurement, in nats, whatever the form of their relation.
 

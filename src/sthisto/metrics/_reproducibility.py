@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import norm
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
 from sthisto.metrics._arrays import gene_blocks
 from sthisto.metrics._residuals import check_counts, check_totals, residual_block
@@ -46,6 +47,7 @@ class Reproducibility:
         return self.reproducibility
 
 
+@checked()
 def reproducibility(
     counts: Matrix,
     *,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sthisto._utils.validate import check_positive
+from sthisto._utils.arguments import checked
 from sthisto.metrics._arrays import check_matrix, check_spotwise, gene_blocks
 from sthisto.metrics._pearson import pearson
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 
+@checked()
 def pearson_residuals(
     counts: Matrix,
     *,
@@ -65,7 +66,6 @@ def pearson_residuals(
     """
     matrix = check_counts(counts)
     depth = check_totals(totals, matrix)
-    check_positive(theta, name="theta")
     limit = float(np.sqrt((depth > 0).sum())) if clip is None else clip
     if limit < 0:
         msg = f"`clip` must not be negative, found {clip!r}."
@@ -91,6 +91,7 @@ def residual_block(
     return np.clip(residuals, -clip, clip)
 
 
+@checked()
 def residual_pearson(
     counts: Matrix,
     prediction: Matrix,

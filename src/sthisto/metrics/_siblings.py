@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import eigh
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
 from sthisto.metrics._pearson import pearson
 
@@ -127,6 +128,7 @@ class SiblingReference:
         return pearson(residuals, self.predict(residuals, n_folds=n_folds, seed=seed))
 
 
+@checked()
 def sibling_score(
     residuals: ArrayLike,
     reference: SiblingReference | Sequence[ArrayLike],

@@ -10,6 +10,8 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, normalized_mutual_info_score
 
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice, label, list_of
 from sthisto._utils.validate import check_choice
 from sthisto.metrics._arrays import check_matrix, check_spotwise, predicted_part
 
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 Method = Literal["kmeans", "leiden"]
+_METHOD = choice("kmeans", "leiden")
+_LABELS = label | list_of(label, "a list of labels", least=0)
 
 
+@checked(method=_METHOD)
 def cluster(
     prediction: Matrix,
     n_clusters: int | None = None,
@@ -113,6 +118,7 @@ def _kmeans(components: NDArray[np.floating], n_clusters: int | None, seed: int)
     return KMeans(n_clusters, init="k-means++", n_init=10, random_state=seed).fit_predict(components)
 
 
+@checked(method=_METHOD, exclude=_LABELS)
 def cluster_ari(
     prediction: Matrix,
     labels: ArrayLike,
@@ -166,6 +172,7 @@ def cluster_ari(
     return _agreement(adjusted_rand_score, prediction, labels, exclude, n_clusters, method, seed)
 
 
+@checked(method=_METHOD, exclude=_LABELS)
 def cluster_nmi(
     prediction: Matrix,
     labels: ArrayLike,
@@ -208,6 +215,7 @@ def cluster_nmi(
     return _agreement(normalized_mutual_info_score, prediction, labels, exclude, n_clusters, method, seed)
 
 
+@checked(method=_METHOD, exclude=_LABELS)
 def cluster_homogeneity(
     prediction: Matrix,
     labels: ArrayLike,

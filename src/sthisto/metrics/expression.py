@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sthisto._utils.arguments import checked
 from sthisto.metrics._arrays import check_matrix, check_pair, gene_blocks
 from sthisto.metrics._columns import by_gene, mean, ranks, variance
 from sthisto.metrics._pearson import paired_pearson, pearson
@@ -138,6 +139,7 @@ def variance_ratio(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     return by_gene(score, truth, prediction)
 
 
+@checked()
 def auc(truth: Matrix, prediction: Matrix, *, threshold: float = 0.0) -> NDArray[np.float64]:
     """Chance that a spot that expresses a gene is predicted higher than one that does not; ties count half.
 

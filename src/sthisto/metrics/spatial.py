@@ -8,8 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.neighbors import kneighbors_graph, radius_neighbors_graph
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
-from sthisto.metrics._arrays import check_matrix, check_pair, check_spotwise, gene_blocks, paired_blocks
+from sthisto.metrics._arrays import as_array, check_matrix, check_pair, check_spotwise, gene_blocks, paired_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 
+@checked()
 def spatial_graph(
     coordinates: ArrayLike,
     *,
@@ -73,6 +75,7 @@ def spatial_graph(
     return sp.csr_array((np.concatenate(weights), places), shape=(len(centers), len(centers)))
 
 
+@checked()
 def spatial_blocks(coordinates: ArrayLike, size: float, *, section: ArrayLike | None = None) -> NDArray[np.intp]:
     """Assign each spot to a square of a grid, the unit that `bootstrap_pearson` draws.
 
@@ -163,6 +166,7 @@ def morans_i(values: Matrix, graph: Any) -> NDArray[np.float64]:
     return result
 
 
+@checked()
 def ssim(truth: Matrix, prediction: Matrix, graph: Any, *, data_range: float | None = None) -> NDArray[np.float64]:
     """Compare the local level, contrast and structure of each gene's predicted and measured map.
 
@@ -233,7 +237,11 @@ def _ssim(
 
 
 def _check_coordinates(coordinates: ArrayLike) -> NDArray[np.float64]:
-    centers = np.asarray(coordinates, dtype=np.float64)
+    centers = as_array(coordinates, name="coordinates")
+    if centers.dtype.kind not in "fiub":
+        msg = f"`coordinates` must hold real numbers, found the type {centers.dtype}."
+        raise TypeError(msg)
+    centers = centers.astype(np.float64)
     if centers.ndim != 2 or centers.shape[1] != 2 or not np.isfinite(centers).all():
         msg = f"`coordinates` must be finite and have the shape (n_spots, 2), found {centers.shape}."
         raise ValueError(msg)
@@ -241,7 +249,7 @@ def _check_coordinates(coordinates: ArrayLike) -> NDArray[np.float64]:
 
 
 def _check_graph(graph: Any, n_spots: int) -> sp.csr_array:
-    weights = sp.csr_array(graph)
+    weights = sp.csr_array(check_matrix(graph, name="graph"))
     if weights.shape != (n_spots, n_spots):
         msg = f"`graph` must have the shape ({n_spots}, {n_spots}), found {weights.shape}."
         raise ValueError(msg)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from sthisto._images.patches import PatchSource, PatchSpec
+from sthisto._utils.arguments import checked
 from sthisto._utils.deprecate import renamed_attribute
 from sthisto.models import bundle
 from sthisto.models.base import ExpressionModel
@@ -42,7 +43,8 @@ from sthisto.models.registry import METHODS, available, register
 from sthisto.models.retrieval.bank import Bank
 from sthisto.models.retrieval.contrastive import ContrastiveModel, TwoTowers
 from sthisto.models.retrieval.model import RetrievalModel
-from sthisto.models.training.loop import Training, seeded, train
+from sthisto.models.torch_state import plain_torch, seeded
+from sthisto.models.training.loop import Training, train
 
 __all__ = [
     "BLEEP",
@@ -98,6 +100,8 @@ for _cls in (Recommended, Kernel, MLP, DANet, BLEEP, STNet, HisToGene, Ridge, Kn
     METHODS[_cls.method] = _cls
 
 
+@checked()
+@plain_torch()
 def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> ExpressionModel:
     """Read a model that `ExpressionModel.save` wrote.
 

@@ -14,12 +14,14 @@ import pandas as pd
 from torch import Tensor, nn
 
 from sthisto._images.patches import PatchSpec
+from sthisto._utils.arguments import check_fields
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
 from sthisto._utils.validate import check_choice, listed
 from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.options import NoOptions
+from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
 Exclude = Literal["section", "spot", "none"]
@@ -150,6 +152,7 @@ class ExpressionModel(ABC):
         if unknown:
             msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
             raise TypeError(msg)
+        check_fields(cls.Options, options)
         return cls.Options(**options)
 
     @classmethod
@@ -198,6 +201,7 @@ class ExpressionModel(ABC):
         """The options as plain values."""
         return asdict(self.options)
 
+    @plain_torch()
     def fit(self, sections: Sequence[TrainingSection], *, seed: int = 0) -> None:
         """Learn from the training spots of all sections.
 
@@ -239,6 +243,7 @@ class ExpressionModel(ABC):
         self.training_spots = TrainingSpots.of(sections)
         self.is_fitted = True
 
+    @plain_torch()
     def predict(self, section: SectionInput, *, exclude: Exclude | None = None) -> Prediction:
         """Predict the expression of every spot of a section.
 

@@ -23,7 +23,7 @@ from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.data import TrainingSpots
 from sthisto.models.encoders.encoder import RANDOM, Encoder, load_encoder
-from sthisto.models.training.loop import seeded
+from sthisto.models.torch_state import seeded
 
 CONFIG, MODEL, BANK = "config.json", "model.safetensors", "bank.safetensors"
 _FORMAT = 1

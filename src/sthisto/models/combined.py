@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from sthisto._utils.checks import LARGEST_SEED
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.registry import METHODS
@@ -75,7 +76,8 @@ class CombinedModel(ExpressionModel):
         self._build()
         histories = []
         for number, (plan, member) in enumerate(zip(self._plan(), self._members, strict=True)):
-            member.fit([_on_residuals(one) for one in sections] if plan.of_residuals else sections, seed=seed + number)
+            shown = [_on_residuals(one) for one in sections] if plan.of_residuals else sections
+            member.fit(shown, seed=(seed + number) % (LARGEST_SEED + 1))
             histories.append(member.history)
         self.history = _mean_history(histories)
         self._mean = stack(sections, "train").mean(axis=0)

@@ -11,6 +11,7 @@ import numpy as np
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
 from sthisto._images.pyramid import Pyramid
+from sthisto._utils.logging import logger
 
 _AROUND: Final = "around"
 _RECOGNIZED_BY_PX: Final = 32
@@ -77,7 +78,10 @@ class SectionInput:
             Called without arguments if there are none yet.
         """
         if key not in self._features:
-            self._features[key] = compute()
+            features = compute()
+            if not self._features:
+                self._warn_of_one_color(features.fingerprint)
+            self._features[key] = features
         return self._features[key]
 
     def fingerprint(self) -> np.ndarray:
@@ -91,6 +95,7 @@ class SectionInput:
             return np.asarray(features.fingerprint)
         if self._fingerprint is None:
             self._fingerprint = _fingerprints(self.patches[0])
+            self._warn_of_one_color(self._fingerprint)
         return self._fingerprint
 
     def _recognized_around(self) -> Features:
@@ -102,6 +107,16 @@ class SectionInput:
         if key not in self._measured:
             self._measured[key] = compute()
         return self._measured[key]
+
+    def _warn_of_one_color(self, fingerprint: np.ndarray) -> None:
+        """Warn of patches without any structure: there is no tissue, or a part of the image is missing."""
+        if empty := int((fingerprint == 0).sum()):
+            logger.warning(
+                "%d of %d patches of section %r are of one color: look whether the image is complete there.",
+                empty,
+                len(fingerprint),
+                self.name,
+            )
 
 
 def _fingerprints(source: PatchSource) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from sthisto._utils.arguments import check_fields
 from sthisto._utils.validate import check_choice, check_positive
 from sthisto.models.retrieval.bank import Aggregation
 from sthisto.models.training.augment import check_stain_jitter
@@ -33,7 +34,8 @@ class MethodOptions:
     """Base of options. A `__post_init__` that checks values calls that of its base first."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Check types and bounds of all values, those of a class that derives from this one too."""
+        check_fields(type(self), vars(self))
 
 
 @dataclass(frozen=True)

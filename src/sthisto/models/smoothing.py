@@ -9,13 +9,6 @@ from sthisto.metrics import spatial_graph
 N_NEIGHBORS = 6
 
 
-def check_share(share: float) -> None:
-    """Raise ValueError unless `share` can be the weight of the neighbors."""
-    if not 0 <= share <= 1:
-        msg = f"`smooth` is the share of the neighbors, between 0 and 1; found {share!r}."
-        raise ValueError(msg)
-
-
 def smooth_expression(expression: np.ndarray, centers: np.ndarray, share: float) -> np.ndarray:
     """Mix each spot's prediction with the mean of its neighbors'.
 

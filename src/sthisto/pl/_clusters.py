@@ -13,7 +13,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.slots import CLUSTER
+from sthisto._utils.checks import list_of, text
 from sthisto._utils.validate import listed
+from sthisto.pl._arguments import NAMES, checked_plot
 from sthisto.pl._decorations import TICK_SIZE, figure_of, scale_bar, set_title, side_label, wrap_title
 from sthisto.pl._figures import closes_on_error
 from sthisto.pl._layout import GridLayout, given_axes
@@ -34,6 +36,7 @@ _LEGEND_CHARACTER = 0.062
 
 
 @closes_on_error()
+@checked_plot(columns=NAMES, exclude=list_of(text, "a list of names", least=0) | text, reference=text)
 def clusters(
     sdata: SpatialData | Sequence[SpatialData],
     columns: str | Sequence[str] | Mapping[str, str] = CLUSTER,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys, symbols_of
 from sthisto._sdata.slots import KEY
+from sthisto.pl._arguments import NAMES, checked_plot
 from sthisto.pl._figures import closes_on_error
 from sthisto.pl._panels import Style, draw_gene_rows, read_gene_rows
 from sthisto.pl._read import choose_sections, predicted_sections
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @closes_on_error()
+@checked_plot(layers=NAMES)
 def gene_compare(
     sdata: SpatialData | Sequence[SpatialData],
     genes: str | Sequence[str],

@@ -13,6 +13,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto.metrics import gene_correlation_agreement
+from sthisto.pl._arguments import checked_plot
 from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, set_title
 from sthisto.pl._figures import closes_on_error, new_figure
 from sthisto.pl._layout import given_axes
@@ -30,6 +31,7 @@ _PANEL = 2.2
 
 
 @closes_on_error()
+@checked_plot()
 def gene_correlation(
     sdata: SpatialData | Sequence[SpatialData],
     genes: Sequence[str] | None = None,

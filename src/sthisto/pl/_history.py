@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
 from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import KEY
+from sthisto.pl._arguments import ONE_AXES, checked_plot
 from sthisto.pl._decorations import TICK_SIZE
 from sthisto.pl._figures import closes_on_error
 from sthisto.pl._style import METHOD_COLORS, cycle, single_axes, tidy
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @closes_on_error()
+@checked_plot(ax=ONE_AXES)
 def history(
     sdata: SpatialData | Sequence[SpatialData],
     *,

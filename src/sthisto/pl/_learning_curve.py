@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from sthisto._utils.checks import Check
 from sthisto._utils.validate import listed
+from sthisto.pl._arguments import ONE_AXES, checked_plot
 from sthisto.pl._decorations import TICK_SIZE
 from sthisto.pl._figures import closes_on_error
 from sthisto.pl._style import METHOD_COLORS, cycle, single_axes, tidy
@@ -24,7 +26,11 @@ _X_LABELS: Final = {
 _NEEDED: Final = ("by", "size", "pcc_residual", "low", "high", "fitted", "extrapolated")
 
 
+_TABLE: Final = Check("the table that sth.tl.learning_curve returned", lambda value: hasattr(value, "columns"))
+
+
 @closes_on_error()
+@checked_plot(table=_TABLE, ax=ONE_AXES)
 def learning_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Show how the residual score of held-out groups rises with the size of the training set.
 

@@ -11,6 +11,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import KEY
 from sthisto.metrics import mean_proportions, sd_proportions
+from sthisto.pl._arguments import checked_plot
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
 from sthisto.pl._figures import closes_on_error
 from sthisto.pl._inset import draw_zoom
@@ -27,6 +28,7 @@ _FEW = 20
 
 
 @closes_on_error()
+@checked_plot()
 def mean_variance(
     sdata: SpatialData | Sequence[SpatialData],
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._utils.deprecate import renamed_arguments
-from sthisto._utils.validate import check_positive, listed
+from sthisto._utils.validate import listed
 from sthisto.get._neighbors import of_section
+from sthisto.pl._arguments import checked_plot
 from sthisto.pl._decorations import figure_of, ink, set_title, wrap_title
 from sthisto.pl._figures import closes_on_error
 from sthisto.pl._layout import GridLayout, given_axes
@@ -31,9 +33,10 @@ _COLUMNS = 5
 
 @renamed_arguments(n_neighbours="n_neighbors")
 @closes_on_error()
+@checked_plot()
 def neighbors(
     sdata: SpatialData | Sequence[SpatialData],
-    model: ExpressionModel,
+    model: ExpressionModel | str | Path,
     spot: str,
     *,
     reference: SpatialData | Sequence[SpatialData] | None = None,
@@ -55,7 +58,7 @@ def neighbors(
     sdata
         One SpatialData, or a list of them, with the spot.
     model
-        Fitted model of a method that retrieves training spots, such as "danet" or "knn".
+        Fitted model of a method that retrieves training spots, such as "danet" or "knn", or the path of a saved one.
     spot
         Name of the spot in the table.
     reference
@@ -105,11 +108,13 @@ def neighbors(
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> figure = sth.pl.neighbors(sdata, model, sdata["table"].obs_names[0])  # doctest: +SKIP
     """
-    check_positive(n_neighbors, name="n_neighbors")
+    from sthisto.models.given import given_model
+
+    fitted = given_model(model)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     section, position = _find(read_sections(sdata, keys), spot)
     bank = {one.name: one for one in read_sections(sdata if reference is None else reference, keys)}
-    found = of_section(section, model, exclude)
+    found = of_section(section, fitted, exclude)
     nearest = found[found["spot"] == spot].nsmallest(n_neighbors, "rank")
     missing = sorted(set(nearest["training_section"]) - set(bank))
     if missing:
@@ -118,9 +123,9 @@ def neighbors(
             "Pass reference=… with the data that it was fitted on."
         )
         raise KeyError(msg)
-    patches = [(f"Spot {spot}", _patch(section, position, model))]
+    patches = [(f"Spot {spot}", _patch(section, position, fitted))]
     for name, row, cosine in nearest[["training_section", "training_spot", "cosine"]].itertuples(index=False):
-        patches.append((f"{name}, cos {cosine:.2f}", _training_patch(bank[name], int(row), model)))
+        patches.append((f"{name}, cos {cosine:.2f}", _training_patch(bank[name], int(row), fitted)))
     return _draw(patches, figsize, dpi, ax)
 
 

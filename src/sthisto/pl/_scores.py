@@ -11,7 +11,9 @@ import pandas as pd
 from sthisto import get
 from sthisto._sdata.record import as_keys
 from sthisto._sdata.slots import ALL_GENES, KEY
-from sthisto._utils.validate import check_choice, listed
+from sthisto._utils.checks import choice
+from sthisto._utils.validate import listed
+from sthisto.pl._arguments import checked_plot
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
 from sthisto.pl._figures import closes_on_error
 from sthisto.pl._style import GRAY, METHOD_COLORS, cycle, grid_of_axes, tidy
@@ -28,6 +30,7 @@ _LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "loc": "lowe
 
 
 @closes_on_error()
+@checked_plot(metric=choice(*_NAMES))
 def scores(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -82,7 +85,6 @@ def scores(
     >>> sth.tl.evaluate(sdata)
     >>> figure = sth.pl.scores(sdata)
     """
-    check_choice(metric, _NAMES, name="metric")
     keys = as_keys(key_added)
     table = get.scores(sdata, key_added=keys, table_key=table_key)
     columns = ["method", "section", "gene"]

@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import as_keys, method_labels, symbols_of
 from sthisto._sdata.slots import KEY, confidence
+from sthisto.pl._arguments import checked_plot
 from sthisto.pl._decorations import TICK_SIZE, color_bar, figure_of, place, scale_bar, set_title
 from sthisto.pl._figures import closes_on_error, new_figure
 from sthisto.pl._layout import given_axes
@@ -41,6 +42,7 @@ _N_CHARTS = 2
 
 
 @closes_on_error()
+@checked_plot()
 def uncertainty(
     sdata: SpatialData | Sequence[SpatialData],
     *,

@@ -11,14 +11,17 @@ import scipy.sparse as sp
 from sthisto._sdata.expression import Normalization, log1p_of, looks_like_counts
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections, read_tables
-from sthisto._sdata.tables import read_matrix, read_rows
-from sthisto._sdata.write import Update, apply
-from sthisto._utils.validate import check_choice, check_positive
+from sthisto._sdata.tables import layer_names, read_matrix, read_rows
+from sthisto._sdata.write import Update, apply, check_slot
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 
+@checked(target=choice("log1p", "pearson_residuals"))
 def normalize(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -77,8 +80,6 @@ def normalize(
     >>> sdata = sth.datasets.synthetic(n_sections=1, n_patients=1)
     >>> sth.pp.normalize(sdata)
     """
-    check_choice(target, ("log1p", "pearson_residuals"), name="target")
-    check_positive(target_sum, name="target_sum")
     key = key_added or target
     if key == layer:
         msg = f"`key_added` and `layer` are both {layer!r}: the counts would be lost. Pass another key_added=…"
@@ -86,6 +87,8 @@ def normalize(
     normalization = Normalization(target, layer, target_sum)
     updates = []
     for one, table in zip(as_cohort(sdata), read_tables(sdata, table_key), strict=True):
+        check_slot(table, "layers", key)
+        _check_no_counts(table, key)
         matrix = read_matrix(table, layer)
         if not looks_like_counts(matrix):
             msg = (
@@ -102,6 +105,13 @@ def normalize(
                 values[section.rows] = normalization(read_rows(section, layer))
         updates.append(Update(table, "layers", key, values))
     apply(updates)
+
+
+def _check_no_counts(table: AnnData, key: str) -> None:
+    """Raise ValueError where a layer of raw counts would be overwritten."""
+    if key in layer_names(table) and looks_like_counts(read_matrix(table, key)):
+        msg = f"layers[{key!r}] holds raw counts, which would be lost. Pass another key_added=…"
+        raise ValueError(msg)
 
 
 def _log1p(matrix: Any, target_sum: float) -> sp.csr_matrix:

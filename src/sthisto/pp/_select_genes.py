@@ -14,12 +14,14 @@ from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES, TR
 from sthisto._sdata.tables import gene_names, gene_positions, read_rows, selection_rule
 from sthisto._sdata.write import apply, uns_updates, var_updates
 from sthisto._splits.roles import read_roles
+from sthisto._utils.arguments import checked
 from sthisto.pp._variable_genes import Flavor, variable_genes
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked()
 def select_genes(
     sdata: SpatialData | Sequence[SpatialData],
     genes: str | Sequence[str] | None = None,

@@ -14,14 +14,20 @@ from sthisto._sdata.slots import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TR
 from sthisto._sdata.write import Update, apply, obs_updates, removals
 from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._splits.roles import read_patients, warn_of_shared_patients
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice, labels, number
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_choice, check_key
+from sthisto._utils.validate import check_key
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+_TEST = number(above=0, below=1).called("a share between 0 and 1") | labels
+
+
+@checked(by=choice("patient", "section", "block"), test=_TEST)
 def split(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -89,12 +95,8 @@ def split(
     >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
     >>> sth.pp.split(sdata, by="patient", patient_key="patient")
     """
-    check_choice(by, ("patient", "section", "block"), name="by")
-    if not 0 <= validation < 1:
-        msg = f"`validation` must be a share of at least 0 and below 1, found {validation!r}."
-        raise ValueError(msg)
-    if margin is not None and (margin < 0 or by != "block"):
-        msg = f"`margin` is a width in px of at least 0, for by='block' alone; found {margin!r} with by={by!r}."
+    if margin is not None and by != "block":
+        msg = f"`margin` is a width in px for by='block' alone; found {margin!r} with by={by!r}. Leave it out."
         raise ValueError(msg)
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     patients = None if patient_key is None else read_patients(sections, patient_key)

@@ -11,12 +11,14 @@ from sthisto._sdata.image_scale import known_um_per_px, remember_um_per_px, stat
 from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image, resolve_image
 from sthisto._sdata.slots import TISSUE_GRID, table_of_shapes
 from sthisto._sdata.write import Update, apply
-from sthisto._utils.validate import check_positive
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import number, text
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked(image_key=text, um_per_px=number(above=0))
 def tissue_grid(
     sdata: SpatialData,
     *,
@@ -68,8 +70,6 @@ def tissue_grid(
     >>> sdata.shapes["tissue_grid"].shape[1]
     2
     """
-    check_positive(pitch_um, name="pitch_um")
-    check_positive(diameter_um, name="diameter_um")
     image_key = resolve_image(sdata, image_key)
     table_key = table_of_shapes(key_added)
     check_no_element(sdata, (key_added, table_key), argument="key_added")

@@ -13,8 +13,9 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import CLUSTER
 from sthisto._sdata.tables import read_rows
-from sthisto._sdata.write import apply, obs_updates
-from sthisto._utils.validate import check_choice, check_new_name
+from sthisto._sdata.write import apply, check_slot, obs_updates
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice
 from sthisto.metrics._arrays import predicted_part
 from sthisto.metrics._leiden import search_resolution
 
@@ -25,6 +26,7 @@ _N_COMPONENTS, _N_NEIGHBORS = 50, 15
 """scanpy's defaults; fewer where a section has fewer spots or genes."""
 
 
+@checked(method=choice("leiden", "kmeans"))
 def cluster(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -88,9 +90,9 @@ def cluster(
     >>> sdata = sth.datasets.synthetic(n_sections=1, n_patients=1)
     >>> sth.tl.cluster(sdata, method="kmeans", n_clusters=4)
     """
-    check_new_name(key_added, name="key_added")
-    check_choice(method, ("leiden", "kmeans"), name="method")
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
+    for section in sections:
+        check_slot(section.table, "obs", key_added)
     names = [_names(section, layer, method, n_clusters, seed) for section in sections]
     apply(obs_updates(sections, key_added, names))
 

@@ -15,11 +15,14 @@ from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections
 from sthisto._sdata.slots import CROSS_VALIDATION, GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sdata.tables import selection_rule
-from sthisto._sdata.write import apply, uns_updates
+from sthisto._sdata.write import apply, check_slot, uns_updates
 from sthisto._splits.folds import make_folds
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import mapping, mapping_to, texts
 from sthisto._utils.deprecate import METHOD_NAMES
-from sthisto._utils.validate import check_choice, check_new_name, check_positive
+from sthisto._utils.validate import check_choice
 from sthisto.models.registry import method_name
+from sthisto.tl._fit import check_fit
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
@@ -28,8 +31,10 @@ if TYPE_CHECKING:
 
 _OWN = ("method", "seed", "checkpoint", "key_added")
 _SUMMARY = ["method", "seed", "fold"]
+_OPTIONS = mapping_to(mapping("a mapping"), "a mapping from method to a mapping of its options")
 
 
+@checked(methods=texts, options=_OPTIONS)
 def cross_validate(
     sdata: SpatialData | Sequence[SpatialData],
     methods: str | Sequence[str] = "danet",
@@ -107,10 +112,8 @@ def cross_validate(
     >>> sth.tl.cross_validate(sdata, ["color", "mean"], groups="patient", seeds=1)
     >>> sth.get.scores(sdata, key_added="sthisto_cv", by="section")[["fold", "pcc_residual"]]  # doctest: +SKIP
     """
-    check_new_name(key_added, name="key_added")
     wanted = [methods] if isinstance(methods, str) else list(methods)
     names = list(dict.fromkeys(method_name(name, name="methods") for name in wanted))
-    check_positive(seeds, name="seeds")
     own = {METHOD_NAMES.get(name, name): of_method for name, of_method in (options or {}).items()}
     for name in own:
         check_choice(name, names, name="options")
@@ -120,8 +123,12 @@ def cross_validate(
     if refused := [name for name in ELEMENT_KEYS if any(name in one for one in own.values())]:
         msg = f"`{refused[0]}` is the same for all methods: pass it as an argument, not among the options of one."
         raise TypeError(msg)
+    for name in names:
+        check_fit(name, {**fit_arguments, **own.get(name, {})})
     keys = ElementKeys(**{name: fit_arguments.get(name) for name in ELEMENT_KEYS})
     sections = read_sections(sdata, keys)
+    for section in sections:
+        check_slot(section.table, "uns", key_added)
     width = seen_width(sections, {name: {**fit_arguments, **own.get(name, {})} for name in names})
     folds = make_folds(sections, groups, n_folds, patient_key, width)
     encoder = load_shared_encoder(names, fit_arguments)

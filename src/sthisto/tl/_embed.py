@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +14,21 @@ from sthisto._sdata.inputs import check_scale, read_expression, section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.write import Update, apply, obsm_updates
-from sthisto._utils.validate import check_new_name
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import flag
 from sthisto.models import ExpressionModel, SectionInput
+from sthisto.models.given import given_model
+from sthisto.models.torch_state import plain_torch
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked(genes=flag)
+@plain_torch()
 def embed(
     sdata: SpatialData | Sequence[SpatialData],
-    model: ExpressionModel,
+    model: ExpressionModel | str | Path,
     *,
     genes: bool = True,
     image_key: str | Mapping[str, str] | None = None,
@@ -40,7 +46,7 @@ def embed(
     sdata
         One SpatialData, or a list of them.
     model
-        Model from `tl.fit` or `models.load`.
+        Model from `tl.fit` or `models.load`, or the path of a saved one.
     genes
         Whether to embed the expression too, for methods that can. With False, only the images are used.
     image_key
@@ -81,25 +87,25 @@ def embed(
     >>> model = sth.tl.fit(sdata, method="ridge", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> sth.tl.embed(sdata, model)  # doctest: +SKIP
     """
-    check_new_name(key_added, name="key_added")
-    if not model.has_embedding:
-        msg = f"Method {model.method!r} has no embedding."
+    fitted = given_model(model)
+    if not fitted.has_embedding:
+        msg = f"Method {fitted.method!r} has no embedding."
         raise TypeError(msg)
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     expression = {}
-    if genes and model.has_gene_embedding:
-        normalization = Normalization.from_record(model.normalization)
+    if genes and fitted.has_gene_embedding:
+        normalization = Normalization.from_record(fitted.normalization)
         for i, section in enumerate(sections):
             check_scale(section, normalization)
             expression[i] = read_expression(
                 section,
                 np.arange(len(section)),
-                genes=model.genes,
+                genes=fitted.genes,
                 normalization=normalization,
                 gene_symbols=gene_symbols,
             )
-    inputs = [section_input(section, model.patch) for section in sections]
-    apply(embedding_updates(sections, inputs, model, expression, key_added=key_added))
+    inputs = [section_input(section, fitted.patch) for section in sections]
+    apply(embedding_updates(sections, inputs, fitted, expression, key_added=key_added))
 
 
 def embedding_updates(

@@ -19,6 +19,7 @@ from sthisto._sdata.record import FitRecord, read_record
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
 from sthisto._sdata.write import apply, var_updates
+from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _CALL = "sth.tl.predict(sdata, model)"
 
 
+@checked()
 def evaluate(
     sdata: SpatialData | Sequence[SpatialData],
     *,

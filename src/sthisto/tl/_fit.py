@@ -7,27 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from sthisto import __version__
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Target
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
-from sthisto._sdata.write import apply, var_updates
+from sthisto._sdata.write import apply, check_slot, var_updates
+from sthisto._utils.arguments import check_arguments, checked
+from sthisto._utils.checks import choice
 from sthisto._utils.defaults import PATCH_SIZE
-from sthisto._utils.validate import check_new_name
+from sthisto._utils.digest import digest_arrays, digest_names
+from sthisto._utils.logging import logger
+from sthisto._utils.signals import ends_like_ctrl_c
 from sthisto.models import (
     ExpressionModel,
     TrainingSection,
     resolve_method,
 )
-from sthisto.models.bundle import check_target
 from sthisto.models.encoders.default import encoder_for
 from sthisto.models.encoders.layers import LayerArgument
 from sthisto.models.registry import method_name
-from sthisto.models.training.devices import is_first_process
-from sthisto.models.training.loop import seeded
+from sthisto.models.torch_state import plain_torch, seeded
+from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
+from sthisto.models.training.devices import check_devices
 from sthisto.pp._variable_genes import Flavor
 from sthisto.tl._embed import embedding_updates
 from sthisto.tl._prepare import Prepared, prepare, use_dense
@@ -36,6 +42,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked(target=choice("log1p", "pearson_residuals", "as_is"))
+@plain_torch()
 def fit(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -115,8 +123,9 @@ def fit(
     seed
         Seed of weights, batches, dropout and validation blocks. The global random state is left unchanged.
     checkpoint
-        Folder to save the model to, replacing a model that is there. If the fit is interrupted (Ctrl-C) after an epoch,
-        the folder holds the best epoch so far, except for ensembles and "hybrid", which are saved only when complete.
+        Folder that keeps where the training stands after every epoch: weights, optimizer and random state. If the
+        process is interrupted or killed, the same call with the same data goes on from there and gives the same model,
+        on the CPU the same bits. The fitted model is not saved there: call `model.save`. None: nothing is kept.
     image_key
         H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
         images of one place, the finest.
@@ -149,15 +158,18 @@ def fit(
     KeyError
         An element, a layer or a gene is missing.
     ValueError
-        An element is ambiguous, elements do not fit together, or there are too few spots.
+        An argument or option has a wrong value, an element is ambiguous, elements do not fit together, there are too
+        few spots, or `checkpoint` holds another fit.
     TypeError
         The method has no such option.
     RuntimeError
         The encoder's weights could not be loaded.
     FileExistsError
-        `checkpoint` exists and is not a model.
+        `checkpoint` exists and is no checkpoint.
+    OSError
+        `checkpoint` cannot be written.
     KeyboardInterrupt
-        The fit was interrupted; `sdata` is unchanged.
+        The fit was interrupted, by Ctrl-C, SIGTERM or SIGHUP; `sdata` is unchanged.
 
     Notes
     -----
@@ -169,10 +181,7 @@ def fit(
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
-    check_new_name(key_added, name="key_added")
-    cls, chosen_options = resolve_method(method_name(method), options)
-    if checkpoint is not None:
-        check_target(Path(checkpoint), overwrite=True)
+    cls, chosen_options = check_fit(method, options)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     prepared = prepare(
         read_sections(sdata, keys),
@@ -189,6 +198,8 @@ def fit(
         gene_symbols=gene_symbols,
         seed=seed,
     )
+    for section in prepared.sections:
+        check_slot(section.table, "uns", key_added)
     encoder = None
     if cls.needs_encoder(chosen_options):
         with seeded(0):  # weights that are not loaded are drawn from a fixed seed, regardless of the fit's
@@ -196,20 +207,66 @@ def fit(
     if use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
-    _train(model, prepared.training, seed, checkpoint)
+    kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
+    _train(model, prepared.training, seed, kept)
     _write(model, prepared, key_added)
     return model
 
 
+def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[ExpressionModel], Any]:
+    """Return the class and the options of a method, after checking arguments of `fit` before there are any data.
+
+    Parameters
+    ----------
+    method
+        A name in `METHODS`.
+    arguments
+        Arguments of `fit`, options of the method among them.
+    """
+    cls, options = resolve_method(method_name(method), check_arguments(fit, arguments))
+    check_devices(options)
+    return cls, options
+
+
 def _train(
-    model: ExpressionModel, training: Sequence[TrainingSection], seed: int, checkpoint: str | Path | None
+    model: ExpressionModel, training: Sequence[TrainingSection], seed: int, checkpoint: Checkpoint | None
 ) -> None:
-    """Fit the model and save it to `checkpoint`, also when the fit is interrupted after an epoch."""
+    """Fit the model; an interrupted fit says what is kept of it."""
     try:
-        model.fit(training, seed=seed)
-    finally:
-        if checkpoint is not None and model.is_fitted and is_first_process():
-            model.save(checkpoint, overwrite=True)
+        with ends_like_ctrl_c(), checkpointing(checkpoint):
+            model.fit(training, seed=seed)
+    except KeyboardInterrupt as stop:
+        why = str(stop.__cause__ or stop) or "Ctrl-C"
+        if checkpoint is None:
+            logger.warning("The fit was interrupted (%s) and nothing of it is kept. Pass checkpoint=… to go on.", why)
+        else:
+            logger.warning(
+                "The fit was interrupted (%s). What was trained is kept in %s: the same call goes on from there.",
+                why,
+                checkpoint.folder,
+            )
+        raise
+
+
+def _about(model: ExpressionModel, prepared: Prepared, seed: int) -> dict[str, Any]:
+    """Return what a checkpoint belongs to, but for pixels, which are not read yet."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, section in enumerate(prepared.training):
+        parts = (section.expression, section.train, section.validation, section.inputs.positions)
+        arrays |= {f"{i}-{j}": part for j, part in enumerate(parts)}
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "method": model.method,
+        "options": model.parameters,
+        "seed": seed,
+        "genes": f"{len(model.genes)}, digest {digest_names(model.genes)}",
+        "patch": [model.patch.size, model.patch.um_per_px, list(model.patch.context)],
+        "normalization": model.normalization,
+        "encoder": model.encoder.digest() if model.needs_encoder(model.options) else "",
+        "sections": [section.name for section in prepared.training],
+        "expression and spots": digest_arrays(arrays),
+    }
 
 
 def _write(model: ExpressionModel, prepared: Prepared, key_added: str) -> None:

@@ -19,10 +19,12 @@ from sthisto._sdata.slots import ALL_GENES
 from sthisto._splits.folds import Fold, make_folds
 from sthisto._splits.learning import By, learning_sizes, parts_of, trained_units
 from sthisto._splits.roles import read_patients
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice, mapping
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_choice, check_positive
 from sthisto.models.registry import method_name
 from sthisto.pp._select_genes import genes_to_model
+from sthisto.tl._fit import check_fit
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
+@checked(by=choice(*get_args(By)), options=mapping("a mapping of options"))
 def learning_curve(
     sdata: SpatialData | Sequence[SpatialData],
     *,
@@ -124,12 +127,11 @@ def learning_curve(
     1  1.00         2.0         False
     """
     method = method_name(method)
-    check_choice(by, get_args(By), name="by")
-    check_positive(repeats, name="repeats")
     own = dict(options or {})
     if refused := [name for name in (*_OWN, *ELEMENT_KEYS) if name in own or (name in _OWN and name in fit_arguments)]:
         msg = f"`{refused[0]}` is no option here: pass genes and element keys as arguments, and leave out the others."
         raise TypeError(msg)
+    check_fit(method, {**fit_arguments, **own})
     keys = ElementKeys(**{name: fit_arguments.get(name) for name in ELEMENT_KEYS})
     sections = read_sections(sdata, keys)
     width = seen_width(sections, {method: {**fit_arguments, **own}})

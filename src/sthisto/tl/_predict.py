@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_ta
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
-from sthisto._sdata.write import Update, apply, layer_updates, obs_updates, var_updates
-from sthisto._utils.validate import check_new_name, listed
+from sthisto._sdata.write import Update, apply, check_slot, layer_updates, obs_updates, var_updates
+from sthisto._utils.arguments import checked
+from sthisto._utils.validate import listed
 from sthisto.models import ExpressionModel, Prediction
 from sthisto.models.base import Exclude
+from sthisto.models.given import given_model
 from sthisto.models.parallel import map_over_devices
-from sthisto.models.smoothing import check_share, smooth_expression, variance_kept
+from sthisto.models.smoothing import smooth_expression, variance_kept
+from sthisto.models.torch_state import plain_torch
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -29,9 +33,11 @@ if TYPE_CHECKING:
 _WEAKEST_FIRST = ("", "none", "spot", "section")
 
 
+@checked()
+@plain_torch()
 def predict(
     sdata: SpatialData | Sequence[SpatialData],
-    model: ExpressionModel,
+    model: ExpressionModel | str | Path,
     *,
     exclude: Exclude | None = None,
     smooth: float = 0.0,
@@ -53,7 +59,8 @@ def predict(
     sdata
         One SpatialData, or a list of them.
     model
-        Model from `tl.fit` or `models.load`. Sections with another resolution than the model's are resampled.
+        Model from `tl.fit` or `models.load`, or the path of a saved one. Sections with another resolution
+        than the model's are resampled.
     exclude
         Training spots that a spot may not retrieve, for methods that retrieve: those of the same "section", the "spot"
         itself, or "none". None: "section" if the model was trained on other sections too, else "spot", with a warning.
@@ -107,16 +114,17 @@ def predict(
     >>> model = sth.tl.fit(sdata, method="color")
     >>> sth.tl.predict(sdata, model)
     """
-    check_new_name(key_added, name="key_added")
-    check_share(smooth)
+    fitted = given_model(model)
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
     if new_table_key is None:
-        _check_genes(sections, model, gene_symbols)
-        check_layer_memory(sections, len(model.genes))
+        for section in sections:
+            check_slot(section.table, "uns", key_added)
+        _check_genes(sections, fitted, gene_symbols)
+        check_layer_memory(sections, len(fitted.genes))
     else:
         check_no_table(as_cohort(sdata), new_table_key)
     predictions = map_over_devices(
-        model, sections, lambda own, section: own.predict(section_input(section, own.patch), exclude=exclude)
+        fitted, sections, lambda own, section: own.predict(section_input(section, own.patch), exclude=exclude)
     )
     more: dict[str, Any] = {
         "excluded": min((prediction.excluded for prediction in predictions), key=_WEAKEST_FIRST.index)
@@ -128,18 +136,18 @@ def predict(
         apply(
             [
                 *removed_results(sections, key_added),
-                *slot_updates(sections, predictions, model, key_added=key_added, gene_symbols=gene_symbols),
-                *record_updates(sections, model, key_added=key_added, gene_symbols=gene_symbols, **more),
+                *slot_updates(sections, predictions, fitted, key_added=key_added, gene_symbols=gene_symbols),
+                *record_updates(sections, fitted, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
         )
         return
     expression = [prediction.expression for prediction in predictions]
-    tables, new_sections = new_tables(as_cohort(sdata), sections, expression, model.genes, new_table_key)
+    tables, new_sections = new_tables(as_cohort(sdata), sections, expression, fitted.genes, new_table_key)
     apply(
         [
-            *slot_updates(new_sections, predictions, model, key_added=key_added, gene_symbols=None),
+            *slot_updates(new_sections, predictions, fitted, key_added=key_added, gene_symbols=None),
             *record_updates(
-                new_sections, model, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
+                new_sections, fitted, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
             ),
             *tables,
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +17,22 @@ from sthisto._sdata.new_tables import check_no_table, members_of
 from sthisto._sdata.record import record_updates
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.write import Update, apply
-from sthisto._utils.validate import check_new_name, listed
+from sthisto._utils.arguments import checked
+from sthisto._utils.validate import listed
 from sthisto.models import METHODS, ExpressionModel, Prediction
+from sthisto.models.given import given_model
+from sthisto.models.torch_state import plain_torch
 from sthisto.tl._predict import slot_updates
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked()
+@plain_torch()
 def predict_between(
     sdata: SpatialData | Sequence[SpatialData],
-    model: ExpressionModel,
+    model: ExpressionModel | str | Path,
     *,
     factor: int = 2,
     new_table_key: str = slots.BETWEEN,
@@ -47,7 +53,7 @@ def predict_between(
     sdata
         One SpatialData, or a list of them.
     model
-        Model from ``tl.fit(sdata, method="histogene")`` or `models.load`.
+        Model from ``tl.fit(sdata, method="histogene")`` or `models.load`, or the path of a saved one.
     factor
         Points along each axis for every spot: 2 gives four points per spot.
     new_table_key
@@ -96,10 +102,10 @@ def predict_between(
     >>> sth.tl.predict_between(sdata, model)  # doctest: +SKIP
     >>> sth.pl.gene_compare(sdata, "COL1A1", table_key="between", show_measured=False)  # doctest: +SKIP
     """
-    check_new_name(key_added, name="key_added")
-    if not model.predicts_between:
+    fitted = given_model(model)
+    if not fitted.predicts_between:
         able = listed(name for name, cls in METHODS.items() if cls.predicts_between)
-        msg = f"Method {model.method!r} does not predict between spots; method={able} does."
+        msg = f"Method {fitted.method!r} does not predict between spots; method={able} does."
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
@@ -110,7 +116,7 @@ def predict_between(
         check_no_element(one, names, argument="new_table_key")
     updates: list[Update] = []
     for one, own in members:
-        updates += _updates(one, own, model, factor, new_table_key, key_added)
+        updates += _updates(one, own, fitted, factor, new_table_key, key_added)
     apply(updates)
 
 

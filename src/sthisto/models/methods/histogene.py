@@ -16,7 +16,8 @@ from sthisto.models.base import Exclude, ExpressionModel
 from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
 from sthisto.models.options import EpochOptions, MethodOptions, OptimizerOptions, PrecisionOptions
-from sthisto.models.training.loop import Batch, Gather, Training, seeded, train
+from sthisto.models.torch_state import seeded
+from sthisto.models.training.loop import Batch, Gather, Training, train
 from sthisto.nn import Transformer
 
 

@@ -22,8 +22,9 @@ from sthisto.models.options import (
     OptimizerOptions,
     ParallelOptions,
 )
+from sthisto.models.torch_state import seeded
 from sthisto.models.training.augment import augment, symmetries
-from sthisto.models.training.loop import Batch, Gather, Training, seeded, train
+from sthisto.models.training.loop import Batch, Gather, Training, train
 from sthisto.models.training.patch_store import read_training_patches
 
 

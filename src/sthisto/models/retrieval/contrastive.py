@@ -17,11 +17,12 @@ from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import extract
 from sthisto.models.encoders.inference import Batches
 from sthisto.models.retrieval.model import RetrievalModel
+from sthisto.models.torch_state import seeded
 from sthisto.models.training.augment import augment
 from sthisto.models.training.devices import torch_device
 from sthisto.models.training.gather import Gather
 from sthisto.models.training.harmony import Correction, correct, fit_harmony, split_state
-from sthisto.models.training.loop import Batch, Interrupted, Training, seeded, train
+from sthisto.models.training.loop import Batch, Interrupted, Training, train
 from sthisto.models.training.patch_store import read_training_patches
 from sthisto.nn import contrastive_loss
 

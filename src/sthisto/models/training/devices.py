@@ -6,11 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from lightning_fabric.strategies import STRATEGY_REGISTRY
 
 from sthisto._utils.settings import settings
-from sthisto._utils.validate import check_choice
+from sthisto._utils.validate import check_choice, listed
 
 _given = threading.local()
 
@@ -37,6 +39,44 @@ def resolve_device(device: str) -> tuple[str, list[int] | None]:
         msg = f"settings.device is {device!r}, which this machine does not have. Available: {', '.join(available)}."
         raise RuntimeError(msg)
     return kind, [int(index)] if index and kind != "cpu" else None
+
+
+def check_devices(options: Any) -> None:
+    """Raise ValueError where a method's options ask for more devices than there are, or for an unknown strategy.
+
+    Parameters
+    ----------
+    options
+        Of the method; those that are not trained by `training.loop` have neither `devices` nor `strategy`.
+    """
+    devices, strategy = getattr(options, "devices", 1), getattr(options, "strategy", "auto")
+    if devices not in (1, "1", "auto", "-1"):
+        accelerator, _ = resolve_device(settings.device)
+        present = {"cuda": torch.cuda.device_count(), "cpu": available_cpus()}.get(accelerator, 1)
+        _check_number(devices, present, accelerator)
+    if strategy not in ("auto", *(known := STRATEGY_REGISTRY.available_strategies())):
+        msg = f"`strategy` is {strategy!r}; it must be one of {listed(['auto', *sorted(known)], 40)}."
+        raise ValueError(msg)
+
+
+def _check_number(devices: int | str, present: int, accelerator: str) -> None:
+    wanted = str(devices).removesuffix(",").split(",")
+    if not all(one.strip().isdigit() for one in wanted):
+        msg = f"`devices` is {devices!r}; it must be a number of devices or 'auto'."
+        raise ValueError(msg)
+    number = int(wanted[0]) if len(wanted) == 1 else len(wanted)
+    if number > present:
+        what = "processors" if accelerator == "cpu" else "devices"
+        msg = (
+            f"`devices` is {devices!r}, but {accelerator!r} has {present} {what} here: every device is a process of "
+            f"its own. Pass devices={present} or fewer."
+        )
+        raise ValueError(msg)
+
+
+def available_cpus() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def torch_device() -> torch.device:

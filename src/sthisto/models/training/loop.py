@@ -18,8 +18,10 @@ from tqdm.auto import tqdm
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 from sthisto.models.options import MethodOptions, TrainingOptions
+from sthisto.models.torch_state import seeded
 from sthisto.models.training.devices import resolve_device
 from sthisto.models.training.gather import Gather, gather_rows, share_of
+from sthisto.models.training.progress import Progress, copy_state, resumable
 
 
 @dataclass(frozen=True)
@@ -120,36 +122,44 @@ def train(
     torch.OutOfMemoryError
         A batch does not fit the device; it says what to change.
     Interrupted
-        Ctrl-C after an epoch; before that, a plain KeyboardInterrupt.
+        Ctrl-C after an epoch; before that, and where a checkpoint keeps the epochs, a plain KeyboardInterrupt.
     """
     fabric = training.fabric()
     _check_size(groups, training, fabric.world_size)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    wrapped, optimizer = fabric.setup(module, optimizer)
     rng = np.random.default_rng(training.seed)
-    rows: list[dict[str, float]] = []
-    best_loss, best_epoch, best_state = np.inf, 0, _copy(module)
-    epochs = tqdm(range(training.max_epochs), desc=description, disable=not settings.progress or fabric.global_rank > 0)
+    kept = resumable(fabric, module, optimizer, rng, training, data, validation)
+    wrapped, optimizer = fabric.setup(module, optimizer)
+    progress = Progress(best_state=copy_state(module))
+    rows = progress.rows
+    bar = tqdm(total=training.max_epochs, desc=description, disable=not settings.progress or fabric.global_rank > 0)
     try:
-        with _own_dropout(fabric, training):
-            for epoch in epochs:
+        with _own_dropout(fabric, training), bar:
+            if kept is not None:
+                kept.restore(progress, description)
+                rows = progress.rows
+                bar.update(len(rows))
+            while not progress.is_over(training):
+                epoch = len(rows)
                 train_loss = _epoch(fabric, wrapped, optimizer, data, loss, _batches(groups, training, rng))
                 val_loss = fabric.broadcast(_validate(fabric, wrapped, validation, loss, training))
                 rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
-                if validation is None or val_loss < best_loss:
-                    best_loss, best_epoch, best_state = val_loss, epoch, _copy(module)
-                epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{val_loss:.3f}", best=best_epoch)
-                if epoch - best_epoch >= training.patience:
-                    break
+                if validation is None or val_loss < progress.best_loss:
+                    progress.best_loss, progress.best_epoch, progress.best_state = val_loss, epoch, copy_state(module)
+                bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{val_loss:.3f}", best=progress.best_epoch)
+                bar.update()
+                if kept is not None:
+                    kept.keep(progress, last=progress.is_over(training))
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(_out_of_memory(training, fabric)) from error
     except KeyboardInterrupt as stop:
-        if rows:
+        if rows and kept is None:
             raise Interrupted(pd.DataFrame(rows)) from stop
         raise
     finally:
-        module.load_state_dict(best_state)
-    if validation is not None and not np.isfinite(best_loss):
+        module.load_state_dict(progress.best_state)
+    best_epoch = progress.best_epoch
+    if validation is not None and not np.isfinite(progress.best_loss):
         msg = f"{description}: the validation loss was never finite. Look for extreme values in validation spots."
         raise FloatingPointError(msg)
     logger.info("%s: %d epochs, the weights of epoch %d (counted from 0) kept.", description, len(rows), best_epoch)
@@ -237,29 +247,6 @@ def _n_batches(n_spots: int, training: Training) -> int:
 def _to_device(fabric: Fabric, data: Batch, index: np.ndarray) -> Batch:
     rows = torch.from_numpy(index)
     return tuple(fabric.to_device(tensor[rows]) for tensor in data)
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside a ``with`` block; the caller's random state is left as it was.
-
-    Parameters
-    ----------
-    seed
-        Seed of torch's generators, on all devices.
-
-    Returns
-    -------
-    A context manager.
-    """
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager
