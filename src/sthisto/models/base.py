@@ -252,6 +252,25 @@ class ExpressionModel(ABC):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what `state` returned."""
 
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes that tensors of `state` must have when a model is read.
+
+        Returns
+        -------
+        Name of a tensor -> length of each axis, or the axis' name: "genes" and "spots" (training spots) are known,
+        axes of any other name must agree. Weights of a torch module need no entry: torch compares them.
+        """
+        return {}
+
+    def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes that tensors of `bank_state` must have, as `state_axes` does."""
+        return {}
+
+    @property
+    def n_features(self) -> int:
+        """Features that the frozen encoder gives a spot, over all widths of context."""
+        return self.encoder.n_features(self.patch.size) * len(self.patch.context)
+
     def bank_state(self) -> dict[str, Tensor]:
         """Return the tensors of the bank, for methods that retrieve."""
         return {}

@@ -161,6 +161,15 @@ class RetrievalModel(ExpressionModel):
         same = (self._fingerprint[candidate] == fingerprint) & (fingerprint != 0)
         return np.where(same, candidate, -1)
 
+    def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of the bank's tensors."""
+        return {
+            "embedding": ("spots", "dimensions"),
+            "expression": ("spots", "genes"),
+            "row": ("spots",),
+            "usual_cosine": ("rated",),
+        }
+
     def bank_state(self) -> dict[str, Tensor]:
         """Return embedding, expression and origin of the bank's spots."""
         return {

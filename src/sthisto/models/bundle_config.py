@@ -1,0 +1,185 @@
+"""What `config.json` of a saved model may say: a table of its entries, and the names that lead to an encoder."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import timm
+
+from sthisto._utils.deprecate import METHOD_NAMES
+from sthisto.models.encoders import pathology
+from sthisto.models.encoders.encoder import PACKAGED
+
+FORMAT: Final = 2
+_LARGEST_PATCH: Final = 65536
+_MOST_GENES: Final = 1_000_000
+_LONGEST_NAME: Final = 4096
+_TIMM_NAME: Final = re.compile(r"\w+(\.\w+)?", re.ASCII)
+_HUB_NAME: Final = re.compile(r"hf[-_]hub:[\w.-]+/[\w.-]+(@[\w.-]+)?", re.ASCII)
+_UNWRITABLE: Final = re.compile("[\0\ud800-\udfff]")
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
+_OPTION_NAMES: Final = {"colours": "colors"}
+
+
+def check_config(config: Mapping[str, Any], file: Path) -> None:
+    """Raise ValueError unless every entry of a configuration is there and of its form.
+
+    Parameters
+    ----------
+    config
+        What the file holds.
+    file
+        For the message.
+    """
+    for name, (is_valid, expected) in _ENTRIES.items():
+        if name not in config:
+            msg = f"{file} is damaged: it has no entry {name!r}. Save the model again."
+            raise ValueError(msg)
+        if not is_valid(config[name]):
+            msg = f"{file} is damaged: {name!r} must be {expected}, found {_short(config[name])}. Save the model again."
+            raise ValueError(msg)
+    for name, (is_valid, expected) in _OPTIONAL.items():
+        if name in config and not is_valid(config[name]):
+            msg = f"{file} is damaged: {name!r} must be {expected}, found {_short(config[name])}. Save the model again."
+            raise ValueError(msg)
+
+
+def with_names_of_today(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration of 0.1 with the names that methods and options have today."""
+    options = {_OPTION_NAMES.get(name, name): value for name, value in config["options"].items()}
+    return config | {"method": METHOD_NAMES.get(config["method"], config["method"]), "options": options}
+
+
+def check_encoder_name(name: str, file: Path, *, allow_download: bool) -> None:
+    """Raise ValueError for the name of an encoder that a saved model may not load by itself.
+
+    Allowed are the packaged encoder, names of timm, and the pathology encoders that are listed; other models of the
+    Hugging Face hub only with `allow_download`. No name that leads to a file is ever followed.
+    """
+    if name == PACKAGED or (_TIMM_NAME.fullmatch(name) and timm.is_model(name)):
+        return
+    if not _HUB_NAME.fullmatch(name):
+        msg = (
+            f"{file} names the image encoder {_short(name)}, which is neither a name of timm nor 'hf-hub:owner/model': "
+            "a saved model loads nothing else by itself. If you trust it, load the encoder yourself and pass it as "
+            "image_encoder=…"
+        )
+        raise ValueError(msg)
+    if pathology.find(name) is None and not allow_download:
+        msg = (
+            f"{file} names the image encoder {name!r}, a model of the Hugging Face hub that sthisto does not know. If "
+            "you trust it, pass allow_download=True, or the encoder itself as image_encoder=…"
+        )
+        raise ValueError(msg)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME and not _UNWRITABLE.search(value)
+
+
+def _is_list_of(is_valid: Callable[[Any], bool], at_least: int, at_most: int) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list) and at_least <= len(value) <= at_most and all(is_valid(entry) for entry in value)
+    )
+
+
+def _are_unique(names: Iterable[str]) -> bool:
+    names = list(names)
+    return len(set(names)) == len(names)
+
+
+def _is_genes(value: Any) -> bool:
+    return _is_list_of(_is_name, 1, _MOST_GENES)(value) and _are_unique(value)
+
+
+def _is_options(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        entry is None or isinstance(entry, bool | str) or _is_number(entry) or _is_options(entry) or _is_numbers(entry)
+        for entry in value.values()
+    )
+
+
+_is_numbers = _is_list_of(_is_number, 0, _MOST_GENES)
+
+
+def _is_patch(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"size", "um_per_px", "context"}:
+        return False
+    um_per_px, context = value["um_per_px"], value["context"]
+    return (
+        _is_int(value["size"])
+        and 0 < value["size"] <= _LARGEST_PATCH
+        and (um_per_px is None or (_is_number(um_per_px) and um_per_px > 0))
+        and _is_list_of(lambda width: _is_number(width) and width > 0, 1, 64)(context)
+    )
+
+
+def _is_normalization(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(_is_name(key) for key in value):
+        return False
+    if not all(entry is None or _is_name(entry) or isinstance(entry, bool) or _is_number(entry) for entry in value.values()):
+        return False
+    if not value:
+        return True
+    return (
+        value.get("target") in ("log1p", "pearson_residuals", "as_is")
+        and isinstance(value.get("layer", ""), str)
+        and _is_number(value.get("target_sum", 1.0))
+        and value.get("target_sum", 1.0) > 0
+    )
+
+
+def _is_encoder(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"name", "weights", "input_size", "digest"}:
+        return False
+    size, digest = value["input_size"], value["digest"]
+    return (
+        _is_name(value["name"])
+        and _is_name(value["weights"])
+        and (size is None or (_is_int(size) and 0 < size <= _LARGEST_PATCH))
+        and isinstance(digest, str)
+        and (not digest or _DIGEST.fullmatch(digest) is not None)
+    )
+
+
+def _is_epoch(row: Any) -> bool:
+    return (
+        isinstance(row, list) and len(row) == 3 and _is_int(row[0]) and all(v is None or _is_number(v) for v in row[1:])
+    )
+
+
+_ENTRIES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "format": (lambda value: _is_int(value) and value >= 1, "a whole number from 1"),
+    "version": (_is_name, "a version"),
+    "method": (_is_name, "a method's name"),
+    "options": (_is_options, "an object of options"),
+    "genes": (_is_genes, "a list of different names"),
+    "patch": (_is_patch, "an object with a positive size, um_per_px and context"),
+    "normalization": (_is_normalization, "an object with a target, a layer and a positive target_sum"),
+    "encoder": (_is_encoder, "null or an object with name, weights, input_size and digest"),
+    "training_sections": (_is_list_of(_is_name, 1, _MOST_GENES), "a list of names"),
+    "history": (_is_list_of(_is_epoch, 0, _MOST_GENES), "a list of epochs, each a number and two losses"),
+}
+_OPTIONAL: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "genes_rule": (_is_name, "a text"),
+    "depth_knots": (_is_numbers, "a list of numbers"),
+}
