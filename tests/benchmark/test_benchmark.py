@@ -3,20 +3,15 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 from tissue import encoder, make_tissue
 
 import sthisto as sth
-from sthisto._sdata.sections import read_sections
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
 from sthisto.benchmark import COLUMNS, LEAKS, Protocol, _command, paper_values, run
 from sthisto.benchmark import _figures as figures
 from sthisto.benchmark import _paper as paper
-from sthisto.benchmark import _scores as scoring
 from sthisto.benchmark import _tables as tables
-from sthisto.benchmark._run import _measure
 from sthisto.cli import main
-from sthisto.metrics import residual_pearson
 from sthisto.tl import _fold_run
 
 PATIENTS = {"A1": "A", "A2": "A", "B1": "B", "C1": "C"}
@@ -65,7 +60,7 @@ def test_table_has_the_columns_and_every_method_baseline_and_scope(outcome):
     assert set(scores["method"]) == {"knn:k=5", "ridge", "mean", "depth", "ceiling", "measured"}
     assert set(scores["test"]) == {"A1", "A2", "mean of A1+A2", "pooled A1+A2"}
     assert set(scores["train"]) == {"B1+C1"}
-    assert set(scores.loc[scores["metric"] != "pcc of gene", "genes"]) == {"panel (12; given)"}
+    assert set(scores.loc[scores["metric"] != "pcc of gene", "genes"]) == {"all modeled (12; given)"}
     assert set(one(scores, method="ridge")["seed"]) == {0, 1}
     assert one(scores, method="ridge")["seconds_fit"].gt(0).all()
 
@@ -221,9 +216,9 @@ def test_values_of_the_paper_stand_beside_ours():
     protocol = Protocol("her2st", ("danet", "danet:projection=mlp"), "danet_paper")
     scores = pd.concat(
         [
-            paper_scores("her2st", "danet", test="A1", genes="panel (785; given)", value=0.5),
-            paper_scores("her2st", "danet:projection=mlp", test="B1", genes="panel (785; given)", value=0.25),
-            paper_scores("her2st", "danet:dropout=0.5", test="C1", genes="panel (785; given)", value=0.75),
+            paper_scores("her2st", "danet", test="A1", genes="all modeled (785; given)", value=0.5),
+            paper_scores("her2st", "danet:projection=mlp", test="B1", genes="all modeled (785; given)", value=0.25),
+            paper_scores("her2st", "danet:dropout=0.5", test="C1", genes="all modeled (785; given)", value=0.75),
         ]
     )
     lines = paper.paper_table(scores, protocol).splitlines()
@@ -251,7 +246,7 @@ def test_replicates_are_summarized_as_the_papers_table_does():
     ]
     lines = paper.paper_table(pd.concat(seeds), Protocol("liver", ("danet",), "danet_paper")).splitlines()
     assert "| 1 | DANet |  | MG | 0.265 ± 0.003 | 0.300 ± 0.300 |" in lines
-    row = {"test": "A1", "genes": "panel (785; given)"}
+    row = {"test": "A1", "genes": "all modeled (785; given)"}
     seeds = [paper_scores("her2st", "danet", **row, value=value).assign(seed=i) for i, value in enumerate((0.1, 0.3))]
     lines = paper.paper_table(pd.concat(seeds), Protocol("her2st", ("danet",), "danet_paper")).splitlines()
     assert "| 4 | DANet | PCC | A1 | 0.031 ± 0.010 | 0.200 ± 0.141 |" in lines
@@ -263,7 +258,7 @@ def test_average_is_over_all_sections_of_the_paper_or_not_there():
     sections = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
     scores = pd.concat(
         [
-            paper_scores("her2st", "danet", test=name, genes="panel (785; given)", value=i / 10)
+            paper_scores("her2st", "danet", test=name, genes="all modeled (785; given)", value=i / 10)
             for i, name in enumerate(sections)
         ]
     )
@@ -318,37 +313,6 @@ def test_every_way_in_which_the_papers_protocol_leaks_is_told(tmp_path):
     )
 
 
-def test_gene_sets_are_of_the_test_section_and_markers_of_the_paper():
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(np.linspace(1, 20, 70), (30, 70))
-    found = scoring.Measured.of("C1", sp.csr_array(counts), np.arange(70), rng.uniform(0, 100, (30, 2)), None)
-    genes = [f"g{i}" for i in range(69)] + ["HAL"]
-    sets = found.gene_sets(genes, ["HAL", "VWF"])
-    assert {name: int(mine.sum()) for name, mine in sets.items()} == {
-        "panel": 70,
-        "50 most expressed": 50,
-        "50 most variable": 50,
-        "markers": 1,
-    }
-    assert set(np.flatnonzero(~sets["50 most expressed"])) == set(np.argsort(found.log1p.mean(axis=0))[:20])
-
-
-def test_the_means_interval_is_over_the_genes_of_each_section(outcome):
-    """A gene set that differs by section counts in each section with its own genes."""
-    sdata = make(("A1", "A2"))
-    measured = [_measure(section, [f"gene{i}" for i in range(12)]) for section in read_sections(sdata)]
-    rng = np.random.default_rng(0)
-    said = {"m": [rng.normal(size=one.log1p.shape) for one in measured]}
-    chosen = [np.arange(12) < 4, np.arange(12) >= 4]
-    found = scoring.correlations(scoring.Scope("both", measured), chosen, said, reference=None)
-    rows = {row["metric"]: row for _, row in found if row["normalization"] == "pearson_residuals"}
-    own = [
-        residual_pearson(m.counts, p, totals=m.totals)[c].mean()
-        for m, p, c in zip(measured, said["m"], chosen, strict=True)
-    ]
-    assert rows["pcc_residual"]["value"] == pytest.approx(np.mean(own))
-
-
 def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_command, "_read", lambda options: make(("A1", "A2", "B1")))
     genes = tmp_path / "genes.txt"
@@ -359,7 +323,7 @@ def test_command_writes_tables_and_figure_and_says_errors(tmp_path, monkeypatch,
     assert "| color |" in capsys.readouterr().out
     scores = pd.read_csv(out / "scores.csv")
     assert list(scores) == list(COLUMNS)
-    assert set(scores["genes"]) == {"panel (4; given)", "gene0", "gene1", "gene2", "gene3"}
+    assert set(scores["genes"]) == {"all modeled (4; given)", "gene0", "gene1", "gene2", "gene3"}
     assert (out / "scores.md").read_text().startswith("# her2st, split by patient")
     assert (out / "scores.png").stat().st_size > 0
     assert main([*arguments, "--train", "A1", "--test", "A2", "--out", str(out)]) == 1

@@ -78,7 +78,7 @@ def test_an_encoder_of_a_methods_own_is_told_apart_by_its_weights(tissue, tmp_pa
         own = {"ridge": {"image_encoder": OneChannel(channel)}}
         sth.tl.cross_validate(tissue, "ridge", options=own, **arguments)
         found.append(tables(tissue)[0]["pcc"].to_numpy())
-    assert len(list(tmp_path.glob("*.npz"))) == 2 * 2
+    assert len(list(tmp_path.glob("*.parquet"))) == 2 * 2
     assert np.abs(found[0] - found[1]).max() > 0.05
 
 
@@ -117,7 +117,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tissue, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert "sthisto_cv" not in other["counts"].uns
-    assert len(list(tmp_path.glob("*.npz"))) == len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.glob("*.parquet"))) == len(list(tmp_path.iterdir())) == 5
     monkeypatch.setattr(_fold_run, "fit", count)
     sth.tl.cross_validate(other, ["knn", "color"], out=tmp_path, **arguments)
     assert len(calls) == 8
@@ -134,12 +134,12 @@ def test_kept_folds_are_not_taken_for_other_data_or_arguments(tissue, tmp_path):
     assert tissue["counts"].uns["sthisto_cv"]["genes_rule"] == "given"
     other = make_tissue("ABC", seed=1, patients={"A": "P1", "B": "P2", "C": "P2"})
     sth.tl.cross_validate(other, "mean", seeds=1, out=tmp_path, **PATCH)
-    assert len(list(tmp_path.glob("*.npz"))) == 6
+    assert len(list(tmp_path.glob("*.parquet"))) == 6
 
 
 def test_a_damaged_file_is_named(tissue, tmp_path):
     sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, **PATCH)
-    file = sorted(tmp_path.glob("*.npz"))[0]
+    file = sorted(tmp_path.glob("*.parquet"))[0]
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{file.name} is damaged.*Delete it"):
         sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, **PATCH)
@@ -241,10 +241,10 @@ def test_a_panel_is_kept_in_every_fold_and_names_are_part_of_the_kept_files(tiss
         sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, gene_symbols="symbol", **PATCH)
         assert set(tables(tissue)[0]["gene"]) == set(panel)
         assert table.uns["sthisto_cv"]["genes_rule"] == "given"
-    n_files = len(list(tmp_path.glob("*.npz")))
+    n_files = len(list(tmp_path.glob("*.parquet")))
     table.var["symbol"] = np.roll(table.var["symbol"], 1)
     sth.tl.cross_validate(tissue, "mean", seeds=1, out=tmp_path, gene_symbols="symbol", **PATCH)
-    assert len(list(tmp_path.glob("*.npz"))) == 2 * n_files
+    assert len(list(tmp_path.glob("*.parquet"))) == 2 * n_files
 
 
 def test_genes_are_chosen_on_the_training_spots_of_each_fold(tissue):
@@ -360,7 +360,7 @@ def test_panels_that_differ_in_the_middle_are_kept_apart(tissue):
     for middle in ("a", "b"):
         genes = pd.Index([f"g{i}" for i in range(100)] + [middle] + [f"h{i}" for i in range(100)])
         job = _fold_run.FoldContext([tissue], sections, None, {"genes": genes}, None)
-        paths.add(job.path(_fold_run.FoldRun(fold, "mean", 0, {}), Path("out")))
+        paths.add(job.path(_fold_run.FoldRun(fold, "mean", 0, {}), Path("out"), ".parquet"))
     assert len(paths) == 2
 
 
@@ -371,7 +371,7 @@ def test_names_of_files_stay_short(tissue):
     assert (
         len(
             _fold_run.FoldContext([tissue], sections, None, {}, None)
-            .path(_fold_run.FoldRun(long, "mean", 0, {}), Path())
+            .path(_fold_run.FoldRun(long, "mean", 0, {}), Path(), ".parquet")
             .name
         )
         < 120

@@ -1,1 +1,1 @@
-"""Scores of predictions: what was measured, what each prediction scores, and their means."""
+"""The scoring engine: what was measured and predicted, what it scores gene by gene, and the means of these scores."""

@@ -1,16 +1,61 @@
-"""Means of the genes' scores: of each section and over the sections, with intervals."""
+"""Means of the genes' scores: over sets of genes and over sections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-N_HIGHEST = 50
-_CORRELATIONS = ("pcc", "pcc_residual", "pcc_partial_depth")
-INTERVAL = ("pcc_residual_low", "pcc_residual_high")
+from sthisto._scoring.score import SCORES
+from sthisto._sdata.slots import ALL_GENES, MARKERS, MOST_EXPRESSED, MOST_VARIABLE, N_TOP
+
+_NOT_AVERAGED = ("mean_expression", "ceiling")
+
+
+def gene_sets(
+    mean: np.ndarray, *, variance: np.ndarray | None = None, is_marker: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return the sets of genes that means are taken over, as positions.
+
+    Parameters
+    ----------
+    mean
+        (n_genes,) mean expression in the section: of more than 50 genes, the 50 most expressed are a set.
+    variance
+        (n_genes,) variance there: the 50 most variable are another.
+    is_marker
+        (n_genes,) bool, a set where any gene is one.
+    """
+    sets = {ALL_GENES: np.arange(len(mean))}
+    if len(mean) > N_TOP:
+        sets[MOST_EXPRESSED] = _largest(mean)
+        if variance is not None:
+            sets[MOST_VARIABLE] = _largest(variance)
+    if is_marker is not None and is_marker.any():
+        sets[MARKERS] = np.flatnonzero(is_marker)
+    return sets
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    return np.argsort(-np.asarray(values), kind="stable")[:N_TOP]
+
+
+def mean_over_genes(scores: pd.Series, varying: pd.Series) -> float:
+    """Average a correlation over genes; NaN counts as 0 for a gene that varies and whose prediction does not.
+
+    A method that predicts a constant for all genes has no correlation at all.
+
+    Parameters
+    ----------
+    scores
+        (n_genes,) correlations.
+    varying
+        (n_genes,) bool: the measurement varies.
+    """
+    if scores.isna().all():
+        return float("nan")
+    return float(scores.mask(scores.isna() & varying, 0.0).mean())
 
 
 def summarize(scores: pd.DataFrame) -> pd.DataFrame:
@@ -19,14 +64,13 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     scores
-        One row a section and gene, as `tl.evaluate` makes them.
+        One row per section and gene, as `score_genes` makes them.
 
     Returns
     -------
-    Columns section, genes ("all modeled", or "top 50": the most expressed in that section), n_genes, n_spots, pcc,
-    pcc_residual, pcc_partial_depth (given a spline of the log total count, whose knots are those of the training
-    spots), rmse, depth_pcc, depth_pcc_residual, ceiling (root of the mean reliability), share_of_ceiling (mean
-    pcc_residual of the same genes and spots by it, NaN where it is 0).
+    Columns section, genes (see `gene_sets`), n_genes, n_spots, the mean of each score and reference, ceiling (root of
+    the mean reliability), share_of_ceiling (mean pcc_residual of the same genes and spots divided by it, NaN where it
+    is 0).
     """
     by_section = section_means(scores)
     overall = overall_means(by_section, ["genes"]).assign(section="all")
@@ -37,12 +81,13 @@ def section_means(scores: pd.DataFrame) -> pd.DataFrame:
     """Average over the genes of each section, with the reliability from which `with_ceilings` makes the ceiling."""
     rows = []
     for name, part in scores.groupby("section", sort=False):
-        rows += [{"section": name, "genes": genes, **_means(chosen)} for genes, chosen in gene_sets(part).items()]
+        for genes, at in gene_sets(part["mean_expression"].to_numpy()).items():
+            rows.append({"section": name, "genes": genes, **_means(part.iloc[at])})
     return pd.DataFrame(rows)
 
 
 def overall_means(by_section: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Average over sections, which weigh alike; spots are added up."""
+    """Average over sections, unweighted; n_spots is summed."""
     grouped = by_section.groupby(list(by), sort=False)
     overall = grouped.mean(numeric_only=True)
     overall["n_spots"] = grouped["n_spots"].sum()
@@ -57,45 +102,22 @@ def with_ceilings(means: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def gene_sets(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rows of a section's scores by set of genes: all, and the most expressed there."""
-    sets = {"all modeled": part}
-    if len(part) > N_HIGHEST:
-        sets[f"top {N_HIGHEST}"] = part.nlargest(N_HIGHEST, "mean_expression")
-    return sets
-
-
-def _mean_correlation(part: pd.DataFrame, metric: str) -> float:
-    """Average a correlation over genes: 0 where the measurement varies and the prediction does not.
-
-    A method that predicts a constant for all genes has no correlation at all.
-    """
-    scores = part[metric]
-    if scores.isna().all():
-        return float("nan")
-    return float(scores.mask(scores.isna() & part["depth_pcc_residual"].notna(), 0.0).mean())
-
-
 def _means(part: pd.DataFrame) -> dict[str, float]:
-    metrics = ["rmse", "depth_pcc", "depth_pcc_residual"]
-    correlations = {metric: _mean_correlation(part, metric) for metric in _CORRELATIONS}
-    return {
-        "n_genes": len(part),
-        "n_spots": int(part["n_spots"].iloc[0]),
-        **correlations,
-        **{metric: float(part[metric].mean()) for metric in metrics},
-        "reliability": float(part["reliability"].mean()),
-    }
+    """Return the mean of every column of scores and references over some genes of a section."""
+    varying = part["depth_pcc_residual"].notna()
+    means: dict[str, float] = {"n_genes": len(part), "n_spots": int(part["n_spots"].iloc[0])}
+    numbers = [str(name) for name in part if part[name].dtype.kind == "f" and name not in _NOT_AVERAGED]
+    for name in [*(one for one in SCORES if one in numbers), *(one for one in numbers if one not in SCORES)]:
+        zero = name in SCORES and SCORES[name].is_correlation
+        means[name] = mean_over_genes(part[name], varying) if zero else float(part[name].mean())
+    return means
 
 
-def with_intervals(summary: pd.DataFrame, intervals: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Add the intervals of the sections, and those of their means, to which sections contribute independently."""
-    known = pd.DataFrame(intervals, columns=["section", "genes", *INTERVAL]).astype(dict.fromkeys(INTERVAL, float))
-    table = summary.merge(known, on=["section", "genes"], how="left", validate="one_to_one")
-    half = (table[INTERVAL[1]] - table[INTERVAL[0]]) / 2
-    overall = table["section"] == "all"
-    for i in table.index[overall]:
-        of_sections = half[~overall & (table["genes"] == table.loc[i, "genes"])]
-        half_of_mean = np.sqrt(np.square(of_sections.to_numpy()).sum()) / len(of_sections)
-        table.loc[i, list(INTERVAL)] = table.loc[i, "pcc_residual"] + np.array([-1, 1]) * half_of_mean
-    return table
+def gene_means(scores: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the mean of each gene's scores over sections; its ceiling is the root of the mean reliability.
+
+    The ceiling is NaN for a gene that no section has one for: its intervals include zero.
+    """
+    means = scores.groupby("gene", sort=False)[[*columns, "reliability"]].mean()
+    ceiling = np.sqrt(means.pop("reliability").clip(lower=0))
+    return means.assign(ceiling=ceiling.where(means["ceiling"].notna()))

@@ -80,13 +80,32 @@ class Normalization:
         totals = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
         if self.target == "pearson_residuals":
             return np.asarray(pearson_residuals(chosen, totals=totals), dtype=np.float32)
-        factor = np.divide(self.target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
-        scaled = sp.csr_array(sp.diags_array(factor) @ chosen)
-        scaled.data = np.log1p(scaled.data)
-        return np.asarray(scaled.astype(np.float32).toarray())
+        return np.asarray(log1p_of(chosen, totals, self.target_sum).toarray())
 
     def _place(self) -> str:
         return "X" if self.layer is None else f"layer {self.layer!r}"
+
+
+def log1p_of(counts: Any, totals: np.ndarray, target_sum: float) -> sp.csr_array:
+    """Scale counts to one library size and take log(1 + x).
+
+    Parameters
+    ----------
+    counts
+        (n_spots, n_genes) counts, sparse.
+    totals
+        (n_spots,) float64 library size of each spot, over all genes.
+    target_sum
+        Library size that each spot is scaled to.
+
+    Returns
+    -------
+    (n_spots, n_genes) float32; spots without counts are 0.
+    """
+    factor = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    scaled = sp.csr_array(sp.diags_array(factor) @ counts)
+    scaled.data = np.log1p(scaled.data)
+    return scaled.astype(np.float32)
 
 
 def looks_like_counts(matrix: Any) -> bool:

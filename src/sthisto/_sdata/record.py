@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
+import pandas as pd
 
 from sthisto import __version__
+from sthisto._images.patches import PatchSpec
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization
 from sthisto._sdata.slots import prediction
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from sthisto._sdata.sections import Section
     from sthisto.models import ExpressionModel
 
-_LABELS = {
+METHOD_LABELS: Final = {
     "danet": "DANet",
     "bleep": "BLEEP",
     "stnet": "ST-Net",
@@ -35,6 +38,12 @@ _LABELS = {
     "hybrid": "Hybrid",
     "ensemble": "Ensemble",
 }
+"""Name of a method -> what tables and figures call it."""
+
+
+def method_label(method: str) -> str:
+    """Return what tables and figures call a method."""
+    return METHOD_LABELS.get(method, method)
 
 
 def as_keys(key_added: str | Sequence[str]) -> list[str]:
@@ -46,8 +55,131 @@ def as_keys(key_added: str | Sequence[str]) -> list[str]:
     return keys
 
 
-def read_record(table: AnnData, key: str) -> Mapping[str, Any]:
-    """Return `uns[key]` by the names of today; raise KeyError with the keys that are there when it is no record."""
+@dataclass(frozen=True, eq=False)
+class FitRecord:
+    """What ``uns[key]`` says of a fit, of what was predicted with it, and of its scores.
+
+    Attributes
+    ----------
+    method
+        Name of the method.
+    version
+        Version of sthisto that fitted it.
+    parameters
+        Options of the method, as plain values.
+    image_encoder
+        Name of the image encoder; "" for a method without one.
+    patch
+        The patches that it was fitted on.
+    normalization
+        Scale of the expression that it was fitted on, and of its predictions.
+    genes_rule
+        How the genes were chosen.
+    depth_knots
+        Knots of the spline of the training spots' log total counts.
+    gene_symbols
+        Column of ``var`` that names the genes; None is ``var_names``.
+    training_sections
+        Names of the sections with training or validation spots.
+    history
+        One row per epoch: epoch, train_loss, val_loss.
+    scores, summary
+        What `tl.evaluate` or `tl.cross_validate` wrote; None where neither was called.
+    more
+        What else a tool wrote: how the prediction was smoothed, which training spots were excluded.
+    """
+
+    method: str
+    version: str = __version__
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    image_encoder: str = ""
+    patch: PatchSpec | None = None
+    normalization: Normalization | None = None
+    genes_rule: str = ""
+    depth_knots: tuple[float, ...] = ()
+    gene_symbols: str | None = None
+    training_sections: tuple[str, ...] = ()
+    history: pd.DataFrame | None = None
+    scores: pd.DataFrame | None = None
+    summary: pd.DataFrame | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_model(cls, model: ExpressionModel, *, gene_symbols: str | None, **more: Any) -> FitRecord:
+        """Return the record of a fitted model."""
+        return cls(
+            method=model.method,
+            parameters={name: _plain(value) for name, value in model.parameters.items()},
+            image_encoder=model.encoder.name if model.uses_encoder else "",
+            patch=model.patch,
+            normalization=Normalization.from_record(model.normalization) if model.normalization else None,
+            genes_rule=model.genes_rule,
+            depth_knots=model.depth_knots,
+            gene_symbols=gene_symbols,
+            training_sections=model.training_sections,
+            history=model.history,
+            more=more,
+        )
+
+    @classmethod
+    def from_uns(cls, stored: Mapping[str, Any]) -> FitRecord:
+        """Return the record that a table holds, in memory or read from disk."""
+        kept = ("parameters", "history", "scores", "summary")
+        return cls(
+            method=str(stored["method"]),
+            version=str(stored.get("version", "")),
+            image_encoder=str(stored.get("image_encoder", "")),
+            genes_rule=str(stored.get("genes_rule", "")),
+            **{name: stored[name] for name in kept if name in stored},
+            patch=_read_patch(stored["patch"]) if "patch" in stored else None,
+            normalization=Normalization.from_record(stored["normalization"]) if "normalization" in stored else None,
+            depth_knots=tuple(float(knot) for knot in stored.get("depth_knots", ())),
+            gene_symbols=str(stored.get("gene_symbols", "")) or None,
+            training_sections=tuple(str(name) for name in stored.get("training_sections", ())),
+            more={name: value for name, value in stored.items() if name not in _FIELDS},
+        )
+
+    def to_uns(self) -> dict[str, Any]:
+        """Return the record as values that a table holds on disk."""
+        values = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) is not None}
+        values |= {
+            "depth_knots": np.asarray(self.depth_knots, dtype=float),
+            "gene_symbols": self.gene_symbols or "",
+            **self.more,
+        }
+        if self.patch is not None:
+            values["patch"] = _patch_values(self.patch)
+        if self.normalization is not None:
+            values["normalization"] = self.normalization.record()
+        return values
+
+    def updates(self, sections: Sequence[Section], key: str) -> list[Update]:
+        """Return the updates that write the record into ``uns[key]`` of every table."""
+        return uns_updates(sections, key, self.to_uns())
+
+
+_FIELDS = tuple(one.name for one in fields(FitRecord) if one.name != "more")
+
+
+def _patch_values(patch: PatchSpec) -> dict[str, Any]:
+    um_per_px = float("nan") if patch.um_per_px is None else patch.um_per_px
+    return {"size": patch.size, "um_per_px": um_per_px, "context": [float(width) for width in patch.context]}
+
+
+def _read_patch(stored: Mapping[str, Any]) -> PatchSpec:
+    um_per_px = float(stored["um_per_px"])
+    context = tuple(float(width) for width in stored["context"])
+    return PatchSpec(int(stored["size"]), None if np.isnan(um_per_px) else um_per_px, context)
+
+
+def read_record(table: AnnData, key: str) -> FitRecord:
+    """Return the record under ``uns[key]``, also one that 0.1 wrote.
+
+    Raises
+    ------
+    KeyError
+        There is none; the message lists the keys that have one.
+    """
     record = table.uns.get(key)
     if not has_record(table, key):
         known = [name for name, value in table.uns.items() if _is_record(value)]
@@ -57,17 +189,27 @@ def read_record(table: AnnData, key: str) -> Mapping[str, Any]:
         )
         raise KeyError(msg)
     remedy = f"Predict again to write uns[{key!r}] anew."
-    record = renamed_keys(record, RECORD_KEYS, where=f"uns[{key!r}]", remedy=remedy)
-    return record | {"method": METHOD_NAMES.get(str(record["method"]), record["method"])}
+    named = renamed_keys(record, RECORD_KEYS, where=f"uns[{key!r}]", remedy=remedy)
+    method = str(named["method"])
+    return FitRecord.from_uns(named | {"method": METHOD_NAMES.get(method, method)})
 
 
-def read_part(table: AnnData, key: str, part: str, *, call: str) -> Any:
-    """Return `uns[key][part]`; raise KeyError naming the `call` that writes it when it is missing."""
-    record = read_record(table, key)
-    if part not in record:
+def read_part(table: AnnData, key: str, part: Literal["history", "scores", "summary"], *, call: str) -> pd.DataFrame:
+    """Return a table of the record under a key; raise KeyError naming the `call` that writes it when it is missing."""
+    found: pd.DataFrame | None = getattr(read_record(table, key), part)
+    if found is None:
         msg = f"uns[{key!r}] holds no {part!r}. Call {call} first."
         raise KeyError(msg)
-    return record[part]
+    return found
+
+
+def read_normalization(table: AnnData, key: str) -> Normalization:
+    """Return the scale of what was predicted under a key; raise KeyError where nothing was."""
+    found = read_record(table, key).normalization
+    if found is None:
+        msg = f"uns[{key!r}] names no scale. Call sth.tl.predict(sdata, model, key_added={key!r}) first."
+        raise KeyError(msg)
+    return found
 
 
 def method_labels(tables: Sequence[AnnData], keys: Sequence[str]) -> dict[str, str]:
@@ -75,15 +217,14 @@ def method_labels(tables: Sequence[AnnData], keys: Sequence[str]) -> dict[str, s
     methods = {}
     for key in keys:
         table = next((one for one in tables if has_record(one, key)), tables[0])
-        method = str(read_record(table, key)["method"])
-        methods[key] = _LABELS.get(method, method)
+        methods[key] = method_label(read_record(table, key).method)
     names = list(methods.values())
     return {key: f"{name} ({key})" if names.count(name) > 1 else name for key, name in methods.items()}
 
 
 def symbols_of(table: AnnData, key: str) -> str | None:
     """Return the column of `var` that names the genes of a prediction; None is `var_names`."""
-    return str(read_record(table, key).get("gene_symbols", "")) or None
+    return read_record(table, key).gene_symbols
 
 
 def check_predicted(table: AnnData, key: str) -> None:
@@ -107,33 +248,10 @@ def _is_record(value: Any) -> bool:
 
 
 def record_updates(
-    sections: Sequence[Section],
-    model: ExpressionModel,
-    *,
-    key_added: str,
-    gene_symbols: str | None,
-    **more: Any,
+    sections: Sequence[Section], model: ExpressionModel, *, key_added: str, gene_symbols: str | None, **more: Any
 ) -> list[Update]:
     """Return the updates that write what is known of a model into ``uns[key_added]``."""
-    record = {
-        "version": __version__,
-        "method": model.method,
-        "parameters": {name: _plain(value) for name, value in model.parameters.items()},
-        "image_encoder": model.encoder.name if model.uses_encoder else "",
-        "patch": {
-            "size": model.patch.size,
-            "um_per_px": model.patch.um_per_px or float("nan"),
-            "context": [float(width) for width in model.patch.context],
-        },
-        "normalization": dict(model.normalization),
-        "genes_rule": model.genes_rule,
-        "depth_knots": np.asarray(model.depth_knots, dtype=float),
-        "gene_symbols": gene_symbols or "",
-        "training_sections": list(model.training_sections),
-        "history": model.history,
-        **more,
-    }
-    return uns_updates(sections, key_added, record)
+    return FitRecord.of_model(model, gene_symbols=gene_symbols, **more).updates(sections, key_added)
 
 
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
@@ -148,11 +266,6 @@ def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]
 def removed_embeddings(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove the embeddings under a key."""
     return removals(sections, "obsm", [slots.image_embedding(key_added), slots.gene_embedding(key_added)])
-
-
-def read_normalization(record: Mapping[str, Any]) -> Normalization:
-    """Return the scale that a record says a prediction is on."""
-    return Normalization.from_record(record["normalization"])
 
 
 def _plain(value: Any) -> Any:

@@ -55,6 +55,17 @@ SCORES: Final = ("pcc", "pcc_residual", "ceiling")
 """Scores that `tl.evaluate` writes for each gene."""
 
 
+N_TOP: Final = 50
+ALL_GENES: Final = "all modeled"
+MOST_EXPRESSED: Final = f"top {N_TOP}"
+MOST_VARIABLE: Final = f"{N_TOP} most variable"
+MARKERS: Final = "markers"
+"""Sets of genes in the tables of scores; the 50 genes are those of the scored section."""
+
+CROSS_VALIDATED: Final = "cross_validate"
+"""Method in the record of a cross-validation, whose tables name the methods."""
+
+
 def image_embedding(key: str) -> str:
     """Slot of ``obsm`` with the image embedding in the shared space."""
     return f"X_{key}"

@@ -1,6 +1,7 @@
 """What a method is worth on public sections: folds, baselines, ceilings, intervals, and the DANet paper's tables.
 
-`Protocol` says what is trained on what, `run` does it; the command line is ``sthisto benchmark``.
+`Protocol` says what is trained on what, `run` does it, `compare` averages several protocols; the command line is
+``sthisto benchmark``. All scores are those of `sthisto._scoring`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_WHERE = {"COLUMNS": "_run", "LEAKS": "_protocol", "Protocol": "_protocol", "paper_values": "_paper", "run": "_run"}
+_WHERE = {
+    "COLUMNS": "_run",
+    "LEAKS": "_protocol",
+    "MethodSpec": "_protocol",
+    "Protocol": "_protocol",
+    "compare": "_compare",
+    "comparison_table": "_tables",
+    "paper_values": "_paper",
+    "run": "_run",
+}
 
-__all__ = ["COLUMNS", "LEAKS", "Protocol", "paper_values", "run"]
+__all__ = ["COLUMNS", "LEAKS", "MethodSpec", "Protocol", "compare", "comparison_table", "paper_values", "run"]
 
 
 def __getattr__(name: str) -> Any:

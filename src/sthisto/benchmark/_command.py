@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthisto._utils.defaults import IMAGE_ENCODER
+from sthisto.benchmark._datasets import DATASETS
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -28,7 +28,7 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
         "Score methods on a public data set beside baselines and ceilings; called again, it goes on where it stopped.",
         "sthisto benchmark her2st --data her2st --split section --train C3,C4 --test C2 --out c2",
     )
-    parser.add_argument("dataset", choices=["her2st", "liver", "hest"], help="data set")
+    parser.add_argument("dataset", choices=list(DATASETS), help="data set")
     parser.add_argument("--data", type=Path, help="its folder; without it her2st and liver are downloaded")
     parser.add_argument(
         "--methods",
@@ -80,10 +80,9 @@ def _protocol(options: argparse.Namespace) -> Protocol:
 
 
 def _methods(options: argparse.Namespace) -> tuple[str, ...]:
-    from sthisto.benchmark._protocol import PAPER_METHODS
-
-    if options.methods is None and not options.method and options.split == "danet_paper":
-        return PAPER_METHODS.get(options.dataset, ())
+    published = DATASETS[options.dataset].published
+    if options.methods is None and not options.method and options.split == "danet_paper" and published is not None:
+        return published.methods
     named = options.methods if options.methods is not None else "" if options.method else _METHODS
     return (*_names(named), *options.method)
 
@@ -107,16 +106,6 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _read(options: argparse.Namespace) -> SpatialData:
-    """Read the data set: of her2st the named sections alone, where sections and not patients are named."""
-    import sthisto as sth
-
-    if options.dataset == "liver":
-        return sth.datasets.liver(options.data)
-    if options.dataset == "hest":
-        if options.data is None:
-            msg = "hest needs --data, the folder that holds it."
-            raise ValueError(msg)
-        return sth.datasets.hest(options.data)
-    named = [*_names(options.train), *_names(options.test)]
-    only = options.train and all(re.fullmatch(r"[A-H]\d", name) for name in named)
-    return sth.datasets.her2st(options.data, sections=named if only else None)
+    """Read the data set, where training sections are named only those that are used."""
+    named = [*_names(options.train), *_names(options.test)] if options.train else None
+    return DATASETS[options.dataset].read(options.data, named)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sthisto._sdata.slots import ALL_GENES
+from sthisto.benchmark._rows import CEILING, LOG1P, RESIDUALS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_METRICS = (("pcc_residual", "pearson_residuals"), ("pcc", "log1p"))
+_METRICS = (("pcc_residual", RESIDUALS), ("pcc", LOG1P))
 
 
-def figure(scores: pd.DataFrame, *, genes: str = "panel") -> Figure:
+def figure(scores: pd.DataFrame, *, genes: str = ALL_GENES) -> Figure:
     """Draw residual and raw score of each method and test; a gray line is the ceiling, points are seeds.
 
     Parameters
@@ -38,13 +41,13 @@ def figure(scores: pd.DataFrame, *, genes: str = "panel") -> Figure:
 
 
 def _draw(ax: Axes, part: pd.DataFrame) -> None:
-    methods = [name for name in dict.fromkeys(part["method"]) if name != "ceiling"]
+    methods = [name for name in dict.fromkeys(part["method"]) if name != CEILING]
     for i, method in enumerate(methods):
         mine = part[part["method"] == method]
         low, high = mine["low"].mean(), mine["high"].mean()
         ax.plot([low, high], [i, i], color="0.6", lw=2)
         ax.plot(mine["value"], np.full(len(mine), i), "o", ms=4, color="tab:blue")
-    for value in part.loc[part["method"] == "ceiling", "value"]:
+    for value in part.loc[part["method"] == CEILING, "value"]:
         ax.axvline(value, color="0.4", ls="--", lw=1)
     ax.axvline(0, color="0.8", lw=1)
     ax.set_yticks(range(len(methods)), methods, fontsize=8)

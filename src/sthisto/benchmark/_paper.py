@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import pandas as pd
 
+from sthisto._sdata.record import method_label
+from sthisto._sdata.slots import ALL_GENES, MARKERS, MOST_EXPRESSED, MOST_VARIABLE
 from sthisto.benchmark._markdown import as_markdown, genes_and_mean, mean_and_deviation, mean_and_sd
-from sthisto.benchmark._protocol import PAPER_TEST, MethodSpec, Protocol
-from sthisto.benchmark._scores import OF_GENE
+from sthisto.benchmark._protocol import MethodSpec, Protocol
+from sthisto.benchmark._rows import IN_PANEL, LABELS, OF_GENE
 from sthisto.models import METHODS
 
 SOURCE: Final = (
@@ -18,9 +20,7 @@ SOURCE: Final = (
     "table 4; tables 2, 5 and 6 show one replicate, here that of seed 0. In 'without DenseNet', ResNet-50 takes its "
     "place here. The paper trains the encoder; rows of methods that were run with finetune=false stand here too."
 )
-_DATASET = {"her2st": "HER2+", "liver": "GSE240429"}
-_METHOD = {"danet": "DANet", "bleep": "BLEEP", "stnet": "ST-Net", "histogene": "HisToGene"}
-_SETS = {"MG": "markers", "HEG": "50 most expressed", "HVG": "50 most variable"}
+_SETS = {"MG": MARKERS, "HEG": MOST_EXPRESSED, "HVG": MOST_VARIABLE}
 _LABEL = {
     "": "danet",
     "all": "danet",
@@ -35,8 +35,9 @@ _LABEL = {
     "without RKAN": "danet:projection=mlp",
 }
 _COSTS = ("finetune", "precision", "devices", "num_nodes", "strategy")
-_PICKED = {"liver": 2, "her2st": 5}
 _AVERAGE = "Avg"
+_BEST_GENES = 2
+"""Number of the table of the best genes that we could read; table 5 is the other."""
 
 
 def paper_values() -> pd.DataFrame:
@@ -54,8 +55,8 @@ def paper_values() -> pd.DataFrame:
 
 def paper_table(scores: pd.DataFrame, protocol: Protocol) -> str:
     """Return the paper's value beside ours wherever the method, the section and the genes were run."""
-    paper = paper_values()
-    printed = paper[(paper["dataset"] == _DATASET[protocol.dataset]) & (paper["table"] != _PICKED["liver"])]
+    printed = _printed(protocol)
+    printed = printed[printed["table"] != _BEST_GENES]
     rows = []
     for row in printed.to_dict("records"):
         ours = _ours(scores, row, protocol)
@@ -68,19 +69,25 @@ def paper_table(scores: pd.DataFrame, protocol: Protocol) -> str:
 
 def best_genes_table(scores: pd.DataFrame, protocol: Protocol) -> str:
     """Return the five best genes of each method, picked on the test section as the paper does, beside the paper's."""
-    paper = paper_values()
-    paper = paper[(paper["table"] == _PICKED["liver"]) & (paper["dataset"] == _DATASET[protocol.dataset])]
+    paper = _printed(protocol)
+    paper = paper[paper["table"] == _BEST_GENES]
     ours = scores[(scores["metric"] == OF_GENE) & (scores["normalization"] == "log1p in panel")]
     ours = ours[ours["seed"] == 0]
     rows = []
     for (test, label), part in ours.groupby(["test", "method"], sort=False):
-        name = next((mine for mine in _METHOD if _same(str(label), mine)), "")
-        printed = paper[(paper["method"] == _METHOD.get(name, "")) & (paper["column"] != _AVERAGE)]
+        name = next((method_label(mine) for mine in METHODS if _same(str(label), mine)), "")
+        printed = paper[(paper["method"] == name) & (paper["column"] != _AVERAGE)]
         theirs = genes_and_mean(printed["column"], printed["value"])
         rows.append([str(test), str(label), theirs, genes_and_mean(part["genes"], part["value"])])
     if not rows:
         return ""
-    return as_markdown(["test", "method", f"paper, table {_PICKED[protocol.dataset]}", "ours"], rows)
+    return as_markdown(["test", "method", f"paper, table {protocol.published().best_genes_table}", "ours"], rows)
+
+
+def _printed(protocol: Protocol) -> pd.DataFrame:
+    """Return what the paper prints of the protocol's data set."""
+    paper = paper_values()
+    return paper[paper["dataset"] == protocol.published().name]
 
 
 def _ours(scores: pd.DataFrame, row: dict[str, Any], protocol: Protocol) -> pd.Series:
@@ -88,15 +95,16 @@ def _ours(scores: pd.DataFrame, row: dict[str, Any], protocol: Protocol) -> pd.S
     metric, variant = "pcc", str(row["variant"])
     if row["table"] in (4, 6):
         metric, _, variant = variant.partition(" ")
-    label = _LABEL.get(variant) if row["method"] == "DANet" else _lower(row["method"])
-    genes = _SETS.get(row["column"], "panel")
+    is_danet = row["method"] == method_label("danet")
+    label = _LABEL.get(variant) if is_danet else next(name for name in METHODS if method_label(name) == row["method"])
+    genes = _SETS.get(row["column"], ALL_GENES)
     same = [one for one in scores["method"].unique() if label is not None and _same(str(one), label)]
     mine = scores[scores["method"].isin(same[:1]) & (scores["metric"] == metric.lower())]
     mine = mine[mine["genes"].str.startswith(f"{genes} (")]
-    mine = mine[mine["normalization"] == ("labels" if metric == "ARI" else "log1p in panel")]
+    mine = mine[mine["normalization"] == (LABELS if metric == "ARI" else IN_PANEL)]
     if row["column"] in _SETS:
         return mine.set_index("seed")["value"]
-    tested = PAPER_TEST[protocol.dataset]
+    tested = protocol.published().test
     if row["column"] != _AVERAGE:
         return mine[mine["test"] == row["column"]].set_index("seed")["value"]
     mine = mine[mine["test"].isin(tested)]
@@ -112,10 +120,6 @@ def _same(label: str, wanted: str) -> bool:
     one, other = (MethodSpec.parse(text, {}) for text in (label, wanted))
     own = {name: value for name, value in one.options.items() if name not in _COSTS}
     return one.method == other.method and own == dict(other.options)
-
-
-def _lower(method: str) -> str:
-    return next(name for name, printed in _METHOD.items() if printed == method)
 
 
 def _cells(row: dict[str, Any], ours: pd.Series) -> tuple[str, str]:

@@ -9,38 +9,15 @@ from typing import Any, Final, Literal, NamedTuple
 
 from torch import nn
 
+from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE
 from sthisto._splits.folds import group_folds
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, check_positive, listed
+from sthisto.benchmark._datasets import DATASETS, DataSet, Published
 from sthisto.models import METHODS
 
-Dataset = Literal["her2st", "liver", "hest"]
 Split = Literal["patient", "section", "danet_paper"]
-
-PATCH: Final[dict[str, dict[str, Any]]] = {
-    "her2st": {"patch_size": 112, "patch_um": 77.0},
-    "liver": {"patch_size": 224},
-    "hest": {"patch_size": 224, "patch_um": 112.0},
-}
-"""The patches of each data set: on legacy arrays 112 px, of the tissue that they show at 0.69 µm per px, since some
-images are coarser; 224 px on Visium; HEST-Bench's 224 px of 0.5 µm."""
-
-PAPER_TEST: Final = {"her2st": ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1"), "liver": ("C1",)}
-PAPER_OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    "her2st": {"finetune": True, "max_epochs": 25, "learning_rate": 2e-4, "batch_by": "section"},
-    "liver": {"finetune": True, "max_epochs": 25, "learning_rate": 1e-3, "batch_size": 256},
-}
-_ABLATIONS = ("danet:image_encoder=resnet50", "danet:gene_encoder=identity", "danet:projection=mlp")
-PAPER_METHODS: Final = {
-    "her2st": ("danet", "bleep", "stnet", "histogene", *_ABLATIONS),
-    "liver": (
-        *("danet", "bleep", "stnet", "histogene", *_ABLATIONS, "danet:objective=clip", "danet:aggregation=weighted"),
-        *("danet:k=1,aggregation=simple", "danet:k=50", "danet:k=50,aggregation=weighted"),
-    ),
-}
-"""What the paper's tables compare: four methods, and the rows of its ablations."""
-MARKERS: Final = {"liver": ("HAL", "CYP3A4", "VWF", "SOX9", "KRT7", "ANXA4", "ACTA2", "DCN")}
 
 
 class Leak(NamedTuple):
@@ -67,11 +44,24 @@ LEAKS: Final = (
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method with options, as the command line writes it: "danet" or "danet:gene_encoder=identity,k=50"."""
+    """A method with options, as the command line writes it: "danet" or "danet:gene_encoder=identity,k=50".
+
+    Attributes
+    ----------
+    label
+        What tables call it.
+    method
+        Name in `sthisto.models.METHODS`, or of a preset.
+    options
+        Arguments of `tl.fit`, those of the method among them.
+    seeds
+        Number of seeds; None is the protocol's.
+    """
 
     label: str
     method: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int | None = None
 
     @classmethod
     def parse(cls, text: str, defaults: Mapping[str, Any]) -> MethodSpec:
@@ -95,7 +85,7 @@ class Protocol:
     dataset
         "her2st", "liver" or "hest".
     methods
-        Names in `sthisto.models.METHODS`, with options as in "danet:k=50,projection=mlp".
+        Names in `sthisto.models.METHODS`, with options as in "danet:k=50,projection=mlp", or `MethodSpec`.
     split
         "patient": no patient on both sides. "section": patients may be, said. "danet_paper": the sections that the
         paper tests, each by a model of all others, with the published settings of DANet.
@@ -112,10 +102,16 @@ class Protocol:
         Method that the paired differences are taken from, if it is among the methods.
     patch
         `patch_size` and `patch_um` of `tl.fit`, instead of the data set's own.
+    block_spots
+        Side of the blocks that intervals resample, in spots of the array (``obs["array_col"]`` and
+        ``obs["array_row"]``); None is a fifth of the section.
+    warm_up
+        Fit and predict once before the time is taken, with one epoch, so that seconds leave out the features that go
+        into the cache.
     """
 
-    dataset: Dataset
-    methods: tuple[str, ...]
+    dataset: str
+    methods: tuple[str | MethodSpec, ...]
     split: Split = "patient"
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -124,22 +120,41 @@ class Protocol:
     seeds: int = 3
     reference: str = "ridge"
     patch: Mapping[str, Any] = field(default_factory=dict)
+    block_spots: int | None = None
+    warm_up: bool = False
+
+    @property
+    def data(self) -> DataSet:
+        """The data set."""
+        return DATASETS[self.dataset]
+
+    def published(self) -> Published:
+        """Return what the DANet paper did on the data set; raise ValueError where it has no table of it."""
+        if self.data.published is None:
+            known = [name for name, one in DATASETS.items() if one.published is not None]
+            msg = f"The DANet paper has no table of {self.dataset!r}; it has {listed(known)}."
+            raise ValueError(msg)
+        return self.data.published
+
+    @property
+    def genes_rule(self) -> str:
+        """How the genes are chosen."""
+        return GENES_VARIABLE if self.genes is None else GENES_GIVEN
 
     def patches(self) -> dict[str, Any]:
         """Return `patch_size`, and `patch_um` unless the width is in px, as it is in the paper."""
-        own = dict(self.patch or PATCH[self.dataset])
+        own = dict(self.patch or self.data.patch)
         return {"patch_size": own["patch_size"]} if self.split == "danet_paper" else own
 
     def __post_init__(self) -> None:
-        check_choice(self.dataset, PATCH, name="dataset")
+        check_choice(self.dataset, DATASETS, name="dataset")
         check_choice(self.split, ("patient", "section", "danet_paper"), name="split")
         check_positive(self.seeds, name="seeds")
         if not self.methods:
             msg = f"`methods` is empty; name some of {listed(METHODS)}."
             raise ValueError(msg)
-        if self.split == "danet_paper" and self.dataset not in PAPER_TEST:
-            msg = f"The DANet paper has no table of {self.dataset!r}; it has {listed(PAPER_TEST)}."
-            raise ValueError(msg)
+        if self.split == "danet_paper":
+            self.published()
         if self.split == "danet_paper" and (self.train or self.test):
             msg = "split='danet_paper' has train and test sections of its own; leave out `train` and `test`."
             raise ValueError(msg)
@@ -154,8 +169,13 @@ class Protocol:
 
     def specs(self) -> list[MethodSpec]:
         """Return the methods with their options, DANet's as published where the split is the paper's."""
-        published = PAPER_OPTIONS[self.dataset] if self.split == "danet_paper" else {}
-        return [MethodSpec.parse(text, published) for text in dict.fromkeys(self.methods)]
+        published = self.published().options if self.split == "danet_paper" else {}
+        named = {one if isinstance(one, str) else one.label: one for one in self.methods}
+        return [MethodSpec.parse(one, published) if isinstance(one, str) else one for one in named.values()]
+
+    def seeds_of(self, spec: MethodSpec) -> range:
+        """Return the seeds that a method is fitted with."""
+        return range(self.seeds if spec.seeds is None else spec.seeds)
 
     def folds(self, patient_of: Mapping[str, str]) -> dict[str, tuple[list[str], list[str]]]:
         """Return fold -> names of its training and its test sections.
@@ -173,7 +193,7 @@ class Protocol:
             A section stands on both sides, or a patient does where the split is by patient.
         """
         if self.split == "danet_paper":
-            tested = [name for name in PAPER_TEST[self.dataset] if name in patient_of]
+            tested = [name for name in self.published().test if name in patient_of]
             folds = {name: ([other for other in patient_of if other != name], [name]) for name in tested}
         elif self.test:
             test = _sections(self.test, patient_of)
@@ -189,7 +209,7 @@ class Protocol:
         for train, test in folds.values():
             self._check(train, test, patient_of)
         if not folds:
-            msg = f"None of the sections that the paper tests is there: {listed(PAPER_TEST[self.dataset])}."
+            msg = f"None of the sections that the paper tests is there: {listed(self.published().test)}."
             raise ValueError(msg)
         return folds
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sthisto._sdata.slots import ALL_GENES
 from sthisto.benchmark._markdown import as_markdown, genes_and_mean, mean_and_sd
 from sthisto.benchmark._paper import SOURCE, best_genes_table, paper_table
 from sthisto.benchmark._protocol import LEAKS, Protocol
-from sthisto.benchmark._scores import OF_GENE
+from sthisto.benchmark._rows import CEILING, DEPTH, DIFFERENCE, IN_PANEL, LABELS, LEIDEN, LOG1P, OF_GENE, RESIDUALS
 
 _SHOWN = (
-    ("pcc_residual", "pearson_residuals"),
-    ("share_of_ceiling", "pearson_residuals"),
-    ("pcc", "log1p"),
-    ("pcc", "log1p in panel"),
-    ("pcc_partial_depth", "log1p"),
-    ("rmse", "log1p"),
-    ("ari", "labels"),
-    ("ari", "leiden of measured"),
+    ("pcc_residual", RESIDUALS),
+    ("share_of_ceiling", RESIDUALS),
+    ("pcc", LOG1P),
+    ("pcc", IN_PANEL),
+    ("pcc_partial_depth", LOG1P),
+    ("rmse", LOG1P),
+    ("ari", LABELS),
+    ("ari", LEIDEN),
 )
+
+_NAMES = {"pcc_residual": "residual PCC", "pcc": "PCC"}
+_SECONDS = {"seconds_fit": "s to fit", "seconds_predict": "s to predict"}
+_ROWS = {DEPTH: "depth of the spot alone", CEILING: "noise ceiling"}
 
 
 def markdown(scores: pd.DataFrame, protocol: Protocol) -> str:
@@ -35,6 +40,43 @@ def markdown(scores: pd.DataFrame, protocol: Protocol) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def comparison_table(scores: pd.DataFrame) -> str:
+    """Show what `compare` found as a Markdown table.
+
+    Parameters
+    ----------
+    scores
+        What `compare` returned.
+
+    Returns
+    -------
+    The table, one row per method: mean ± standard deviation over seeds, seconds, and differences with their intervals.
+    """
+    sets = list(scores["genes"].dropna().unique())
+    shown = [(metric, genes) for genes in sets for metric in _NAMES]
+    named = [f"{_NAMES[metric]}{'' if genes == ALL_GENES else f', {genes}'}" for metric, genes in shown]
+    differences = [name for name in scores["metric"].unique() if name.startswith(DIFFERENCE)]
+    rows = []
+    for method, mine in scores.groupby("method", sort=False):
+        values = mine.set_index(["metric", "genes"])
+        cells = [_cell(values.loc[[key]]) if key in values.index else "" for key in shown]
+        seconds = mine.set_index("metric")["value"]
+        cells += [f"{seconds[name]:.1f}" if name in seconds else "" for name in _SECONDS]
+        cells += [_difference(mine[mine["metric"] == name]) for name in differences]
+        rows.append([_ROWS.get(str(method), str(method)), *cells])
+    less = [f"Δ vs {name.removeprefix(DIFFERENCE)}" for name in differences]
+    return as_markdown(["method", *named, *_SECONDS.values(), *less], rows)
+
+
+def _cell(found: pd.DataFrame) -> str:
+    value, sd = found["value"].item(), found["sd"].item()
+    return f"{value:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}")
+
+
+def _difference(found: pd.DataFrame) -> str:
+    return "".join(f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for one in found.itertuples())
+
+
 def _scores_table(part: pd.DataFrame) -> str:
     shown = [key for key in _SHOWN if ((part["metric"] == key[0]) & (part["normalization"] == key[1])).any()]
     rows = []
@@ -49,7 +91,7 @@ def _scores_table(part: pd.DataFrame) -> str:
 
 
 def _differences(part: pd.DataFrame) -> str:
-    found = part[part["metric"].str.startswith("pcc_residual less")]
+    found = part[part["metric"].str.startswith(DIFFERENCE)]
     if found.empty:
         return ""
     rows = [[str(method), _with_interval(mine)] for method, mine in found.groupby("method", sort=False)]
@@ -58,7 +100,7 @@ def _differences(part: pd.DataFrame) -> str:
 
 def _best_genes(scores: pd.DataFrame) -> str:
     """Return the genes that each method predicts best, on log1p counts, with the first seed."""
-    best = scores[(scores["metric"] == OF_GENE) & (scores["normalization"] == "log1p") & (scores["seed"] == 0)]
+    best = scores[(scores["metric"] == OF_GENE) & (scores["normalization"] == LOG1P) & (scores["seed"] == 0)]
     if best.empty:
         return ""
     rows = [

@@ -59,9 +59,10 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
 
 def _overall(sdata: SpatialData, method: str) -> pd.Series:
     import sthisto as sth
+    from sthisto._sdata.slots import ALL_GENES
 
     scores = sth.get.scores(sdata, key_added=method, by="section")
-    return scores[(scores["section"] == "all") & (scores["genes"] == "all modeled")].iloc[0]
+    return scores[(scores["section"] == "all") & (scores["genes"] == ALL_GENES)].iloc[0]
 
 
 def _table(summaries: dict[str, pd.Series]) -> pd.DataFrame:

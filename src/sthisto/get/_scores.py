@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ from sthisto._utils.validate import check_choice
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_PARTS = {"gene": "scores", "section": "summary"}
+_PARTS: Final[Mapping[str, Literal["scores", "summary"]]] = {"gene": "scores", "section": "summary"}
 
 
 def scores(

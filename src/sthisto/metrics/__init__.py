@@ -2,12 +2,16 @@
 
 Nothing here chooses genes, spots, clusters or knots on its own: what a score depends on is an argument. Matrices are
 (n_spots, n_genes), dense or sparse; NaN stands for what was not predicted and is left out.
+
+A further metric is one function in a file of this folder and its name in ``__all__``; `by_gene` does the rest. To make
+it a column of the tables that `tl.evaluate` writes, add a line to `SCORES` or `REFERENCES` in ``_scoring/score.py``.
 """
 
 from __future__ import annotations
 
 from sthisto.metrics._bootstrap import Interval, bootstrap_pearson, paired_difference
 from sthisto.metrics._ceiling import NoiseCeiling, noise_ceiling
+from sthisto.metrics._columns import by_gene
 from sthisto.metrics._depth import DepthSpline, depth_pearson, partial_pearson
 from sthisto.metrics._grouping import per_section
 from sthisto.metrics._information import mutual_information
@@ -34,6 +38,7 @@ __all__ = [
     "NoiseCeiling",
     "auc",
     "bootstrap_pearson",
+    "by_gene",
     "cluster",
     "cluster_ari",
     "cluster_homogeneity",

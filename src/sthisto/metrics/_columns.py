@@ -22,7 +22,38 @@ def by_gene(
     truth: Matrix,
     prediction: Matrix,
 ) -> NDArray[np.float64]:
-    """Apply a score of paired columns to blocks of genes."""
+    """Apply a score of paired columns to blocks of genes: what a metric of your own starts from.
+
+    Shapes are checked, sparse matrices are read in dense blocks that fit into a processor's cache, and a value that is
+    NaN in one matrix is NaN in both.
+
+    Parameters
+    ----------
+    score
+        Function of the measured and the predicted values of some genes, both float64 (n_spots, n_block), that returns
+        one number a gene, (n_block,). Warnings of numpy about NaN and division are silenced in it.
+    truth, prediction
+        (n_spots, n_genes), dense or sparse, with the same spots and genes.
+
+    Returns
+    -------
+    (n_genes,) float64; NaN without spots.
+
+    Raises
+    ------
+    ValueError
+        The matrices have different shapes or are not two-dimensional.
+    TypeError
+        A matrix does not hold numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sthisto import metrics
+    >>> truth, prediction = [[1.0], [2.0], [3.0]], [[1.0], [4.0], [3.5]]
+    >>> metrics.by_gene(lambda t, p: np.nanmedian(np.abs(t - p), axis=0), truth, prediction)
+    array([0.5])
+    """
     truth, prediction = check_pair(truth, prediction)
     result = np.full(truth.shape[1], np.nan)
     if truth.shape[0]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.record import check_predicted, method_labels, read_record, symbols_of
+from sthisto._sdata.record import check_predicted, method_labels, read_normalization, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen
 from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_matrix, read_rows
@@ -64,8 +64,7 @@ def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
     ValueError
         They differ, so that their values cannot be compared.
     """
-    records = {(key, id(table)): dict(read_record(table, key)["normalization"]) for table in tables for key in keys}
-    scales = {name: Normalization.from_record(record) for name, record in records.items()}
+    scales = {(key, id(table)): read_normalization(table, key) for table in tables for key in keys}
     first = next(iter(scales.values()))
     if any(scale != first for scale in scales.values()):
         by_key = {key: str(scale) for (key, _), scale in scales.items()}

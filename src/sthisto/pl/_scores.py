@@ -10,7 +10,7 @@ import pandas as pd
 
 from sthisto import get
 from sthisto._sdata.record import as_keys
-from sthisto._sdata.slots import KEY
+from sthisto._sdata.slots import ALL_GENES, KEY
 from sthisto._utils.validate import check_choice, listed
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
 from sthisto.pl._figures import closes_on_error
@@ -149,7 +149,7 @@ def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric:
             if (i, j) == (0, 0):
                 drawn["medians"][0].set_label("Median gene")
                 drawn["means"][0].set_label("Mean")
-        whole = summary[(summary["section"] == section) & (summary["genes"] == "all modeled")].iloc[0]
+        whole = summary[(summary["section"] == section) & (summary["genes"] == ALL_GENES)].iloc[0]
         _level(ax, i, whole[f"depth_{metric}"], "Depth alone", color=GRAY, linestyle="--")
         if metric == "pcc_residual":
             _level(ax, i, whole["ceiling"], "Noise ceiling", color=ink(), linestyle=":")

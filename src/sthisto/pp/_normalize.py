@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.expression import Normalization, log1p_of, looks_like_counts
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections, resolve_table
 from sthisto._sdata.tables import read_matrix, read_rows
@@ -106,7 +106,6 @@ def normalize(
 
 
 def _log1p(matrix: Any, target_sum: float) -> sp.csr_matrix:
-    counts = sp.csr_matrix(matrix, dtype=np.float32)
-    totals = counts.sum(axis=1, dtype=np.float64).A1
-    factor = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
-    return (sp.diags(factor) @ counts).astype(np.float32).log1p()
+    counts = sp.csr_array(matrix)
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    return sp.csr_matrix(log1p_of(counts, totals, target_sum))

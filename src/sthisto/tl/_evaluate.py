@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
-from sthisto._scoring.summary import INTERVAL, gene_sets, summarize, with_intervals
+from sthisto._scoring.intervals import INTERVAL, Scope, intervals, with_intervals
+from sthisto._scoring.measure import Measured, measure
+from sthisto._scoring.score import ScoreOptions, score_genes
+from sthisto._scoring.summary import gene_means, gene_sets, summarize
 from sthisto._sdata import slots
-from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.record import read_normalization, read_record
+from sthisto._sdata.record import FitRecord, read_record
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_rows, where_counts_may_be
-from sthisto._sdata.write import apply, uns_updates, var_updates
+from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
+from sthisto._sdata.write import apply, var_updates
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key
-from sthisto.metrics import (
-    DepthSpline,
-    bootstrap_pearson,
-    depth_pearson,
-    noise_ceiling,
-    partial_pearson,
-    pearson,
-    pearson_residuals,
-    rmse,
-    spatial_blocks,
-)
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_BLOCKS_ACROSS = 5
 _CALL = "sth.tl.predict(sdata, model)"
 
 
@@ -115,50 +104,49 @@ def evaluate(
     >>> sth.tl.evaluate(sdata)
     """
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
-    scores, intervals = [], []
+    scores, found = [], []
     for section in sections:
-        rows = _scored_rows(section, key_added)
-        if len(rows):
-            measured = _measured(section, rows, key_added, counts_layer)
-            if not len(measured.totals):
-                logger.warning("No spot to score in section %r has any count: it is left out.", section.name)
-                continue
-            scores.append(_score(measured, n_splits=n_splits, seed=seed))
-            intervals += _intervals(measured, scores[-1], n_boot=n_boot, seed=seed) if n_boot else []
+        spots = _scored_spots(section, key_added)
+        if not len(spots):
+            continue
+        record = read_record(section.table, key_added)
+        measured = _measured(section, spots, key_added, record, counts_layer)
+        if not len(measured):
+            logger.warning("No spot to score in section %r has any count: it is left out.", section.name)
+            continue
+        part = score_genes(measured, key_added, ScoreOptions(record.depth_knots, n_splits, seed))
+        split = slots.TEST if slots.SPLIT in section.table.obs else "none"
+        part.insert(part.columns.get_loc("mean_expression"), "split", split)
+        scores.append(part)
+        found += _intervals(measured, part, n_boot=n_boot, seed=seed) if n_boot else []
     if not scores:
         msg = (
             f"No spot can be scored: none is both predicted under {key_added!r} and marked 'test' in "
             f"obs[{slots.SPLIT!r}]. Predict the test sections, or call sth.pp.split before sth.tl.fit."
         )
         raise ValueError(msg)
-    table = pd.concat(scores, ignore_index=True)
-    by_gene, summary = _by_gene(table), with_intervals(summarize(table), intervals)
+    _write(sections, pd.concat(scores, ignore_index=True), found, key_added)
+
+
+def _write(sections: Sequence[Section], scores: pd.DataFrame, found: Sequence[dict[str, Any]], key: str) -> None:
+    """Write scores and summary into the record of every table, and the genes' means into its ``var``."""
+    by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
     updates = []
     for section in {id(section.table): section for section in sections}.values():
-        record = read_record(section.table, key_added)
-        updates += uns_updates([section], key_added, {**record, "scores": table, "summary": summary})
+        record = read_record(section.table, key)
+        updates += replace(record, scores=scores, summary=summary).updates([section], key)
         for metric in slots.SCORES:
             updates += var_updates(
                 [section],
-                slots.score(key_added, metric),
+                slots.score(key, metric),
                 by_gene[metric].to_numpy(),
                 genes=list(by_gene.index),
-                gene_symbols=record["gene_symbols"] or None,
+                gene_symbols=record.gene_symbols,
             )
     apply(updates)
 
 
-def _by_gene(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean of each gene's scores over sections; its ceiling is the root of the mean reliability.
-
-    The ceiling is NaN for a gene that no section has one for: its intervals include zero.
-    """
-    means = scores.groupby("gene", sort=False)[[*slots.SCORES, "reliability"]].mean()
-    ceiling = np.sqrt(means.pop("reliability").clip(lower=0))
-    return means.assign(ceiling=ceiling.where(means["ceiling"].notna()))
-
-
-def _scored_rows(section: Section, key: str) -> np.ndarray:
+def _scored_spots(section: Section, key: str) -> np.ndarray:
     """Return the positions in the section of the spots that are scored."""
     table, layer = section.table, slots.prediction(key)
     check_key(
@@ -182,103 +170,29 @@ def _scored_rows(section: Section, key: str) -> np.ndarray:
     return np.flatnonzero(scored & predicted)
 
 
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """What was measured and predicted on the scored spots with counts of a section; arrays are (n_spots, n_genes)."""
-
-    name: str
-    split: str
-    genes: list[str]
-    truth: np.ndarray
-    counts: np.ndarray
-    residuals: np.ndarray
-    prediction: np.ndarray
-    totals: np.ndarray
-    centers: np.ndarray
-    depth_knots: Sequence[float]
-
-
-def _measured(section: Section, rows: np.ndarray, key: str, counts_layer: str | None) -> _Measured:
-    record = read_record(section.table, key)
-    normalization = read_normalization(record)
-    genes = modeled_genes(section.table, key, record["gene_symbols"] or None)
-    columns = gene_positions(section.table, genes, record["gene_symbols"] or None)
-    prediction = np.asarray(section.table.layers[slots.prediction(key)][section.rows[rows]][:, columns])
-    counts = _counts(section, rows, normalization, counts_layer)
-    totals = np.asarray(counts.sum(axis=1)).ravel()
-    measured = np.flatnonzero(totals > 0)
-    counts, totals = counts[measured], totals[measured]
-    panel = counts[:, columns].toarray()
-    as_is = normalization.target == "as_is"
-    return _Measured(
-        name=section.name,
-        split=slots.TEST if slots.SPLIT in section.table.obs else "none",
-        genes=genes,
-        truth=normalization(read_rows(section, normalization.layer, rows[measured]) if as_is else counts, columns),
-        counts=panel,
-        residuals=pearson_residuals(panel, totals=totals),
-        prediction=prediction[measured],
-        totals=totals,
-        centers=section.centers[rows[measured]],
-        depth_knots=record.get("depth_knots", ()),
+def _measured(section: Section, spots: np.ndarray, key: str, record: FitRecord, counts_layer: str | None) -> Measured:
+    """Read what was measured and predicted under a key on some spots of a section."""
+    table = section.table
+    genes = modeled_genes(table, key, record.gene_symbols)
+    columns = gene_positions(table, genes, record.gene_symbols)
+    prediction = np.asarray(table.layers[slots.prediction(key)][section.rows[spots]][:, columns])
+    return measure(
+        section,
+        genes,
+        {key: prediction},
+        spots=spots,
+        normalization=record.normalization,
+        counts_layer=counts_layer,
+        gene_symbols=record.gene_symbols,
     )
 
 
-def _score(one: _Measured, *, n_splits: int, seed: int) -> pd.DataFrame:
-    ceiling = noise_ceiling(one.counts, totals=one.totals, n_splits=n_splits, seed=seed)
-    return pd.DataFrame(
-        {
-            "section": one.name,
-            "gene": one.genes,
-            "n_spots": len(one.totals),
-            "split": one.split,
-            "mean_expression": one.truth.mean(axis=0).astype(float),
-            "pcc": pearson(one.truth, one.prediction),
-            "pcc_residual": pearson(one.residuals, one.prediction),
-            "pcc_partial_depth": _beyond_depth(one.truth, one.prediction, one.totals, one.depth_knots),
-            "rmse": rmse(one.truth, one.prediction),
-            "ceiling": ceiling.ceiling,
-            "reliability": ceiling.reliability,
-            "depth_pcc": depth_pearson(one.truth, one.totals),
-            "depth_pcc_residual": depth_pearson(one.residuals, one.totals),
-        }
-    )
-
-
-def _intervals(one: _Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:
-    """Return the interval of the mean residual score over each set of genes; none without two blocks."""
-    across = np.ptp(one.centers, axis=0).max()
-    if across == 0 or np.ptp(one.prediction, axis=0).max() == 0:
-        return []
-    blocks = spatial_blocks(one.centers, across / _BLOCKS_ACROSS * (1 + 1e-9))
-    found = []
-    for genes, chosen in gene_sets(scores).items():
-        columns = scores.index.get_indexer(chosen.index)
-        predicted = {"": one.prediction[:, columns]}
-        interval = bootstrap_pearson(one.residuals[:, columns], predicted, blocks, n_boot=n_boot, seed=seed)[""]
-        found.append(
-            {"section": one.name, "genes": genes, **dict(zip(INTERVAL, (interval.low, interval.high), strict=True))}
-        )
-    return found
-
-
-def _beyond_depth(truth: np.ndarray, prediction: np.ndarray, totals: np.ndarray, knots: Sequence[float]) -> np.ndarray:
-    """Return the correlation that is left given a spline of the log total count, its knots from the training spots."""
-    if not len(knots):
-        return np.full(truth.shape[1], np.nan)
-    covariates = DepthSpline(tuple(float(knot) for knot in knots)).transform(np.log(totals))
-    return partial_pearson(truth, prediction, covariates)
-
-
-def _counts(section: Section, rows: np.ndarray, normalization: Normalization, counts_layer: str | None) -> sp.csr_array:
-    layer = counts_layer
-    if layer is None and normalization.target != "as_is":
-        layer = normalization.layer
-    matrix = read_rows(section, layer, rows)
-    if not looks_like_counts(matrix):
-        msg = (
-            f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts, which the residual score and the "
-            f"noise ceiling need. Pass counts_layer=….{where_counts_may_be(section.table)}"
-        )
-        raise ValueError(msg)
-    return matrix
+def _intervals(one: Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:
+    """Return the interval of the mean residual score over each set of genes; none for a constant prediction."""
+    rows = []
+    for genes, at in gene_sets(scores["mean_expression"].to_numpy()).items():
+        found = intervals(Scope(one.name, [one]), [at], one.predictions, n_boot=n_boot, seed=seed)
+        for interval in found.values():
+            limits = dict(zip(INTERVAL, (interval.low, interval.high), strict=True))
+            rows.append({"section": one.name, "genes": genes, **limits})
+    return rows

@@ -21,7 +21,7 @@ from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.digest import digest_arrays, digest_names
-from sthisto._utils.files import as_arrays, as_table, load_arrays, save_arrays
+from sthisto._utils.files import load_table, save_table
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
@@ -64,18 +64,18 @@ class FoldContext:
     def finished(self, run: FoldRun, out: Path | None) -> pd.DataFrame:
         """Return the scores of a run from its file in `out`, or make and keep them."""
         if out is None:
-            return as_table(as_arrays(self._scores(run)))
-        path = self.path(run, out)
-        arrays = load_arrays(path)
-        if arrays is None:
-            arrays = as_arrays(self._scores(run))
-            save_arrays(path, arrays)
-        return as_table(arrays)
+            return self._scores(run)
+        path = self.path(run, out, ".parquet")
+        scores = load_table(path)
+        if scores is None:
+            scores = self._scores(run)
+            save_table(path, scores)
+        return scores
 
-    def path(self, run: FoldRun, out: Path) -> Path:
+    def path(self, run: FoldRun, out: Path, suffix: str) -> Path:
         """Return the file that keeps what a run found; another run, data or argument has another file."""
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
-        return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}.npz"
+        return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}{suffix}"
 
     def sides(self, fold: Fold) -> tuple[SpotSubset, SpotSubset]:
         """Return the training spots, and the held-out ones without their expression."""

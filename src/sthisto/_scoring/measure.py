@@ -1,0 +1,165 @@
+"""What was measured and predicted on the spots to score: the one container that all scores are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import scipy.sparse as sp
+
+from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.sections import Section
+from sthisto._sdata.tables import gene_positions, read_rows, where_counts_may_be
+from sthisto.metrics import pearson_residuals, spatial_blocks
+
+BLOCKS_ACROSS: Final = 5
+"""Blocks across the longer side of a section, the units of the bootstrap."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured and predicted on the scored spots of one section; spots without counts are left out.
+
+    Attributes
+    ----------
+    name
+        The section.
+    genes
+        Names of the scored genes.
+    truth
+        (n_spots, n_genes) measured expression on the scale of the predictions.
+    residuals
+        (n_spots, n_genes) measured Pearson residuals, with the depth over all genes.
+    counts
+        (n_spots, n_genes) measured counts.
+    totals
+        (n_spots,) counts of each spot over all genes.
+    blocks
+        (n_spots,) spatial block of each spot, the units of the bootstrap.
+    predictions
+        Name of a prediction -> (n_spots, n_genes).
+    labels
+        (n_spots,) labels of the tissue; None where no spot has one.
+    """
+
+    name: str
+    genes: Sequence[str]
+    truth: np.ndarray
+    residuals: np.ndarray
+    counts: np.ndarray
+    totals: np.ndarray
+    blocks: np.ndarray
+    predictions: Mapping[Any, np.ndarray]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.totals)
+
+    def with_depth(self, key: Hashable) -> Measured:
+        """Return the same with the prediction of depth alone under a key: the log total count, for every gene."""
+        depth = np.repeat(np.log(self.totals)[:, None], len(self.genes), axis=1)
+        return replace(self, predictions={**self.predictions, key: depth})
+
+    def in_panel(self) -> np.ndarray:
+        """Return log1p of the counts normalized over the scored genes alone, (n_spots, n_genes)."""
+        return Normalization("log1p")(sp.csr_array(self.counts))
+
+
+def measure(
+    section: Section,
+    genes: Sequence[str],
+    predictions: Mapping[Any, np.ndarray],
+    *,
+    spots: np.ndarray | None = None,
+    normalization: Normalization | None = None,
+    counts_layer: str | None = None,
+    gene_symbols: str | None = None,
+    labels: np.ndarray | None = None,
+    blocks: np.ndarray | None = None,
+    name: str | None = None,
+) -> Measured:
+    """Read what was measured on some spots of a section and put predictions beside it.
+
+    Parameters
+    ----------
+    section
+        Where it was measured.
+    genes
+        Genes to score, by `gene_symbols`.
+    predictions
+        Name of a prediction -> (n_spots, n_genes) for the `spots`.
+    spots
+        Positions in the section of the spots to score; None is all.
+    normalization
+        Scale of the predictions; None is log1p of the counts in X.
+    counts_layer
+        Layer of raw counts; None is the one that was normalized, or X where values were used as they are.
+    gene_symbols
+        Column of ``var`` with the names of the genes; None is ``var_names``.
+    labels
+        (n_spots,) labels of the tissue, None where a spot has none.
+    blocks
+        (n_spots,) spatial blocks; None: squares a fifth of the section wide.
+    name
+        What the section is called; None is its own name.
+
+    Returns
+    -------
+    What was measured and predicted on those of the spots that have counts, possibly none.
+
+    Raises
+    ------
+    KeyError
+        A gene or the layer is missing.
+    ValueError
+        The values are not raw counts.
+    """
+    scale = Normalization() if normalization is None else normalization
+    rows = np.arange(len(section)) if spots is None else spots
+    columns = gene_positions(section.table, genes, gene_symbols)
+    counts = _counts(section, rows, scale, counts_layer)
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    filled = np.flatnonzero(totals > 0)
+    counts, totals, kept = counts[filled], totals[filled], rows[filled]
+    panel = counts[:, columns].toarray()
+    values = read_rows(section, scale.layer, kept) if scale.target == "as_is" else counts
+    return Measured(
+        name=section.name if name is None else name,
+        genes=list(genes),
+        truth=scale(values, columns),
+        residuals=pearson_residuals(panel, totals=totals),
+        counts=panel,
+        totals=totals,
+        blocks=section_blocks(section.centers[kept]) if blocks is None else blocks[filled],
+        predictions={key: values[filled] for key, values in predictions.items()},
+        labels=None if labels is None or not is_labeled(labels[filled]).any() else labels[filled],
+    )
+
+
+def section_blocks(centers: np.ndarray) -> np.ndarray:
+    """Return the block of each spot, (n_spots,): squares a fifth of the section wide, by (n_spots, 2) centers."""
+    across = np.ptp(centers, axis=0).max() if len(centers) else 0.0
+    if across == 0:
+        return np.zeros(len(centers), dtype=np.intp)
+    return spatial_blocks(centers, across / BLOCKS_ACROSS * (1 + 1e-9))
+
+
+def is_labeled(labels: np.ndarray) -> np.ndarray:
+    """Return which spots have a label of the tissue, (n_spots,) bool."""
+    return np.array([isinstance(label, str) and label != "undetermined" for label in labels], dtype=bool)
+
+
+def _counts(section: Section, spots: np.ndarray, scale: Normalization, counts_layer: str | None) -> sp.csr_array:
+    layer = counts_layer
+    if layer is None and scale.target != "as_is":
+        layer = scale.layer
+    matrix = read_rows(section, layer, spots)
+    if not looks_like_counts(matrix):
+        msg = (
+            f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts, which the residual score and the "
+            f"noise ceiling need. Pass counts_layer=….{where_counts_may_be(section.table)}"
+        )
+        raise ValueError(msg)
+    return matrix
