@@ -46,8 +46,8 @@ def test_means_hold_all_scores_and_references_over_the_same_genes():
     for name in ("pcc", "pcc_residual", "pcc_partial_depth", "rmse", "depth_pcc", "depth_pcc_residual"):
         assert found.loc[("A", "top 50"), name] == pytest.approx(highest[name].mean())
         assert found.loc[("A", "all modeled"), name] == pytest.approx(scores[name].mean())
-    assert found.loc[("A", "top 50"), "ceiling"] == pytest.approx(np.sqrt(highest["reliability"].mean()))
-    assert list(found)[-2:] == ["ceiling", "share_of_ceiling"]
+    assert found.loc[("A", "top 50"), "reproducibility"] == pytest.approx(np.sqrt(highest["reliability"].mean()))
+    assert list(found)[-1] == "reproducibility"
 
 
 def test_sections_count_alike_and_spots_are_summed():
@@ -58,16 +58,16 @@ def test_sections_count_alike_and_spots_are_summed():
     assert overall["pcc"] == pytest.approx(np.mean([one["pcc"].mean() for one in scores]))
 
 
-def test_a_gene_has_a_ceiling_where_any_section_has_one():
+def test_a_gene_has_a_reproducibility_where_any_section_has_one():
     scores = pd.DataFrame(
         {
             "gene": ["a", "b", "a", "b"],
             "pcc": [0.1, 0.2, 0.3, np.nan],
-            "ceiling": [0.5, np.nan, np.nan, np.nan],
+            "reproducibility": [0.5, np.nan, np.nan, np.nan],
             "reliability": [0.25, 0.1, 0.15, 0.1],
         }
     )
-    found = gene_means(scores, ["pcc", "ceiling"])
+    found = gene_means(scores, ["pcc", "reproducibility"])
     assert found["pcc"].tolist() == pytest.approx([0.2, 0.2])
-    assert found.loc["a", "ceiling"] == pytest.approx(np.sqrt(0.2))
-    assert np.isnan(found.loc["b", "ceiling"])
+    assert found.loc["a", "reproducibility"] == pytest.approx(np.sqrt(0.2))
+    assert np.isnan(found.loc["b", "reproducibility"])

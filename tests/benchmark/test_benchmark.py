@@ -57,7 +57,7 @@ def one(scores, **values):
 def test_table_has_the_columns_and_every_method_baseline_and_scope(outcome):
     scores = outcome[3]
     assert list(scores) == list(COLUMNS)
-    assert set(scores["method"]) == {"knn:k=5", "ridge", "mean", "depth", "ceiling", "measured"}
+    assert set(scores["method"]) == {"knn:k=5", "ridge", "mean", "depth", "siblings", "reproducibility", "measured"}
     assert set(scores["test"]) == {"A1", "A2", "mean of A1+A2", "pooled A1+A2"}
     assert set(scores["train"]) == {"B1+C1"}
     assert set(scores.loc[scores["metric"] != "pcc of gene", "genes"]) == {"all modeled (12; given)"}
@@ -83,8 +83,9 @@ def test_scores_are_those_of_evaluate(outcome):
     for metric, scale in (("pcc_residual", "pearson_residuals"), ("pcc", "log1p"), ("rmse", "log1p")):
         mine = one(found, metric=metric, normalization=scale).set_index("test")["value"]
         np.testing.assert_allclose(mine[["A1", "A2"]], expected.loc[["A1", "A2"], metric], rtol=1e-5)
-    ceiling = one(scores, method="ceiling").set_index("test")["value"]
-    np.testing.assert_allclose(ceiling[["A1", "A2"]], expected.loc[["A1", "A2"], "ceiling"], rtol=1e-5)
+    for method, column in (("reproducibility", "reproducibility"), ("siblings", "sibling")):
+        mine = one(scores, method=method).set_index("test")["value"]
+        np.testing.assert_allclose(mine[["A1", "A2"]], expected.loc[["A1", "A2"], column], rtol=1e-5, atol=1e-6)
     depth = one(scores, method="depth", metric="pcc_residual").set_index("test")["value"]
     np.testing.assert_allclose(depth[["A1", "A2"]], expected.loc[["A1", "A2"], "depth_pcc_residual"], rtol=1e-5)
 
@@ -103,13 +104,6 @@ def test_intervals_hold_the_score_and_differences_hold_zero_for_the_reference_it
     assert set(less["method"]) == {"knn:k=5"}
     raw = one(scores, metric="pcc_residual", test="A1", seed=0).set_index("method")["value"]
     assert less["value"].item() == pytest.approx(raw["knn:k=5"] - raw["ridge"])
-
-
-def test_share_is_of_the_ceiling_of_the_same_section_and_genes(outcome):
-    scores = one(outcome[3], test="A1")
-    share = one(scores, metric="share_of_ceiling", method="ridge", seed=0)["value"].item()
-    residual = one(scores, metric="pcc_residual", method="ridge", seed=0)["value"].item()
-    assert share == pytest.approx(residual / one(scores, method="ceiling")["value"].item())
 
 
 def test_clusters_stand_beside_those_of_the_measured_expression_where_there_are_labels(outcome):
@@ -345,7 +339,7 @@ def test_command_asks_for_data_that_cannot_be_downloaded(tmp_path, capsys):
         assert "put there" in capsys.readouterr().err
 
 
-def test_figure_draws_every_test_with_the_ceiling(outcome):
+def test_figure_draws_every_test_with_its_methods(outcome):
     drawn = figures.figure(outcome[3])
     titles = [ax.get_title() for ax in drawn.axes]
     assert len(titles) == 8

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sthisto import metrics
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,16 +30,27 @@ def evaluation():
         return dict(stored)
 
 
-@pytest.fixture(scope="session")
-def c2():
+def read_section(name: str) -> Section:
+    """Return the panel's counts of a real section; skip where the sections are not there."""
     folder = Path(os.environ.get("STHISTO_HER2ST", ROOT / "../shared/data/her2st"))
-    if not (folder / "data/ST-cnts/C2.tsv.gz").is_file():
-        pytest.skip(f"no section C2 in {folder}; set STHISTO_HER2ST")
-    counts = pd.read_csv(folder / "data/ST-cnts/C2.tsv.gz", sep="\t", index_col=0)
+    if not (folder / f"data/ST-cnts/{name}.tsv.gz").is_file():
+        pytest.skip(f"no section {name} in {folder}; set STHISTO_HER2ST")
+    counts = pd.read_csv(folder / f"data/ST-cnts/{name}.tsv.gz", sep="\t", index_col=0)
     counts = counts[counts.sum(axis=1) > 0]
     panel = (folder / "genes_785.txt").read_text().split()
-    coordinates = np.array([name.split("x") for name in counts.index], dtype=float)
-    return Section(counts[panel].to_numpy(), counts.sum(axis=1).to_numpy(), coordinates)
+    coordinates = np.array([spot.split("x") for spot in counts.index], dtype=float)
+    return Section(counts.reindex(columns=panel, fill_value=0).to_numpy(), counts.sum(axis=1).to_numpy(), coordinates)
+
+
+@pytest.fixture(scope="session")
+def c2():
+    return read_section("C2")
+
+
+@pytest.fixture(scope="session")
+def her2st_residuals():
+    """Return a function that reads the residuals of a real section over the panel, (n_spots, n_panel)."""
+    return lambda name: metrics.pearson_residuals((one := read_section(name)).counts, totals=one.totals)
 
 
 @pytest.fixture

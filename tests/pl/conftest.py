@@ -65,6 +65,7 @@ def write_prediction(table: ad.AnnData, key: str, noise: float, seed: int = 0, m
         "parameters": {"seed": seed},
         "normalization": {"target": "log1p", "layer": "X", "target_sum": 1e4},
         "gene_symbols": "",
+        "siblings": pd.DataFrame({"gene": GENES, "component_0": np.linspace(1, -1, len(GENES))}),
         "history": pd.DataFrame({"epoch": range(5), "train_loss": [5, 4, 3, 2, 1.0], "val_loss": [5, 3, 2, 2.5, 3]}),
     }
 

@@ -21,7 +21,7 @@ def scored(sdata):
 def test_scores_are_ranked_by_the_first_method(scored):
     ranked, _ = sth.pl.scores(scored, key_added=["sthisto", "bleep"]).axes
     by_label = {points.get_label(): np.asarray(points.get_offsets()) for points in ranked.collections}
-    assert set(by_label) == {"Noise ceiling", "Depth alone", "DANet", "BLEEP"}
+    assert set(by_label) == {"Sibling genes", "Depth alone", "DANet", "BLEEP"}
     table = sth.get.scores(scored).set_index("gene").sort_values("pcc_residual", ascending=False)
     np.testing.assert_allclose(by_label["DANet"][:, 1], table["pcc_residual"])
     bleep = sth.get.scores(scored, key_added="bleep").set_index("gene").loc[table.index]
@@ -29,7 +29,7 @@ def test_scores_are_ranked_by_the_first_method(scored):
     np.testing.assert_allclose(by_label["Depth alone"][:, 1], table["depth_pcc_residual"])
 
 
-def test_distributions_stand_by_section_with_ceiling_and_depth(scored):
+def test_distributions_stand_by_section_with_siblings_and_depth(scored):
     _, ax = sth.pl.scores(scored, key_added=["sthisto", "bleep"]).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["left"]
     medians = sorted(
@@ -37,12 +37,12 @@ def test_distributions_stand_by_section_with_ceiling_and_depth(scored):
     )
     expected = sth.get.scores(scored, key_added=["sthisto", "bleep"]).groupby("key")["pcc_residual"].median()
     assert all(np.isclose(medians, value).any() for value in expected)
-    ceiling = sth.get.scores(scored, by="section")["ceiling"].iloc[0]
+    siblings = sth.get.scores(scored, by="section")["sibling"].iloc[0]
     levels = [segment[0, 1] for collection in ax.collections for segment in collection.get_segments()]
-    assert np.isclose(levels, ceiling).any()
+    assert np.isclose(levels, siblings).any()
 
 
-def test_raw_score_has_no_ceiling(scored):
+def test_raw_score_has_no_siblings(scored):
     labels = [text.get_text() for text in sth.pl.scores(scored, metric="pcc").axes[0].get_legend().get_texts()]
     assert sorted(labels) == ["DANet", "Depth alone"]
 

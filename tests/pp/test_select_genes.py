@@ -1,5 +1,6 @@
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
@@ -28,12 +29,57 @@ def scanpys_choice(counts, n_top_genes):
     return {f"gene{i}" for i in np.flatnonzero(table.var["highly_variable"])}
 
 
-def test_highly_variable_genes_of_the_sections_are_united(tissue):
+def test_default_is_the_variance_of_pearson_residuals_ranked_within_sections(tissue):
     sth.pp.select_genes(tissue, n_top_genes=4)
+    table = tissue["counts"].copy()
+    table.obs["section"] = ["A" if i in set(rows_of(tissue, "A")) else "B" for i in range(table.n_obs)]
+    table.obs["section"] = table.obs["section"].astype("category")
+    sc.experimental.pp.highly_variable_genes(table, n_top_genes=4, batch_key="section")
+    assert selected(tissue) == set(table.var_names[table.var["highly_variable"]])
+    assert tissue["counts"].var["sthisto_selected"].dtype == bool
+
+
+def test_genes_with_few_counts_are_no_candidates_though_their_residuals_vary_most(tissue):
+    table = tissue["counts"]
+    x = table.X.toarray()
+    x[:, 3] = 0
+    x[0, 3] = 3
+    table.X = sp.csr_matrix(x)
+    sth.pp.select_genes(tissue, n_top_genes=4)
+    assert "gene3" not in selected(tissue)
+
+
+def test_shallow_counts_keep_the_most_expressed_genes_as_candidates(tissue):
+    table = tissue["counts"]
+    rng = np.random.default_rng(0)
+    table.X = sp.csr_matrix(rng.binomial(table.X.toarray().astype(int), 0.0005).astype(np.float32))
+    assert (np.asarray(table.X.mean(axis=0)).ravel() < 0.1).all()
+    sth.pp.select_genes(tissue, n_top_genes=3)
+    total = pd.Series(np.asarray(table.X.sum(axis=0)).ravel(), index=table.var_names)
+    assert len(selected(tissue)) == 3
+    assert total[list(selected(tissue))].min() >= total.nlargest(6).min()
+
+
+def test_seurat_unites_the_highly_variable_genes_of_the_sections(tissue):
+    sth.pp.select_genes(tissue, n_top_genes=4, flavor="seurat")
     x = tissue["counts"].X.toarray()
     expected = [scanpys_choice(x[rows_of(tissue, region)], 4) for region in ("A", "B")]
     assert selected(tissue) == expected[0] | expected[1]
-    assert tissue["counts"].var["sthisto_selected"].dtype == bool
+
+
+def test_values_that_are_no_counts_are_chosen_from_by_dispersion(tissue):
+    table = tissue["counts"]
+    sc.pp.normalize_total(table, target_sum=1e4)
+    sc.pp.log1p(table)
+    sth.pp.select_genes(tissue, n_top_genes=4)
+    chosen = selected(tissue)
+    sth.pp.select_genes(tissue, n_top_genes=4, flavor="seurat")
+    assert selected(tissue) == chosen
+
+
+def test_unknown_flavor_is_refused(tissue):
+    with pytest.raises(ValueError, match="'seurat'"):
+        sth.pp.select_genes(tissue, flavor="cell_ranger")
 
 
 def test_only_training_spots_are_looked_at(tissue):
@@ -41,8 +87,9 @@ def test_only_training_spots_are_looked_at(tissue):
     table = tissue["counts"]
     validation = rows_of(tissue, "A")[:9]
     table.obs.iloc[validation, table.obs.columns.get_loc("sthisto_split")] = "val"
+    sth.pp.select_genes(tissue, n_top_genes=4)
+    expected = selected(tissue)
     train = rows_of(tissue, "A")[9:]
-    expected = scanpys_choice(table.X[train].toarray(), 4)
     garbage = np.random.default_rng(0).integers(0, 10**6, table.shape).astype(np.float32) + 0.5
     garbage[train] = table.X[train].toarray()
     table.X = sp.csr_matrix(garbage)

@@ -9,10 +9,10 @@ import sthisto as sth
 from sthisto._scoring.summary import summarize
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
-from sthisto.metrics import noise_ceiling
+from sthisto.metrics import reproducibility
 
 ROLES = {"A": "train", "B": "train", "C": "test", "D": "test"}
-SCORES = ["pcc", "pcc_residual", "ceiling"]
+SCORES = ["pcc", "pcc_residual", "reproducibility", "sibling", "ceiling"]
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_scores_equal_those_computed_by_hand_on_the_test_spots(tissue):
         depth = np.repeat(np.log(counts.sum(axis=1, keepdims=True)), 8, axis=1)
         np.testing.assert_allclose(part["depth_pcc"], by_hand(counts, depth)[0], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(part["depth_pcc_residual"], by_hand(counts, depth)[1], rtol=1e-4, atol=1e-6)
-        ceiling = noise_ceiling(counts[:, :8], totals=counts.sum(axis=1), n_splits=10, seed=0)
-        np.testing.assert_array_equal(part["ceiling"], ceiling.ceiling)
+        found = reproducibility(counts[:, :8], totals=counts.sum(axis=1), n_splits=10, seed=0)
+        np.testing.assert_array_equal(part["reproducibility"], found.reproducibility)
         assert set(part["n_spots"]) == {49}
     assert scores["pcc_residual"].iloc[:4].mean() > 0.5
 
@@ -81,7 +81,7 @@ def test_summary_holds_each_section_and_their_mean(tissue):
     for region in "CD":
         assert summary.loc[region, "pcc"] == pytest.approx(scores.loc[scores["section"] == region, "pcc"].mean())
         reliability = scores.loc[scores["section"] == region, "reliability"].mean()
-        assert summary.loc[region, "ceiling"] == pytest.approx(np.sqrt(reliability))
+        assert summary.loc[region, "reproducibility"] == pytest.approx(np.sqrt(reliability))
     assert summary.loc["all", "pcc"] == pytest.approx(summary.loc[["C", "D"], "pcc"].mean())
     assert summary.loc["all", "n_spots"] == 98
     assert set(summary["n_genes"]) == {8}
@@ -91,7 +91,7 @@ def test_fifty_most_expressed_genes_of_each_section_are_summarized_apart():
     rng = np.random.default_rng(0)
     scores = pd.DataFrame(
         rng.random((120, 7)),
-        columns=["pcc", "pcc_residual", "rmse", "ceiling", "reliability", "depth_pcc", "depth_pcc_residual"],
+        columns=["pcc", "pcc_residual", "rmse", "reproducibility", "reliability", "depth_pcc", "depth_pcc_residual"],
     ).assign(pcc_partial_depth=0.5)
     scores = scores.assign(section=["A"] * 60 + ["B"] * 60, n_spots=9, mean_expression=rng.permutation(120))
     summary = summarize(scores).set_index(["section", "genes"])
@@ -193,11 +193,38 @@ def test_missing_prediction_names_the_call(tissue):
         sth.tl.evaluate(tissue)
 
 
-def test_share_is_of_the_ceiling_of_the_same_genes_and_spots(tissue):
+def test_siblings_are_scored_by_components_of_the_training_spots(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+
+    def residuals(region):
+        counts = table.X[rows_of(tissue, region)].toarray()
+        return sth.metrics.pearson_residuals(counts[:, :8], totals=counts.sum(axis=1))
+
+    scores = table.uns["sthisto"]["scores"]
+    for region in "CD":
+        expected = sth.metrics.sibling_score(residuals(region), [residuals("A"), residuals("B")])
+        np.testing.assert_allclose(scores.loc[scores["section"] == region, "sibling"], expected, atol=1e-5)
+    assert table.var["sthisto_sibling"].iloc[8:].isna().all()
+
+
+def test_siblings_are_those_of_the_model_also_once_saved(tissue, tmp_path):
     predict(tissue)
     sth.tl.evaluate(tissue)
-    summary = sth.get.scores(tissue, by="section").set_index("section").loc[["C", "D"]]
-    np.testing.assert_allclose(summary["share_of_ceiling"], summary["pcc_residual"] / summary["ceiling"])
+    before = sth.get.scores(tissue)["sibling"]
+    model = sth.tl.fit(tissue, method="color", patch_size=PATCH, genes=GENES[:8])
+    model.save(tmp_path / "model")
+    sth.tl.predict(tissue, sth.models.load(tmp_path / "model"), key_added="loaded")
+    sth.tl.evaluate(tissue, key_added="loaded")
+    np.testing.assert_array_equal(sth.get.scores(tissue, key_added="loaded")["sibling"], before)
+
+
+def test_the_old_name_of_reproducibility_is_still_written(tissue):
+    table = predict(tissue)
+    sth.tl.evaluate(tissue)
+    np.testing.assert_array_equal(table.var["sthisto_ceiling"], table.var["sthisto_reproducibility"])
+    found = sth.get.scores(tissue)
+    np.testing.assert_array_equal(found["ceiling"], found["reproducibility"])
 
 
 def test_the_rule_by_which_genes_were_chosen_stays_with_the_score(tissue, tmp_path):
@@ -247,16 +274,14 @@ def test_correlation_beyond_depth_takes_its_knots_from_the_training_spots(tissue
     np.testing.assert_allclose(scores.loc[scores["section"] == "C", "pcc_partial_depth"], expected, rtol=1e-4)
 
 
-def test_ceiling_over_sections_is_the_root_of_the_mean_reliability(tissue):
+def test_reproducibility_over_sections_is_the_root_of_the_mean_reliability(tissue):
     table = predict(tissue)
     sth.tl.evaluate(tissue)
     scores, summary = table.uns["sthisto"]["scores"], table.uns["sthisto"]["summary"].set_index("section")
     reliability = scores.groupby("section")["reliability"].mean().clip(lower=0)
-    assert summary.loc["all", "ceiling"] == pytest.approx(np.sqrt(reliability.mean()))
-    overall = summary.loc["all"]
-    assert overall["share_of_ceiling"] == pytest.approx(overall["pcc_residual"] / overall["ceiling"])
+    assert summary.loc["all", "reproducibility"] == pytest.approx(np.sqrt(reliability.mean()))
     by_gene = scores.groupby("gene")["reliability"].mean()
-    known = table.var["sthisto_ceiling"].dropna()
+    known = table.var["sthisto_reproducibility"].dropna()
     np.testing.assert_allclose(known, np.sqrt(by_gene[known.index]))
 
 
@@ -303,16 +328,15 @@ def test_a_single_scored_spot_has_no_interval(tissue):
     assert table.uns["sthisto"]["summary"]["pcc_residual_low"].isna().all()
 
 
-def test_ceiling_of_all_sections_is_that_of_the_mean_reliability():
+def test_reproducibility_of_all_sections_is_that_of_the_mean_reliability():
     """Noise around zero cancels between sections, before the root."""
     scores = pd.DataFrame({"section": ["a", "b"], "gene": "g", "n_spots": 5, "mean_expression": 1.0})
     for name in ("pcc", "pcc_residual", "pcc_partial_depth", "rmse", "depth_pcc", "depth_pcc_residual"):
         scores[name] = 0.1
     table = summarize(scores.assign(reliability=[0.2, -0.2])).set_index("section")
-    assert table["ceiling"].tolist() == pytest.approx([np.sqrt(0.2), 0, 0])
+    assert table["reproducibility"].tolist() == pytest.approx([np.sqrt(0.2), 0, 0])
     table = summarize(scores.assign(reliability=[0.2, -0.1])).set_index("section")
-    assert table.loc["all", "ceiling"] == pytest.approx(np.sqrt(0.05))
-    assert table.loc["all", "share_of_ceiling"] == pytest.approx(0.1 / np.sqrt(0.05))
+    assert table.loc["all", "reproducibility"] == pytest.approx(np.sqrt(0.05))
 
 
 def test_a_section_whose_test_spots_have_no_counts_is_left_out(tissue, caplog):

@@ -42,4 +42,5 @@ def test_depth_predicts_expression_and_not_residuals(scored):
 
 def test_image_predicts_residuals(scored):
     assert (scored["pcc_residual"] > 0.03).all()
-    assert (scored["pcc_residual"] < scored["ceiling"]).all()
+    assert (scored["pcc_residual"] < scored["sibling"]).all()
+    assert (scored["sibling"] < scored["reproducibility"]).all()

@@ -313,7 +313,7 @@ def test_results_survive_writing_and_reading(tissue, model, tmp_path):
         np.testing.assert_array_equal(stored.layers[name], table.layers[name])
     for column in ("sthisto_confidence", "sthisto_seen", "sthisto_split"):
         assert stored.obs[column].astype(str).tolist() == table.obs[column].astype(str).tolist()
-    for column in ("sthisto_gene", "sthisto_pcc", "sthisto_pcc_residual", "sthisto_ceiling"):
+    for column in ("sthisto_gene", "sthisto_pcc", "sthisto_pcc_residual", "sthisto_sibling", "sthisto_ceiling"):
         np.testing.assert_array_equal(stored.var[column], table.var[column])
     for key in ("sthisto", "mean"):
         was, found = table.uns[key], stored.uns[key]

@@ -9,9 +9,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import pandas as pd
 
+from sthisto import metrics
 from sthisto._scoring.measure import Measured
 from sthisto._scoring.score import varies
-from sthisto.metrics import Interval, bootstrap_pearson, noise_ceiling, paired_difference
+from sthisto.metrics import Interval, bootstrap_pearson, paired_difference
 
 INTERVAL: Final = ("pcc_residual_low", "pcc_residual_high")
 Target = Callable[[Measured], np.ndarray]
@@ -140,12 +141,13 @@ def differences(
 
 
 def reproducibility(sections: Sequence[Measured], chosen: Sequence[np.ndarray]) -> Interval:
-    """Return the residual score that noise allows on some genes: of several sections, from their mean reliability.
+    """Return what a second sequencing of the same spots would reach: of several sections, from their mean reliability.
 
     The interval of several sections is NaN. The order of the genes, which decides the random splits, is the sections'.
     """
     found = [
-        noise_ceiling(one.counts[:, np.sort(at)], totals=one.totals) for one, at in zip(sections, chosen, strict=True)
+        metrics.reproducibility(one.counts[:, np.sort(at)], totals=one.totals)
+        for one, at in zip(sections, chosen, strict=True)
     ]
     if len(found) == 1:
         return Interval(found[0].overall, found[0].overall_low, found[0].overall_high, level=0.95)

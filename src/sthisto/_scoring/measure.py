@@ -159,7 +159,7 @@ def _counts(section: Section, spots: np.ndarray, scale: Normalization, counts_la
     if not looks_like_counts(matrix):
         msg = (
             f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts, which the residual score and the "
-            f"noise ceiling need. Pass counts_layer=….{where_counts_may_be(section.table)}"
+            f"reproducibility need. Pass counts_layer=….{where_counts_may_be(section.table)}"
         )
         raise ValueError(msg)
     return matrix

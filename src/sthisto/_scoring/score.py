@@ -17,13 +17,15 @@ import pandas as pd
 from sthisto._scoring.measure import Measured
 from sthisto.metrics import (
     DepthSpline,
+    SiblingReference,
     cluster,
     cluster_ari,
     depth_pearson,
-    noise_ceiling,
     partial_pearson,
     pearson,
+    reproducibility,
     rmse,
+    sibling_score,
 )
 
 
@@ -36,14 +38,18 @@ class ScoreOptions:
     depth_knots
         Knots of the spline of the training spots' log total counts; empty where there are none.
     n_splits
-        Random splits of the counts for the noise ceiling.
+        Random splits of the counts for the reproducibility.
     seed
         Seed of the splits.
+    siblings
+        Components of the training residuals of the scored genes, from which genes predict each other; None where there
+        are none.
     """
 
     depth_knots: tuple[float, ...] = ()
     n_splits: int = 10
     seed: int = 0
+    siblings: SiblingReference | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,14 @@ def _rmse(one: Measured, prediction: np.ndarray, options: ScoreOptions) -> np.nd
 
 
 def _reproducibility(one: Measured, options: ScoreOptions) -> dict[str, np.ndarray]:
-    found = noise_ceiling(one.counts, totals=one.totals, n_splits=options.n_splits, seed=options.seed)
-    return {"ceiling": found.ceiling, "reliability": found.reliability}
+    found = reproducibility(one.counts, totals=one.totals, n_splits=options.n_splits, seed=options.seed)
+    return {"reproducibility": found.reproducibility, "reliability": found.reliability}
+
+
+def _siblings(one: Measured, options: ScoreOptions) -> dict[str, np.ndarray]:
+    if options.siblings is None:
+        return {"sibling": np.full(len(one.genes), np.nan)}
+    return {"sibling": sibling_score(one.residuals, options.siblings)}
 
 
 def _depth(one: Measured, options: ScoreOptions) -> dict[str, np.ndarray]:
@@ -106,7 +118,11 @@ SCORES: Final[dict[str, Score]] = {
 }
 """Column -> score of a prediction."""
 
-REFERENCES: Final[dict[str, Reference]] = {"reproducibility": _reproducibility, "depth": _depth}
+REFERENCES: Final[dict[str, Reference]] = {
+    "reproducibility": _reproducibility,
+    "siblings": _siblings,
+    "depth": _depth,
+}
 """Name -> what predictions are read against."""
 
 

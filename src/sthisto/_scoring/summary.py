@@ -10,7 +10,7 @@ import pandas as pd
 from sthisto._scoring.score import SCORES
 from sthisto._sdata.slots import ALL_GENES, MARKERS, MOST_EXPRESSED, MOST_VARIABLE, N_TOP
 
-_NOT_AVERAGED = ("mean_expression", "ceiling")
+_NOT_AVERAGED = ("mean_expression", "reproducibility")
 
 
 def gene_sets(
@@ -68,17 +68,16 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    Columns section, genes (see `gene_sets`), n_genes, n_spots, the mean of each score and reference, ceiling (root of
-    the mean reliability), share_of_ceiling (mean pcc_residual of the same genes and spots divided by it, NaN where it
-    is 0).
+    Columns section, genes (see `gene_sets`), n_genes, n_spots, the mean of each score and reference, and
+    reproducibility (root of the mean reliability).
     """
     by_section = section_means(scores)
     overall = overall_means(by_section, ["genes"]).assign(section="all")
-    return with_ceilings(pd.concat([by_section, overall], ignore_index=True))
+    return with_reproducibility(pd.concat([by_section, overall], ignore_index=True))
 
 
 def section_means(scores: pd.DataFrame) -> pd.DataFrame:
-    """Average over the genes of each section, with the reliability from which `with_ceilings` makes the ceiling."""
+    """Average over the genes of each section, with the reliability from which `with_reproducibility` makes its root."""
     rows = []
     for name, part in scores.groupby("section", sort=False):
         for genes, at in gene_sets(part["mean_expression"].to_numpy()).items():
@@ -94,11 +93,10 @@ def overall_means(by_section: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return overall.reset_index()
 
 
-def with_ceilings(means: pd.DataFrame) -> pd.DataFrame:
-    """Turn mean reliabilities into ceilings, the root last, so that noise around zero cancels, and add the share."""
+def with_reproducibility(means: pd.DataFrame) -> pd.DataFrame:
+    """Turn mean reliabilities into reproducibilities, the root last, so that noise around zero cancels."""
     table = means.astype({"n_genes": int, "n_spots": int})
-    table["ceiling"] = np.sqrt(table.pop("reliability").clip(lower=0))
-    table["share_of_ceiling"] = table["pcc_residual"] / table["ceiling"].where(table["ceiling"] > 0)
+    table["reproducibility"] = np.sqrt(table.pop("reliability").clip(lower=0))
     return table
 
 
@@ -114,10 +112,10 @@ def _means(part: pd.DataFrame) -> dict[str, float]:
 
 
 def gene_means(scores: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the mean of each gene's scores over sections; its ceiling is the root of the mean reliability.
+    """Return the mean of each gene's scores over sections; its reproducibility is the root of the mean reliability.
 
-    The ceiling is NaN for a gene that no section has one for: its intervals include zero.
+    The reproducibility is NaN for a gene that no section has one for: its intervals include zero.
     """
     means = scores.groupby("gene", sort=False)[[*columns, "reliability"]].mean()
-    ceiling = np.sqrt(means.pop("reliability").clip(lower=0))
-    return means.assign(ceiling=ceiling.where(means["ceiling"].notna()))
+    root = np.sqrt(means.pop("reliability").clip(lower=0))
+    return means.assign(reproducibility=root.where(means["reproducibility"].notna()))

@@ -18,6 +18,7 @@ from sthisto._sdata.tables import layer_names
 from sthisto._sdata.write import Update, removals, uns_updates
 from sthisto._utils.deprecate import METHOD_NAMES, RECORD_KEYS, renamed_keys
 from sthisto._utils.validate import listed
+from sthisto.metrics import SiblingReference
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,6 +70,8 @@ class FitRecord:
         Options of the method, as plain values.
     image_encoder
         Name of the image encoder; "" for a method without one.
+    encoder_layer
+        Comma-separated names of the encoder's layers whose maps are averaged; "" for its own output.
     patch
         The patches that it was fitted on.
     normalization
@@ -77,6 +80,9 @@ class FitRecord:
         How the genes were chosen.
     depth_knots
         Knots of the spline of the training spots' log total counts.
+    siblings
+        Principal components of the training residuals, by which the modeled genes predict each other: column "gene",
+        then one per component. None for a fit without counts, or of 0.1.
     gene_symbols
         Column of ``var`` that names the genes; None is ``var_names``.
     training_sections
@@ -93,10 +99,12 @@ class FitRecord:
     version: str = __version__
     parameters: Mapping[str, Any] = field(default_factory=dict)
     image_encoder: str = ""
+    encoder_layer: str = ""
     patch: PatchSpec | None = None
     normalization: Normalization | None = None
     genes_rule: str = ""
     depth_knots: tuple[float, ...] = ()
+    siblings: pd.DataFrame | None = None
     gene_symbols: str | None = None
     training_sections: tuple[str, ...] = ()
     history: pd.DataFrame | None = None
@@ -111,10 +119,12 @@ class FitRecord:
             method=model.method,
             parameters={name: _plain(value) for name, value in model.parameters.items()},
             image_encoder=model.encoder.name if model.uses_encoder else "",
+            encoder_layer=", ".join(model.encoder.layers) if model.uses_encoder else "",
             patch=model.patch,
             normalization=Normalization.from_record(model.normalization) if model.normalization else None,
             genes_rule=model.genes_rule,
             depth_knots=model.depth_knots,
+            siblings=_sibling_table(model.genes, model.siblings),
             gene_symbols=gene_symbols,
             training_sections=model.training_sections,
             history=model.history,
@@ -124,11 +134,12 @@ class FitRecord:
     @classmethod
     def from_uns(cls, stored: Mapping[str, Any]) -> FitRecord:
         """Return the record that a table holds, in memory or read from disk."""
-        kept = ("parameters", "history", "scores", "summary")
+        kept = ("parameters", "history", "scores", "summary", "siblings")
         return cls(
             method=str(stored["method"]),
             version=str(stored.get("version", "")),
             image_encoder=str(stored.get("image_encoder", "")),
+            encoder_layer=str(stored.get("encoder_layer", "")),
             genes_rule=str(stored.get("genes_rule", "")),
             **{name: stored[name] for name in kept if name in stored},
             patch=_read_patch(stored["patch"]) if "patch" in stored else None,
@@ -153,12 +164,27 @@ class FitRecord:
             values["normalization"] = self.normalization.record()
         return values
 
+    def sibling_reference(self, genes: Sequence[str]) -> SiblingReference | None:
+        """Return what predicts some of the modeled genes from each other; None where there are no components."""
+        if self.siblings is None:
+            return None
+        components = self.siblings.set_index("gene").loc[list(genes)].to_numpy(dtype=float)
+        return SiblingReference(components)
+
     def updates(self, sections: Sequence[Section], key: str) -> list[Update]:
         """Return the updates that write the record into ``uns[key]`` of every table."""
         return uns_updates(sections, key, self.to_uns())
 
 
 _FIELDS = tuple(one.name for one in fields(FitRecord) if one.name != "more")
+
+
+def _sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
+    """Return the (n_genes, n_components) components as a table; None without any."""
+    if not components.shape[1]:
+        return None
+    columns = {f"component_{i}": components[:, i] for i in range(components.shape[1])}
+    return pd.DataFrame({"gene": list(genes), **columns})
 
 
 def _patch_values(patch: PatchSpec) -> dict[str, Any]:
@@ -259,7 +285,7 @@ def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]
     return [
         *removals(sections, "layers", [slots.prediction(key_added), slots.prediction_sd(key_added)]),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
-        *removals(sections, "var", [slots.score(key_added, metric) for metric in slots.SCORES]),
+        *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
     ]
 
 

@@ -51,8 +51,10 @@ TISSUE_GRID: Final = "tissue_grid"
 BETWEEN: Final = "between"
 """Table that `tl.predict_between` writes by default."""
 
-SCORES: Final = ("pcc", "pcc_residual", "ceiling")
-"""Scores that `tl.evaluate` writes for each gene."""
+SCORES: Final = ("pcc", "pcc_residual", "reproducibility", "sibling")
+"""Scores and references that `tl.evaluate` writes for each gene."""
+CEILING: Final = "ceiling"
+"""Name of reproducibility in 0.1, which is written beside it until 0.3."""
 
 
 N_TOP: Final = 50
@@ -102,7 +104,7 @@ def modeled_gene(key: str) -> str:
 
 
 def score(key: str, metric: str) -> str:
-    """Slot of ``var`` with one score per gene: ``pcc``, ``pcc_residual``, ``ceiling``."""
+    """Slot of ``var`` with one value per gene: ``pcc``, ``pcc_residual``, ``reproducibility``, ``sibling``."""
     return f"{key}_{metric}"
 
 

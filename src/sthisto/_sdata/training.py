@@ -11,10 +11,11 @@ from sthisto._sdata.expression import Normalization, Target, looks_like_counts
 from sthisto._sdata.inputs import read_expression
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import FITTED, TRAIN, VALIDATION
-from sthisto._sdata.tables import read_rows, warn_of_other_features, where_counts_may_be
+from sthisto._sdata.tables import gene_positions, read_rows, warn_of_other_features, where_counts_may_be
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
-from sthisto.metrics import DepthSpline
+from sthisto.metrics import DepthSpline, SiblingReference
+from sthisto.metrics._siblings import sample_rows
 from sthisto.models import SectionInput, TrainingSection
 
 _FEWEST_OF_MOST = 0.5
@@ -161,3 +162,36 @@ def depth_knots(
     ]
     depth = np.concatenate(totals)
     return DepthSpline.fit(np.log(depth[depth > 0])).knots if len(np.unique(depth[depth > 0])) > 1 else ()
+
+
+def sibling_components(
+    sections: Sequence[Section],
+    roles: Sequence[np.ndarray],
+    normalization: Normalization,
+    *,
+    genes: Sequence[str],
+    gene_symbols: str | None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return the components of the training residuals by which genes predict each other, (n_genes, n_components).
+
+    There is none without counts.
+
+    Parameters
+    ----------
+    sections, roles, normalization
+        As for `depth_knots`.
+    genes, gene_symbols
+        The modeled genes.
+    seed
+        Seed of `SiblingReference.fit`.
+    """
+    if normalization.target == "as_is":
+        return np.zeros((len(genes), 0), dtype=np.float32)
+    scale = Normalization("pearson_residuals", normalization.layer)
+    known = [np.flatnonzero(is_known(role)) for role in roles]
+    residuals = [
+        scale(read_rows(section, normalization.layer, spots[kept]), gene_positions(section.table, genes, gene_symbols))
+        for section, spots, kept in zip(sections, known, sample_rows([len(one) for one in known], seed), strict=True)
+    ]
+    return SiblingReference.fit(residuals, seed=seed).components.astype(np.float32)

@@ -20,6 +20,9 @@ RECORD_KEYS: Final = {"normalisation": "normalization"}
 GENE_SETS: Final = {"all modelled": "all modeled"}
 """Sets of genes in the tables of scores of 0.1 -> their names today."""
 
+SCORE_COLUMNS: Final = {"ceiling": "reproducibility"}
+"""Columns in the tables of scores of 0.1 -> their names today."""
+
 _GOES = "0.1's name works until 0.3."
 
 
@@ -114,6 +117,24 @@ def renamed_keys(values: Mapping[str, Any], names: Mapping[str, str], *, where: 
     for name in old:
         warn_renamed(f"The key {name!r} of {where}", repr(names[name]), stacklevel=3, remedy=remedy)
     return {names[name] if name in old else name: value for name, value in values.items()}
+
+
+def renamed_columns(table: pd.DataFrame, names: Mapping[str, str], *, remedy: str) -> pd.DataFrame:
+    """Return a table that was kept on disk, with the names that its columns have today.
+
+    Parameters
+    ----------
+    table
+        What was read.
+    names
+        Old column -> new column.
+    remedy
+        How to write it anew.
+    """
+    old = [name for name in names if name in table]
+    for name in old:
+        warn_renamed(f"The column {name!r}", repr(names[name]), stacklevel=3, remedy=remedy)
+    return table.rename(columns={name: names[name] for name in old})
 
 
 def renamed_values(table: pd.DataFrame, names: Mapping[str, Mapping[str, str]], *, remedy: str) -> pd.DataFrame:

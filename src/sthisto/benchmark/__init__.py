@@ -1,4 +1,4 @@
-"""What a method is worth on public sections: folds, baselines, ceilings, intervals, and the DANet paper's tables.
+"""What a method is worth on public sections: folds, baselines, references, intervals, and the DANet paper's tables.
 
 `Protocol` says what is trained on what, `run` does it, `compare` averages several protocols; the command line is
 ``sthisto benchmark``. All scores are those of `sthisto._scoring`.

@@ -25,7 +25,7 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
         commands,
         "benchmark",
         _benchmark,
-        "Score methods on a public data set beside baselines and ceilings; called again, it goes on where it stopped.",
+        "Score methods on a public data set beside baselines; called again, it goes on where it stopped.",
         "sthisto benchmark her2st --data her2st --split section --train C3,C4 --test C2 --out c2",
     )
     parser.add_argument("dataset", choices=list(DATASETS), help="data set")

@@ -15,7 +15,7 @@ from sthisto._scoring.score import ScoreOptions, score_genes
 from sthisto._scoring.summary import gene_sets, overall_means, section_means
 from sthisto._sdata.slots import ALL_GENES
 from sthisto.benchmark._protocol import Protocol
-from sthisto.benchmark._rows import CEILING, DEPTH, DIFFERENCE, Key, Outcome
+from sthisto.benchmark._rows import DEPTH, DIFFERENCE, REPRODUCIBILITY, SIBLINGS, Key, Outcome
 from sthisto.benchmark._run import outcomes
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def compare(
     One row per method, set of genes and metric: value, the mean over test sections and seeds; sd, the standard
     deviation over seeds (NaN for one); low and high, the interval of a difference at 95 %, its mean over seeds. The
     metrics are "pcc_residual", "pcc", "seconds_fit", "seconds_predict" and, for each reference,
-    "pcc_residual less {reference}". "depth" and "ceiling" stand below the methods.
+    "pcc_residual less {reference}". "depth", "siblings" and "reproducibility" stand below the methods.
 
     Raises
     ------
@@ -63,7 +63,8 @@ def compare(
     for reference in references:
         rows += _differences(sections, keys, reference)
     rows += _scores([one.with_depth((DEPTH, 0)) for one in sections], [(DEPTH, 0)])
-    rows += _ceilings(sections)
+    rows += _siblings(found)
+    rows += _reproducibilities(sections)
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
@@ -100,11 +101,23 @@ def _differences(sections: Sequence[Measured], keys: Sequence[Key], reference: s
         yield {"method": method, "genes": ALL_GENES, "metric": metric, "value": value, "low": low, "high": high}
 
 
-def _ceilings(sections: Sequence[Measured]) -> Iterator[dict[str, Any]]:
+def _siblings(found: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
+    """Yield what the other genes of the same spots predict, averaged as the methods' scores are."""
+    tables = [
+        score_genes(one, outcome.keys[0], outcome.options, references=[DEPTH, SIBLINGS])
+        for outcome in found
+        for one in outcome.sections
+    ]
+    by_section = pd.concat([section_means(table) for table in tables], ignore_index=True)
+    for genes, part in by_section.groupby("genes", sort=False):
+        yield {"method": SIBLINGS, "genes": genes, "metric": "pcc_residual", "value": float(part["sibling"].mean())}
+
+
+def _reproducibilities(sections: Sequence[Measured]) -> Iterator[dict[str, Any]]:
     sets = [gene_sets(one.truth.mean(axis=0)) for one in sections]
     for genes in sets[0]:
         found = reproducibility(sections, [of_section[genes] for of_section in sets])
-        yield {"method": CEILING, "genes": genes, "metric": "pcc_residual", "value": found.value}
+        yield {"method": REPRODUCIBILITY, "genes": genes, "metric": "pcc_residual", "value": found.value}
 
 
 def _over_seeds(metric: str, values: pd.Series) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The figure of a benchmark: the primary score of each method with its interval, under the ceiling."""
+"""The figure of a benchmark: the primary score of each method with its interval, beside what sibling genes predict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sthisto._sdata.slots import ALL_GENES
-from sthisto.benchmark._rows import CEILING, LOG1P, RESIDUALS
+from sthisto.benchmark._rows import LOG1P, REPRODUCIBILITY, RESIDUALS, SIBLINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ _METRICS = (("pcc_residual", RESIDUALS), ("pcc", LOG1P))
 
 
 def figure(scores: pd.DataFrame, *, genes: str = ALL_GENES) -> Figure:
-    """Draw residual and raw score of each method and test; a gray line is the ceiling, points are seeds.
+    """Draw residual and raw score of each method and test; a gray line is the score of sibling genes, points are seeds.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ def figure(scores: pd.DataFrame, *, genes: str = ALL_GENES) -> Figure:
 
 
 def _draw(ax: Axes, part: pd.DataFrame) -> None:
-    methods = [name for name in dict.fromkeys(part["method"]) if name != CEILING]
+    methods = [name for name in dict.fromkeys(part["method"]) if name not in (SIBLINGS, REPRODUCIBILITY)]
     for i, method in enumerate(methods):
         mine = part[part["method"] == method]
         low, high = mine["low"].mean(), mine["high"].mean()
         ax.plot([low, high], [i, i], color="0.6", lw=2)
         ax.plot(mine["value"], np.full(len(mine), i), "o", ms=4, color="tab:blue")
-    for value in part.loc[part["method"] == CEILING, "value"]:
+    for value in part.loc[part["method"] == SIBLINGS, "value"]:
         ax.axvline(value, color="0.4", ls="--", lw=1)
     ax.axvline(0, color="0.8", lw=1)
     ax.set_yticks(range(len(methods)), methods, fontsize=8)

@@ -95,7 +95,8 @@ class Protocol:
     encoder
         Image encoder, as `tl.fit` takes it.
     genes
-        The panel; None chooses the highly variable genes of the training spots of each fold.
+        The panel; None chooses the highly variable genes of the training spots of each fold, by Pearson residuals, or
+        by scanpy's "seurat" flavor with split "danet_paper".
     seeds
         Number of seeds of each method.
     reference
@@ -145,6 +146,12 @@ class Protocol:
         """Return `patch_size`, and `patch_um` unless the width is in px, as it is in the paper."""
         own = dict(self.patch or self.data.patch)
         return {"patch_size": own["patch_size"]} if self.split == "danet_paper" else own
+
+    def gene_choice(self) -> dict[str, Any]:
+        """Return the arguments of `tl.fit` that say which genes are modeled; the paper chose by flavor "seurat"."""
+        if self.genes is not None:
+            return {"genes": list(self.genes)}
+        return {"gene_flavor": "seurat"} if self.split == "danet_paper" else {}
 
     def __post_init__(self) -> None:
         check_choice(self.dataset, DATASETS, name="dataset")

@@ -18,7 +18,8 @@ from sthisto.benchmark._protocol import Protocol
 from sthisto.metrics import Interval, pearson
 
 DEPTH: Final = "depth"
-CEILING: Final = "ceiling"
+REPRODUCIBILITY: Final = "reproducibility"
+SIBLINGS: Final = "siblings"
 MEASURED: Final = "measured"
 """Rows beside those of the methods."""
 RESIDUALS: Final = "pearson_residuals"
@@ -72,7 +73,7 @@ def rows_of(outcome: Outcome, protocol: Protocol) -> list[Row]:
     """Return the rows of one fold, with all columns but those that a protocol has in common."""
     rows: list[Row] = []
     tables = {
-        (one.name, key): score_genes(one, key, outcome.options, references=[DEPTH])
+        (one.name, key): score_genes(one, key, outcome.options, references=[DEPTH, SIBLINGS])
         for one in outcome.sections
         for key in outcome.keys
     }
@@ -88,7 +89,6 @@ def rows_of(outcome: Outcome, protocol: Protocol) -> list[Row]:
         shared = {"test": one.name, "genes": _label(ALL_GENES, len(one.genes), protocol)}
         rows += [shared | row for row in _clusters(one, outcome.keys, leiden=protocol.data.leiden)]
         rows += [{"test": one.name, **row} for row in _best_genes(one, outcome.keys)]
-    rows += _shares(rows)
     train = "+".join(outcome.train)
     return [{"train": train, **row, **_seconds(outcome, row)} for row in rows]
 
@@ -119,8 +119,13 @@ def _correlations(outcome: Outcome, scope: Scope, chosen: Sequence[np.ndarray], 
 def _means(
     tables: Mapping[tuple[str, Key], pd.DataFrame], sections: Sequence[Measured], chosen: Sequence[np.ndarray]
 ) -> Iterator[Row]:
-    """Yield the ceiling, and the other scores of each prediction: means over genes, then sections."""
-    yield {"method": CEILING, **_row("pcc_residual", RESIDUALS, reproducibility(sections, chosen))}
+    """Yield the references, and the other scores of each prediction: means over genes, then sections."""
+    yield {"method": REPRODUCIBILITY, **_row("pcc_residual", RESIDUALS, reproducibility(sections, chosen))}
+    siblings = [
+        tables[one.name, next(iter(tables))[1]]["sibling"].iloc[at].mean()
+        for one, at in zip(sections, chosen, strict=True)
+    ]
+    yield {"method": SIBLINGS, **_row("pcc_residual", RESIDUALS, _alone(float(np.mean(siblings))))}
     for key in dict.fromkeys(key for _, key in tables):
         parts = [tables[one.name, key].iloc[at] for one, at in zip(sections, chosen, strict=True)]
         partial = [mean_over_genes(one["pcc_partial_depth"], one["depth_pcc_residual"].notna()) for one in parts]
@@ -152,18 +157,6 @@ def _best_genes(one: Measured, keys: Sequence[Key]) -> Iterator[Row]:
 def _of_depth(scope: Scope) -> Scope:
     """Return the sections with the prediction of depth alone."""
     return Scope(scope.name, [one.with_depth(DEPTH) for one in scope.sections], scope.pooled)
-
-
-def _shares(rows: Sequence[Row]) -> list[Row]:
-    """Return each residual score as a share of the ceiling of the same section and genes."""
-    ceilings = {(row["test"], row["genes"]): row["value"] for row in rows if row["method"] == CEILING}
-    shares = []
-    for row in rows:
-        above = ceilings.get((row["test"], row["genes"]), 0.0)
-        if row["metric"] == "pcc_residual" and row["method"] != CEILING and above > 0:
-            share = {name: row[name] / above for name in ("value", "low", "high")}
-            shares.append({**row, "metric": "share_of_ceiling", **share})
-    return shares
 
 
 def _seconds(outcome: Outcome, row: Row) -> dict[str, float]:

@@ -16,13 +16,13 @@ from sthisto._sdata.expression import Normalization
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import TRAIN
-from sthisto._sdata.training import depth_knots
+from sthisto._sdata.training import depth_knots, sibling_components
 from sthisto._splits.folds import Fold
 from sthisto._utils.files import load_arrays, save_arrays
 from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark._protocol import Protocol
 from sthisto.benchmark._rows import Key, Outcome, Row, rows_of
-from sthisto.metrics import spatial_blocks
+from sthisto.metrics import SiblingReference, spatial_blocks
 from sthisto.models import resolve_method
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
@@ -49,7 +49,7 @@ COLUMNS: Final = (
 
 
 def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFrame:
-    """Run every method of a protocol and score it beside baselines and ceilings.
+    """Run every method of a protocol and score it beside baselines and references.
 
     Parameters
     ----------
@@ -64,8 +64,9 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
 
     Returns
     -------
-    One row a score, with `COLUMNS`. Beside the methods: "depth" is what the spots' total count alone scores, "ceiling"
-    what noise allows, "measured" the clusters of the measured expression. ``test`` is a section, "mean of" several, or
+    One row a score, with `COLUMNS`. Beside the methods: "depth" is what the spots' total count alone scores, "siblings"
+    what the other genes of the same spot predict, "reproducibility" what a second sequencing of the same spots would
+    reach, "measured" the clusters of the measured expression. ``test`` is a section, "mean of" several, or
     several "pooled". Intervals are at 95 %, from spatial blocks.
 
     Raises
@@ -92,9 +93,7 @@ def outcomes(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> Iter
     """
     sections = {_of_obs(one, "section"): one for one in read_sections(sdata)}
     patient_of = {name: _of_obs(one, "patient") for name, one in sections.items()}
-    arguments: dict[str, Any] = protocol.patches() | {"image_encoder": protocol.encoder}
-    if protocol.genes is not None:
-        arguments["genes"] = list(protocol.genes)
+    arguments: dict[str, Any] = protocol.patches() | protocol.gene_choice() | {"image_encoder": protocol.encoder}
     encoder = load_shared_encoder([spec.method for spec in protocol.specs()], arguments)
     context = FoldContext([sdata], list(sections.values()), encoder, arguments, None)
     for train, test in protocol.folds(patient_of).values():
@@ -133,9 +132,15 @@ def _outcome(context: FoldContext, fold: Fold, protocol: Protocol, out: Path, tr
         for i, one in enumerate(read_sections(hidden.sdata))
     ]
     fitted = read_sections(known.sdata)
-    knots = depth_knots(fitted, [np.full(len(one), TRAIN) for one in fitted], Normalization())
+    roles = [np.full(len(one), TRAIN) for one in fitted]
+    options = ScoreOptions(
+        depth_knots=depth_knots(fitted, roles, Normalization()),
+        siblings=SiblingReference(
+            sibling_components(fitted, roles, Normalization(), genes=list(genes), gene_symbols=None)
+        ),
+    )
     seconds = {key: (float(found["seconds"][0]), float(found["seconds"][1])) for key, found in kept.items()}
-    return Outcome(list(train), measured, ScoreOptions(depth_knots=knots), seconds)
+    return Outcome(list(train), measured, options, seconds)
 
 
 def _predicted(context: FoldContext, run: FoldRun, out: Path, *, warm_up: bool) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Tables of a benchmark to read: Markdown, each score beside baselines and ceiling."""
+"""Tables of a benchmark to read: Markdown, each score beside baselines and references."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from sthisto._sdata.slots import ALL_GENES
 from sthisto.benchmark._markdown import as_markdown, genes_and_mean, mean_and_sd
 from sthisto.benchmark._paper import SOURCE, best_genes_table, paper_table
 from sthisto.benchmark._protocol import LEAKS, Protocol
-from sthisto.benchmark._rows import CEILING, DEPTH, DIFFERENCE, IN_PANEL, LABELS, LEIDEN, LOG1P, OF_GENE, RESIDUALS
+from sthisto.benchmark._rows import (
+    DEPTH,
+    DIFFERENCE,
+    IN_PANEL,
+    LABELS,
+    LEIDEN,
+    LOG1P,
+    OF_GENE,
+    REPRODUCIBILITY,
+    RESIDUALS,
+    SIBLINGS,
+)
 
 _SHOWN = (
     ("pcc_residual", RESIDUALS),
-    ("share_of_ceiling", RESIDUALS),
     ("pcc", LOG1P),
     ("pcc", IN_PANEL),
     ("pcc_partial_depth", LOG1P),
@@ -23,7 +33,11 @@ _SHOWN = (
 
 _NAMES = {"pcc_residual": "residual PCC", "pcc": "PCC"}
 _SECONDS = {"seconds_fit": "s to fit", "seconds_predict": "s to predict"}
-_ROWS = {DEPTH: "depth of the spot alone", CEILING: "noise ceiling"}
+_ROWS = {
+    DEPTH: "depth of the spot alone",
+    SIBLINGS: "other genes of the spot",
+    REPRODUCIBILITY: "second sequencing of the spots",
+}
 
 
 def markdown(scores: pd.DataFrame, protocol: Protocol) -> str:
@@ -122,8 +136,10 @@ def _with_interval(found: pd.DataFrame) -> str:
 def _notes(scores: pd.DataFrame, protocol: Protocol) -> str:
     return (
         f"Encoder {protocol.encoder_name}; {scores['seed'].nunique()} seeds: mean ± standard deviation over them, "
-        "[95 % interval from spatial blocks, mean over seeds]. depth: the spots' total count alone. ceiling: what "
-        "noise allows. measured: clusters of the measured expression. A constant prediction has no correlation."
+        "[95 % interval from spatial blocks, mean over seeds]. depth: the spots' total count alone. siblings: "
+        "prediction from the other genes measured in the same spot. reproducibility: a second sequencing of the same "
+        "spots, no target for an image. measured: clusters of the measured expression. A constant prediction has no "
+        "correlation."
     )
 
 

@@ -26,7 +26,7 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
 
     Returns
     -------
-    One row a method: pcc_residual, pcc and the noise ceiling of pcc_residual, means over the genes of the test
+    One row a method: pcc_residual, pcc and the residual score of sibling genes, means over the genes of the test
     section, and rmse on log1p counts. "depth" is what the spots' total counts alone score.
 
     Raises
@@ -70,7 +70,7 @@ def _table(summaries: dict[str, pd.Series]) -> pd.DataFrame:
     any_summary = next(iter(summaries.values()))
     rows.append({"method": "depth", "pcc_residual": any_summary["depth_pcc_residual"], "pcc": any_summary["depth_pcc"]})
     table = pd.DataFrame(rows)
-    table["ceiling"] = any_summary["ceiling"]
+    table["sibling"] = any_summary["sibling"]
     return table.sort_values("pcc_residual", ascending=False, na_position="last", ignore_index=True)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
 from sthisto._sdata.sections import as_cohort, resolve_table
-from sthisto._sdata.slots import KEY
-from sthisto._utils.deprecate import GENE_SETS, METHOD_NAMES, renamed_values
+from sthisto._sdata.slots import CEILING, KEY
+from sthisto._utils.deprecate import GENE_SETS, METHOD_NAMES, SCORE_COLUMNS, renamed_columns, renamed_values
 from sthisto._utils.validate import check_choice
 
 if TYPE_CHECKING:
@@ -47,8 +47,10 @@ def scores(
     the scores. ``pcc``: Pearson correlation on the scale of the model. ``pcc_residual``: Pearson correlation with the
     measured Pearson residuals; by section with the interval ``pcc_residual_low`` to ``pcc_residual_high``.
     ``pcc_partial_depth``: partial correlation given the depth. ``depth_pcc`` and ``depth_pcc_residual``: scores of the
-    depth alone. ``reliability``: correlation of two measurements of the same spots; ``ceiling``: its square root;
-    ``share_of_ceiling``: pcc_residual / ceiling. ``rmse``: root mean square error on the scale of the model.
+    depth alone. ``sibling``: what the other genes of the same spots predict of a gene (`metrics.sibling_score`).
+    ``reliability``: correlation of two measurements of the same spots; ``reproducibility``: its square root, what a
+    second sequencing of the same spots would reach (until 0.3 also as ``ceiling``, its old
+    name). ``rmse``: root mean square error on the scale of the model.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def scores(
     >>> sth.pp.split(sdata, by="patient", patient_key="patient")
     >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> sth.tl.evaluate(sdata)
-    >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "ceiling"]]  # doctest: +SKIP
+    >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "sibling"]]  # doctest: +SKIP
     """
     check_choice(by, _PARTS, name="by")
     tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
@@ -76,7 +78,10 @@ def scores(
         scored = [table for table in tables if has_record(table, key)] or tables[:1]
         rows = pd.concat([read_part(table, key, _PARTS[by], call=call) for table in scored], ignore_index=True)
         rows = renamed_values(rows, {"genes": GENE_SETS, "method": METHOD_NAMES}, remedy=f"Call {call} again.")
+        rows = renamed_columns(rows, SCORE_COLUMNS, remedy=f"Call {call} again.")
         rows = rows.drop_duplicates(ignore_index=True)
+        if "reproducibility" in rows:
+            rows[CEILING] = rows["reproducibility"]
         rows.insert(0, "key", key)
         if "method" not in rows:
             rows.insert(1, "method", methods[key])

@@ -10,13 +10,14 @@ it a column of the tables that `tl.evaluate` writes, add a line to `SCORES` or `
 from __future__ import annotations
 
 from sthisto.metrics._bootstrap import Interval, bootstrap_pearson, paired_difference
-from sthisto.metrics._ceiling import NoiseCeiling, noise_ceiling
 from sthisto.metrics._columns import by_gene
 from sthisto.metrics._depth import DepthSpline, depth_pearson, partial_pearson
 from sthisto.metrics._grouping import per_section
 from sthisto.metrics._information import mutual_information
 from sthisto.metrics._pearson import pearson
+from sthisto.metrics._reproducibility import Reproducibility, noise_ceiling, reproducibility
 from sthisto.metrics._residuals import pearson_residuals, residual_pearson
+from sthisto.metrics._siblings import SiblingReference, sibling_score
 from sthisto.metrics._structure import gene_correlation_agreement
 from sthisto.metrics.clustering import cluster, cluster_ari, cluster_homogeneity, cluster_nmi
 from sthisto.metrics.expression import (
@@ -35,7 +36,8 @@ from sthisto.metrics.spatial import morans_i, spatial_blocks, spatial_graph, ssi
 __all__ = [
     "DepthSpline",
     "Interval",
-    "NoiseCeiling",
+    "Reproducibility",
+    "SiblingReference",
     "auc",
     "bootstrap_pearson",
     "by_gene",
@@ -56,9 +58,11 @@ __all__ = [
     "pearson_residuals",
     "per_section",
     "r2",
+    "reproducibility",
     "residual_pearson",
     "rmse",
     "sd_proportions",
+    "sibling_score",
     "spatial_blocks",
     "spatial_graph",
     "spearman",

@@ -58,6 +58,9 @@ class ExpressionModel(ABC):
     depth_knots
         Quantiles of the training spots' log total counts: the knots of the spline by which scores are also given
         adjusted for depth. Empty where the expression was no counts.
+    siblings
+        (n_genes, n_components) float32 principal components of the training residuals, by which `tl.evaluate` predicts
+        genes from each other. Without components where the expression was no counts.
     genes_rule
         How the genes were chosen, kept with the model and with its scores; "" where nobody said.
     is_fitted
@@ -92,6 +95,7 @@ class ExpressionModel(ABC):
         self.training_sections: tuple[str, ...] = ()
         self.genes_rule = ""
         self.depth_knots: tuple[float, ...] = ()
+        self.siblings = np.zeros((len(self.genes), 0), dtype=np.float32)
         self._fingerprint = np.empty(0, dtype=np.uint64)
         self._section_of = np.empty(0, dtype=np.int64)
 
@@ -246,7 +250,11 @@ class ExpressionModel(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Return what was learned, as tensors."""
+        """Return what was learned, as tensors.
+
+        A model is saved only if all values are finite, and loaded only if `state` returns tensors of the same names,
+        shapes and dtypes after `load_state` as when it was saved. The same holds for `bank_state`.
+        """
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -18,26 +18,27 @@ from torch import Tensor, nn
 from sthisto import __version__
 from sthisto._images.patches import PatchSpec
 from sthisto._utils.atomic import atomic_folder, recover
-from sthisto._utils.digest import digest_names
+from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
-from sthisto.models.bundle_config import FORMAT, check_config, check_encoder_name, with_names_of_today
+from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_today
+from sthisto.models.bundle_encoder import encoder_record, load_recorded
 from sthisto.models.bundle_tensors import (
     FINGERPRINT,
     SECTION,
+    SIBLINGS,
     check_axes,
+    check_finite,
     check_same,
     check_sizes,
     check_training,
     read_tensors,
 )
-from sthisto.models.encoders.encoder import RANDOM, Encoder, load_encoder
 from sthisto.models.manifest import CONFIG, ModelFolder, write_manifest
 from sthisto.models.training.loop import seeded
 
-MODEL, BANK = "model.safetensors", "bank.safetensors"
-_LOCAL = "local"
-"""Stands in the configuration for local weights: where they lay is nobody else's concern."""
+MODEL: Final = "model.safetensors"
+BANK: Final = "bank.safetensors"
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -54,20 +55,25 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
-    """Write the bundle beside `path` and move it there when it is whole."""
+    """Write the bundle beside `path` and move it there when it is complete."""
     if not model.is_fitted:
         msg = f"This {model.method!r} model is not fitted, so there is nothing to save. Call fit first."
         raise RuntimeError(msg)
     check_target(path, overwrite=overwrite)
-    genes = {"genes": digest_names(model.genes)}
-    seen = {
+    bank = model.bank_state()
+    state = model.state() | {
         FINGERPRINT: torch.from_numpy(model._fingerprint.view(np.int64)),
         SECTION: torch.from_numpy(model._section_of),
+        SIBLINGS: torch.from_numpy(model.siblings),
     }
+    for tensors in (state, bank):
+        check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
+    config = _config(model) | {"fit": _digest(state)}
+    metadata = {"genes": digest_names(model.genes), "fit": config["fit"]}
     with atomic_folder(path, overwrite=overwrite) as folder:
-        save_file(model.state() | seen, folder / MODEL, metadata=genes)
-        save_file(model.bank_state(), folder / BANK, metadata=genes)
-        text = json.dumps(_config(model), indent=1, default=_plain, allow_nan=False)
+        save_file(state, folder / MODEL, metadata=metadata)
+        save_file(bank, folder / BANK, metadata=metadata)
+        text = json.dumps(config, indent=1, default=_plain, allow_nan=False)
         (folder / CONFIG).write_text(text, encoding="utf-8")
         write_manifest(folder)
 
@@ -83,52 +89,64 @@ def load(
     """Read a bundle and check that it is what was saved."""
     folder = ModelFolder(path, verify=verify)
     config = _read_config(folder, methods)
-    cls, file = methods[config["method"]], folder.file(MODEL)
-    state = _of_today(read_tensors(file, config["genes"]))
-    bank = read_tensors(folder.file(BANK), config["genes"])
-    n_spots = check_training(state, len(config["training_sections"]), config.get("n_recognized"), file)
-    fingerprint, section = state.pop(FINGERPRINT), state.pop(SECTION)
-    check_sizes(config["options"], state, file)
-    options = _options(cls, config, folder.path / CONFIG)
+    state = _with_names_of_today(read_tensors(folder.file(MODEL), config))
+    bank = read_tensors(folder.file(BANK), config)
+    model = _unfitted(folder, config, methods, state, image_encoder, allow_download)
+    _take(model, state, bank, folder)
+    model.is_fitted = True
+    return model
+
+
+def _unfitted(
+    folder: ModelFolder,
+    config: dict[str, Any],
+    methods: Mapping[str, type[ExpressionModel]],
+    state: dict[str, Tensor],
+    image_encoder: str | nn.Module | None,
+    allow_download: bool,
+) -> ExpressionModel:
+    """Return the model of a configuration without what it learned; its training spots are taken out of `state`."""
+    cls, file = methods[config["method"]], folder.path / CONFIG
+    check_training(state, config, folder.path / MODEL)
+    check_sizes(config["options"], state, folder.path / MODEL)
+    options = _options(cls, config, file)
     model = cls(
         config["genes"],
         patch=PatchSpec(**config["patch"] | {"context": tuple(config["patch"]["context"])}),
         options=options,
-        encoder=_encoder(config["encoder"], options, image_encoder, folder.path / CONFIG, allow_download),
+        encoder=load_recorded(config["encoder"], options, image_encoder, file, allow_download=allow_download),
         normalization=config["normalization"],
     )
-    _check_encoder_is_there(model, folder.path / CONFIG)
+    if model.uses_encoder and model._encoder is None:
+        msg = f"{file} is damaged: it names no image encoder, which {model.method!r} needs. Save the model again."
+        raise ValueError(msg)
     model.training_sections = tuple(config["training_sections"])
     model.genes_rule = config.get("genes_rule", "")
     model.depth_knots = tuple(config.get("depth_knots", ()))
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
-    model._fingerprint, model._section_of = fingerprint.numpy().view(np.uint64), section.numpy()
-    sizes = {"genes": len(model.genes), "spots": n_spots}
-    _take(model, state, bank, sizes, folder)
-    model.is_fitted = True
+    siblings = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(len(model.genes), 0))}
+    check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
+    model.siblings = siblings[SIBLINGS].numpy()
+    model._fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
+    model._section_of = state.pop(SECTION).numpy()
     return model
 
 
-def _take(
-    model: ExpressionModel,
-    state: dict[str, Tensor],
-    bank: dict[str, Tensor],
-    sizes: dict[str, int],
-    folder: ModelFolder,
-) -> None:
-    """Give a model its tensors, after comparing them with what the method says of them, and before and after."""
+def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:
+    """Give a model its tensors; compare them with what the method says, and with what it holds afterwards."""
+    sizes = {"genes": len(model.genes), "spots": len(model._fingerprint)}
     check_axes(state, model.state_axes(), sizes, folder.path / MODEL)
     check_axes(bank, model.bank_axes(), sizes, folder.path / BANK)
     try:
         with seeded(0):
             model.load_state(state)
         model.load_bank_state(bank)
-    except (RuntimeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         msg = (
-            f"The tensors of {folder.path} are not those of the method {model.method!r} with the options in {CONFIG}: "
-            f"{error}. Save the model again."
+            f"{folder.path} is damaged: its tensors are not those of the method {model.method!r} with the options in "
+            f"{CONFIG}: {error}. Save the model again."
         )
         raise ValueError(msg) from error
     check_same(state, model.state(), folder.path / MODEL)
@@ -146,7 +164,7 @@ def _read_config(folder: ModelFolder, methods: Mapping[str, type[ExpressionModel
     check_config(config, file)
     if folder.listed is None:
         if config["format"] > 1:
-            msg = f"{folder.path} is no whole model: it has no manifest.json. Copy or save the model again."
+            msg = f"{folder.path} is incomplete: it has no manifest.json. Copy or save the model again."
             raise FileNotFoundError(msg)
         warnings.warn(
             f"{folder.path} was saved by sthisto {config['version']}, which kept no checksums: damage to it goes "
@@ -155,20 +173,26 @@ def _read_config(folder: ModelFolder, methods: Mapping[str, type[ExpressionModel
             stacklevel=4,
         )
         config = with_names_of_today(config)
+    elif config["format"] < FORMAT:
+        msg = f"{file} is damaged: a model with a manifest has format {FORMAT}, found {config['format']}."
+        raise ValueError(msg)
     check_choice(config["method"], methods, name=f"method in {file}")
     return config
 
 
-def _of_today(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_names_of_today(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors under the names that they have today: 0.1 wrote "centre"."""
-    return {("center".join(name.rsplit("centre", 1)) if name.endswith("centre") else name): v for name, v in state.items()}
+    return {
+        "center".join(name.rsplit("centre", 1)) if name.endswith("centre") else name: values
+        for name, values in state.items()
+    }
 
 
 def _options(cls: type[ExpressionModel], config: dict[str, Any], file: Path) -> Any:
     try:
         return cls.make_options(config["options"])
-    except (TypeError, ValueError) as error:
-        msg = f"{file} has options that the method {config['method']!r} does not take: {error}"
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        msg = f"{file} is damaged: its options are not those of the method {config['method']!r}: {error}"
         raise ValueError(msg) from error
 
 
@@ -178,6 +202,13 @@ def _plain(value: Any) -> Any:
         return value.item()
     msg = f"A model with an option of the type {type(value).__name__} cannot be saved: {value!r}."
     raise TypeError(msg)
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Return what tells one fit from another; it stands in every file, so that parts of two are never mixed."""
+    return digest_arrays(
+        {name: value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for name, value in state.items()}
+    )
 
 
 def _config(model: ExpressionModel) -> dict[str, Any]:
@@ -195,80 +226,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "depth_knots": list(model.depth_knots),
         "encoder": None if encoder is None else encoder_record(model),
         "training_sections": list(model.training_sections),
+        "training_spots": np.bincount(model._section_of, minlength=len(model.training_sections)).tolist(),
         "n_recognized": int(np.count_nonzero(model._fingerprint)),
         "history": [[value if math.isfinite(value) else None for value in row] for row in epochs],
     }
-
-
-def _is_finetuned(options: Any) -> bool:
-    return bool(getattr(options, "finetune", False))
-
-
-def encoder_record(model: ExpressionModel) -> dict[str, Any]:
-    """Return what is needed to load the encoder again, and to see that it is the same one.
-
-    The weights of a fine-tuned encoder are part of the model's own: it is made anew without loading any.
-    """
-    encoder = model.encoder
-    finetuned = _is_finetuned(model.options)
-    weights = encoder.weights if encoder.weights in ("", RANDOM) else _LOCAL
-    return {
-        "name": encoder.name,
-        "weights": RANDOM if finetuned else weights,
-        "input_size": encoder.input_size,
-        "digest": "" if finetuned else encoder.digest(),
-    }
-
-
-def _encoder(
-    record: dict[str, Any] | None,
-    options: Any,
-    given: str | nn.Module | None,
-    file: Path,
-    allow_download: bool,
-) -> Encoder | None:
-    """Return the encoder that the model was fitted with; where it was not fine-tuned, its digest must be the same."""
-    if record is None:
-        return None
-    finetuned = _is_finetuned(options)
-    if not finetuned and not record["digest"]:
-        msg = f"{file} is damaged: it has no digest of the image encoder's weights. Save the model again."
-        raise ValueError(msg)
-    if given is None:
-        _check_named(record, file, allow_download)
-    with seeded(0):
-        encoder = load_encoder(
-            given if given is not None else record["name"],
-            weights=record["weights"] or None if given is None else None,
-            input_size=record["input_size"] or "patch",
-        )
-    if not finetuned and encoder.digest() != record["digest"]:
-        msg = (
-            f"The weights of the image encoder {encoder.name!r} are not those that the model was fitted with "
-            f"({record['name']!r}). Pass those as image_encoder=…"
-        )
-        raise ValueError(msg)
-    return encoder
-
-
-def _check_named(record: dict[str, Any], file: Path, allow_download: bool) -> None:
-    """Raise ValueError unless the encoder may be loaded by its name alone."""
-    if record["name"].startswith("module:"):
-        msg = (
-            f"The model was fitted with an image encoder of your own ({record['name']}). Pass it to load as "
-            "image_encoder=…"
-        )
-        raise ValueError(msg)
-    check_encoder_name(record["name"], file, allow_download=allow_download)
-    if record["weights"] not in ("", RANDOM):
-        msg = (
-            f"The model was fitted with local weights of the image encoder {record['name']!r}, and a saved model opens "
-            "no file outside its folder. Pass image_encoder=sth.models.load_encoder(name, weights=path)."
-        )
-        raise ValueError(msg)
-
-
-def _check_encoder_is_there(model: ExpressionModel, file: Path) -> None:
-    if model.uses_encoder and model._encoder is None:
-        msg = f"{file} is damaged: it names no image encoder, which {model.method!r} needs. Save the model again."
-        raise ValueError(msg)

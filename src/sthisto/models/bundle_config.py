@@ -1,4 +1,4 @@
-"""What `config.json` of a saved model may say: a table of its entries, and the names that lead to an encoder."""
+"""What `config.json` of a saved model may say: a table of its entries."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import timm
-
 from sthisto._utils.deprecate import METHOD_NAMES
-from sthisto.models.encoders import pathology
-from sthisto.models.encoders.encoder import PACKAGED
 
 FORMAT: Final = 2
-_LARGEST_PATCH: Final = 65536
+_LARGEST_PATCH: Final = 4096
+_LARGEST_INT: Final = 2**63
+_MOST_LAYERS: Final = 1024
 _MOST_GENES: Final = 1_000_000
 _LONGEST_NAME: Final = 4096
-_TIMM_NAME: Final = re.compile(r"\w+(\.\w+)?", re.ASCII)
-_HUB_NAME: Final = re.compile(r"hf[-_]hub:[\w.-]+/[\w.-]+(@[\w.-]+)?", re.ASCII)
 _UNWRITABLE: Final = re.compile("[\0\ud800-\udfff]")
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 _OPTION_NAMES: Final = {"colours": "colors"}
@@ -35,14 +31,12 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
     file
         For the message.
     """
-    for name, (is_valid, expected) in _ENTRIES.items():
-        if name not in config:
-            msg = f"{file} is damaged: it has no entry {name!r}. Save the model again."
-            raise ValueError(msg)
-        if not is_valid(config[name]):
-            msg = f"{file} is damaged: {name!r} must be {expected}, found {_short(config[name])}. Save the model again."
-            raise ValueError(msg)
-    for name, (is_valid, expected) in _OPTIONAL.items():
+    required = _ENTRIES if config.get("format") == 1 else {**_ENTRIES, **_SINCE_FORMAT_2}
+    missing = [name for name in required if name not in config]
+    if missing:
+        msg = f"{file} is damaged: it has no entry {missing[0]!r}. Save the model again."
+        raise ValueError(msg)
+    for name, (is_valid, expected) in {**_ENTRIES, **_SINCE_FORMAT_2}.items():
         if name in config and not is_valid(config[name]):
             msg = f"{file} is damaged: {name!r} must be {expected}, found {_short(config[name])}. Save the model again."
             raise ValueError(msg)
@@ -54,40 +48,17 @@ def with_names_of_today(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"method": METHOD_NAMES.get(config["method"], config["method"]), "options": options}
 
 
-def check_encoder_name(name: str, file: Path, *, allow_download: bool) -> None:
-    """Raise ValueError for the name of an encoder that a saved model may not load by itself.
-
-    Allowed are the packaged encoder, names of timm, and the pathology encoders that are listed; other models of the
-    Hugging Face hub only with `allow_download`. No name that leads to a file is ever followed.
-    """
-    if name == PACKAGED or (_TIMM_NAME.fullmatch(name) and timm.is_model(name)):
-        return
-    if not _HUB_NAME.fullmatch(name):
-        msg = (
-            f"{file} names the image encoder {_short(name)}, which is neither a name of timm nor 'hf-hub:owner/model': "
-            "a saved model loads nothing else by itself. If you trust it, load the encoder yourself and pass it as "
-            "image_encoder=…"
-        )
-        raise ValueError(msg)
-    if pathology.find(name) is None and not allow_download:
-        msg = (
-            f"{file} names the image encoder {name!r}, a model of the Hugging Face hub that sthisto does not know. If "
-            "you trust it, pass allow_download=True, or the encoder itself as image_encoder=…"
-        )
-        raise ValueError(msg)
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_INT
 
 
 def _is_name(value: Any) -> bool:
@@ -134,7 +105,9 @@ def _is_patch(value: Any) -> bool:
 def _is_normalization(value: Any) -> bool:
     if not isinstance(value, dict) or not all(_is_name(key) for key in value):
         return False
-    if not all(entry is None or _is_name(entry) or isinstance(entry, bool) or _is_number(entry) for entry in value.values()):
+    if not all(
+        entry is None or _is_name(entry) or isinstance(entry, bool) or _is_number(entry) for entry in value.values()
+    ):
         return False
     if not value:
         return True
@@ -149,13 +122,14 @@ def _is_normalization(value: Any) -> bool:
 def _is_encoder(value: Any) -> bool:
     if value is None:
         return True
-    if not isinstance(value, dict) or set(value) != {"name", "weights", "input_size", "digest"}:
+    if not isinstance(value, dict) or set(value) - {"layers"} != {"name", "weights", "input_size", "digest"}:
         return False
-    size, digest = value["input_size"], value["digest"]
+    size, digest, layers = value["input_size"], value["digest"], value.get("layers", [])
     return (
         _is_name(value["name"])
         and _is_name(value["weights"])
         and (size is None or (_is_int(size) and 0 < size <= _LARGEST_PATCH))
+        and _is_list_of(_is_name, 0, _MOST_LAYERS)(layers)
         and isinstance(digest, str)
         and (not digest or _DIGEST.fullmatch(digest) is not None)
     )
@@ -179,7 +153,10 @@ _ENTRIES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "training_sections": (_is_list_of(_is_name, 1, _MOST_GENES), "a list of names"),
     "history": (_is_list_of(_is_epoch, 0, _MOST_GENES), "a list of epochs, each a number and two losses"),
 }
-_OPTIONAL: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+_SINCE_FORMAT_2: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "genes_rule": (_is_name, "a text"),
     "depth_knots": (_is_numbers, "a list of numbers"),
+    "training_spots": (_is_list_of(_is_int, 1, _MOST_GENES), "a list of numbers of spots"),
+    "n_recognized": (lambda value: _is_int(value) and value >= 0, "a number of training spots"),
+    "fit": (lambda value: isinstance(value, str) and _DIGEST.fullmatch(value) is not None, "a digest"),
 }

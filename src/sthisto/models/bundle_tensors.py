@@ -14,34 +14,45 @@ from sthisto._utils.digest import digest_names
 
 FINGERPRINT: Final = "training.fingerprint"
 SECTION: Final = "training.section"
+SIBLINGS: Final = "training.siblings"
 _LARGEST_BOTTLENECK: Final = 4096
+_DTYPES: Final = (torch.float32, torch.float64)
 Axes = Mapping[str, tuple[int | str, ...]]
 
 
-def read_tensors(file: Path, genes: list[str]) -> dict[str, Tensor]:
-    """Return the tensors of a file that was saved with these genes, in this order.
+def read_tensors(file: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a file that was saved with a configuration.
 
     Raises
     ------
     ValueError
-        The file is damaged, belongs to other genes, or holds a value that is not finite.
+        The file is damaged, belongs to other genes or to another fit, or holds a value that is not finite.
     """
     try:
         with safe_open(file, framework="pt") as stored:
-            if (stored.metadata() or {}).get("genes") != digest_names(genes):
+            metadata = stored.metadata() or {}
+            if metadata.get("genes") != digest_names(config["genes"]):
                 msg = (
                     f"{file} belongs to another list of genes, or to another order of them, than config.json beside it."
                 )
+                raise ValueError(msg)
+            if metadata.get("fit") != config.get("fit"):
+                msg = f"{file} belongs to another fit than config.json beside it. Copy or save the model again."
                 raise ValueError(msg)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  it is no mapping
     except SafetensorError as error:
         msg = f"{file} is damaged: {error}. Save the model again."
         raise ValueError(msg) from error
-    for name, values in tensors.items():
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            msg = f"{file} is damaged: {name!r} has values that are not finite. Save the model again."
-            raise ValueError(msg)
+    check_finite(tensors, f"{file} is damaged", "Save the model again.")
     return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str, remedy: str) -> None:
+    """Raise ValueError for a tensor with a value that is not finite."""
+    for name, values in tensors.items():
+        if (values.is_floating_point() or values.is_complex()) and not torch.isfinite(values).all():
+            msg = f"{what}: {name!r} has values that are not finite. {remedy}"
+            raise ValueError(msg)
 
 
 def check_axes(tensors: Mapping[str, Tensor], axes: Axes, sizes: dict[str, int], file: Path) -> None:
@@ -69,41 +80,57 @@ def check_axes(tensors: Mapping[str, Tensor], axes: Axes, sizes: dict[str, int],
                     sizes.setdefault(axis, length)
         wanted = tuple(sizes.get(axis, -1) if isinstance(axis, str) else axis for axis in expected)
         if shape != wanted:
-            said = ", ".join(str(axis) for axis in expected)
-            msg = f"{file} is damaged: {name!r} has the shape {shape}, expected {wanted} ({said}). Save the model again."
+            axes_text = ", ".join(str(axis) for axis in expected)
+            msg = (
+                f"{file} is damaged: {name!r} has the shape {shape}, expected {wanted} ({axes_text}). Save the model "
+                "again."
+            )
+            raise ValueError(msg)
+        if tensors[name].dtype not in _DTYPES:
+            msg = f"{file} is damaged: {name!r} is {tensors[name].dtype}, expected float32. Save the model again."
             raise ValueError(msg)
 
 
-def check_training(tensors: Mapping[str, Tensor], n_sections: int, n_known: int | None, file: Path) -> int:
-    """Check what training spots are recognized by, and return their number.
+def check_training(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file: Path) -> None:
+    """Raise ValueError unless training spots are recognized as when the model was saved.
 
     Parameters
     ----------
     tensors
         What was read.
-    n_sections
-        Length of the list of training sections.
-    n_known
-        Training spots with a fingerprint; None for models of 0.1, which don't say.
+    config
+        The configuration. Those of 0.1 tell neither the spots of each section nor how many have a fingerprint.
     file
         For the message.
     """
-    sizes: dict[str, int] = {}
-    check_axes(tensors, {FINGERPRINT: ("spots",), SECTION: ("spots",)}, sizes, file)
-    fingerprint, section = tensors[FINGERPRINT], tensors[SECTION]
-    if fingerprint.dtype != torch.int64 or section.dtype != torch.int64 or not len(section):
-        msg = f"{file} is damaged: the training spots are not told by whole numbers. Save the model again."
+    fingerprint, section = (tensors.get(name, torch.empty(0)) for name in (FINGERPRINT, SECTION))
+    if not _is_column(fingerprint) or not _is_column(section) or len(fingerprint) != len(section):
+        msg = f"{file} is damaged: {FINGERPRINT!r} and {SECTION!r} must hold a whole number for each training spot."
         raise ValueError(msg)
-    if int(section.min()) < 0 or int(section.max()) != n_sections - 1:
+    n_sections, found = len(config["training_sections"]), section.unique().tolist()
+    wanted = config.get("training_spots")
+    is_same = found == list(range(n_sections)) if wanted is None else _counts(section, n_sections) == wanted
+    if not is_same:
         msg = (
-            f"{file} has training spots of {int(section.max()) + 1} sections, but config.json lists {n_sections}. Save "
-            "the model again."
+            f"{file} has training spots of {len(found)} sections, which are not those of the {n_sections} that "
+            "config.json lists. Save the model again."
         )
         raise ValueError(msg)
-    if n_known is not None and int((fingerprint != 0).sum()) != n_known:
-        msg = f"{file} does not recognize the {n_known} training spots that it was saved with. Save the model again."
+    n_known, n_wanted = int((fingerprint != 0).sum()), config.get("n_recognized")
+    if n_known != n_wanted and (n_wanted is not None or not n_known):
+        msg = f"{file} is damaged: {n_known} training spots would be recognized of {n_wanted or len(section)}."
         raise ValueError(msg)
-    return sizes["spots"]
+
+
+def _counts(section: Tensor, n_sections: int) -> list[int]:
+    """Return the training spots of each section; [] where there are more sections or negative numbers."""
+    if int(section.min()) < 0 or int(section.max()) >= n_sections:
+        return []
+    return [int(n) for n in torch.bincount(section, minlength=n_sections)]
+
+
+def _is_column(values: Tensor) -> bool:
+    return values.ndim == 1 and values.dtype == torch.int64 and len(values) > 0
 
 
 def check_sizes(options: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -123,7 +150,7 @@ def check_sizes(options: Mapping[str, Any], tensors: Mapping[str, Tensor], file:
 
 
 def check_same(stored: Mapping[str, Tensor], loaded: Mapping[str, Tensor], file: Path) -> None:
-    """Raise ValueError unless a loaded model has just the tensors that were stored."""
+    """Raise ValueError unless a loaded model has the tensors that were stored: names, shapes and dtypes."""
     for name in sorted(stored.keys() | loaded.keys()):
         forms = [(tuple(v[name].shape), v[name].dtype) if name in v else None for v in (stored, loaded)]
         if forms[0] != forms[1]:

@@ -97,7 +97,9 @@ class ModelFolder:
         content = read_json(self._confined(MANIFEST))
         files = content.get("files")
         if not isinstance(files, dict) or not all(_is_entry(name, value) for name, value in files.items()):
-            msg = f"{self.path / MANIFEST} is damaged: `files` must map names of files to SHA-256. Save the model again."
+            msg = (
+                f"{self.path / MANIFEST} is damaged: `files` must map names of files to SHA-256. Save the model again."
+            )
             raise ValueError(msg)
         return files
 

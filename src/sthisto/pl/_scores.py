@@ -1,4 +1,4 @@
-"""Scores per gene and per section, beside the noise ceiling and the scores of depth alone."""
+"""Scores per gene and per section, beside the scores of sibling genes and of depth alone."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def scores(
     """Show the scores of one or several methods, gene by gene and as distributions per section.
 
     Left: the genes ranked by the first method's score (mean over sections), with the score of each method, of the depth
-    alone and, for the residual score, the noise ceiling. Right: the distribution over genes for each section and
-    method, as a box from the first to the third quartile with whiskers from 5 % to 95 %, a line at the median and a
-    diamond at the mean; the mean of the depth is dashed, the section's noise ceiling dotted.
+    alone and, for the residual score, of the genes' siblings (`metrics.sibling_score`). Right: the distribution over
+    genes for each section and method, as a box from the first to the third quartile with whiskers from 5 % to 95 %, a
+    line at the median and a diamond at the mean; the mean of the depth is dashed, that of the siblings dotted.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def scores(
     key_added
         Key or keys that `sthisto.tl.evaluate` scored. Baselines are methods like any other.
     metric
-        "pcc_residual", the primary score, or "pcc", on the scale of the prediction, which has no ceiling.
+        "pcc_residual", the primary score, or "pcc", on the scale of the prediction, which has no sibling reference.
     table_key
         Table with the scores. None: inferred if exactly one table annotates a region.
     figsize
@@ -118,14 +118,14 @@ def _check_alike(table: pd.DataFrame) -> None:
 
 
 def _ranked(ax: Axes, table: pd.DataFrame, metric: str, colors: dict[str, str]) -> None:
-    columns = [metric, f"depth_{metric}", *(["ceiling"] if metric == "pcc_residual" else [])]
+    columns = [metric, f"depth_{metric}", *(["sibling"] if _has_siblings(table, metric) else [])]
     by_gene = table.groupby(["method", "gene"], sort=False)[columns].mean()
     first = by_gene.loc[next(iter(colors))]
     genes = first[metric].sort_values(ascending=False, na_position="last").index
     rank = np.arange(1, len(genes) + 1)
     style: dict[str, Any] = {"s": 4, "linewidths": 0, "rasterized": len(rank) > _MANY}
-    if metric == "pcc_residual":
-        ax.scatter(rank, first.loc[genes, "ceiling"], color="0.75", label="Noise ceiling", **style)
+    if "sibling" in by_gene:
+        ax.scatter(rank, first.loc[genes, "sibling"], color="0.75", label="Sibling genes", **style)
     ax.scatter(
         rank, first.loc[genes, f"depth_{metric}"], color=GRAY, marker="x", s=5, linewidth=0.5, label="Depth alone"
     )
@@ -135,6 +135,11 @@ def _ranked(ax: Axes, table: pd.DataFrame, metric: str, colors: dict[str, str]) 
     tidy(ax, x=f"Genes, ranked by {next(iter(colors))}", y=_NAMES[metric])
     ax.set_xlim(0, len(rank) + 1)
     ax.legend(**_LEGEND, ncols=3, markerscale=1.8, handletextpad=0.1, columnspacing=1, reverse=True)
+
+
+def _has_siblings(table: pd.DataFrame, metric: str) -> bool:
+    """Return whether the score of sibling genes is known; models of 0.1 do not keep what it needs."""
+    return metric == "pcc_residual" and "sibling" in table and bool(table["sibling"].notna().any())
 
 
 def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric: str, colors: dict[str, str]) -> None:
@@ -151,8 +156,8 @@ def _distributions(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, metric:
                 drawn["means"][0].set_label("Mean")
         whole = summary[(summary["section"] == section) & (summary["genes"] == ALL_GENES)].iloc[0]
         _level(ax, i, whole[f"depth_{metric}"], "Depth alone", color=GRAY, linestyle="--")
-        if metric == "pcc_residual":
-            _level(ax, i, whole["ceiling"], "Noise ceiling", color=ink(), linestyle=":")
+        if _has_siblings(summary, metric):
+            _level(ax, i, whole["sibling"], "Sibling genes", color=ink(), linestyle=":")
     ax.axhline(0, color=ink(), linewidth=0.5, zorder=0)
     tidy(ax, y=_NAMES[metric])
     ax.set_xticks(range(len(sections)), sections, rotation=0 if len(sections) < 5 else 45)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES, TRAIN
 from sthisto._sdata.tables import gene_names, gene_positions, read_rows, selection_rule
 from sthisto._sdata.write import apply, uns_updates, var_updates
 from sthisto._splits.roles import read_roles
-from sthisto._utils.validate import check_positive
+from sthisto.pp._variable_genes import Flavor, variable_genes
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -26,6 +25,7 @@ def select_genes(
     genes: str | Sequence[str] | None = None,
     *,
     n_top_genes: int = 1000,
+    flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
@@ -40,9 +40,14 @@ def select_genes(
     sdata
         One SpatialData, or a list of them. `pp.split` decides which spots are trained on; without a split, all are.
     genes
-        Genes to model, used as given. None: the union of the highly variable genes of every section.
+        Genes to model, used as given. None: the genes that vary most between the training spots.
     n_top_genes
-        Number of highly variable genes per section (scanpy's flavor "seurat"). The union of several sections is larger.
+        Number of highly variable genes; with flavor "seurat", of each section, whose union is larger.
+    flavor
+        "pearson_residuals": the genes with the largest variance of Pearson residuals of the counts, ranked within each
+        section, among genes with a mean count of at least 0.1 (or the 2 `n_top_genes` most expressed, if these are
+        fewer). "seurat": scanpy's default; it drops many genes that follow the tissue. Values that are no counts are
+        always ranked by "seurat".
     layer
         Layer with the expression. None: X. Raw counts are recognized and normalized first.
     image_key
@@ -77,7 +82,13 @@ def select_genes(
     """
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     chosen = choose_genes(
-        sections, read_roles(sections), genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols
+        sections,
+        read_roles(sections),
+        genes,
+        n_top_genes=n_top_genes,
+        layer=layer,
+        gene_symbols=gene_symbols,
+        flavor=flavor,
     )
     selected = np.ones(len(chosen), dtype=bool)
     apply(
@@ -96,14 +107,15 @@ def choose_genes(
     n_top_genes: int,
     layer: str | None,
     gene_symbols: str | None,
+    flavor: Flavor = "pearson_residuals",
 ) -> list[str]:
-    """Return the checked panel, or the union of the highly variable genes of the sections' training spots.
+    """Return the checked panel, or the genes that vary most between the sections' training spots.
 
     Parameters
     ----------
     roles
         (n_spots,) role of every spot of each section.
-    genes, n_top_genes, layer, gene_symbols
+    genes, n_top_genes, layer, gene_symbols, flavor
         Arguments of `select_genes`.
     """
     if genes is not None:
@@ -111,16 +123,15 @@ def choose_genes(
         for section in sections:
             gene_positions(section.table, panel, gene_symbols)
         return panel
-    check_positive(n_top_genes, name="n_top_genes")
-    everywhere = set.intersection(*(set(gene_names(section.table, gene_symbols)) for section in sections))
-    chosen: set[str] = set()
-    for section, role in zip(sections, roles, strict=True):
-        names = gene_names(section.table, gene_symbols)
-        chosen |= set(names[_highly_variable(section, np.flatnonzero(role == TRAIN), n_top_genes, layer)])
-    if not chosen & everywhere:
+    values = [
+        (gene_names(one.table, gene_symbols), sp.csr_matrix(read_rows(one, layer, np.flatnonzero(role == TRAIN))))
+        for one, role in zip(sections, roles, strict=True)
+    ]
+    chosen = variable_genes(values, n_top_genes, flavor=flavor)
+    if not chosen:
         msg = "No gene varies between the training spots. Pass genes=… to name them."
         raise ValueError(msg)
-    return [gene for gene in gene_names(sections[0].table, gene_symbols) if gene in chosen & everywhere]
+    return [gene for gene in values[0][0] if gene in chosen]
 
 
 def genes_to_model(
@@ -130,6 +141,7 @@ def genes_to_model(
     n_top_genes: int,
     layer: str | None,
     gene_symbols: str | None,
+    flavor: Flavor = "pearson_residuals",
 ) -> tuple[list[str], str]:
     """Return the genes that a model is fitted on, and the rule that chose them.
 
@@ -141,7 +153,9 @@ def genes_to_model(
         genes = _selected_genes(sections, gene_symbols)
         rule = GENES_VARIABLE if genes is None else selection_rule(sections[0].table)
     roles = read_roles(sections)
-    chosen = choose_genes(sections, roles, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
+    chosen = choose_genes(
+        sections, roles, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=flavor
+    )
     return chosen, rule
 
 
@@ -162,27 +176,3 @@ def _selected_genes(sections: Sequence[Section], gene_symbols: str | None) -> li
         )
         raise ValueError(msg)
     return [gene for gene in gene_names(sections[0].table, gene_symbols) if gene in selected[0]]
-
-
-def _highly_variable(section: Section, train: np.ndarray, n_top_genes: int, layer: str | None) -> np.ndarray:
-    """Return the columns of the genes that vary most between some spots of a section, given by their positions."""
-    import scanpy as sc
-    from anndata import AnnData
-    from threadpoolctl import threadpool_limits
-
-    values = sp.csr_matrix(read_rows(section, layer, train))
-    values = values[np.asarray(abs(values).sum(axis=1)).ravel() > 0]
-    if values.shape[0] < 2:
-        return np.empty(0, dtype=int)
-    varying = np.flatnonzero((values.max(axis=0) != values.min(axis=0)).toarray().ravel())
-    if len(varying) <= n_top_genes:
-        return varying
-    table = AnnData(values.astype(np.float32))
-    # numba, which scanpy uses, leaves OpenMP at another number of threads, for torch too.
-    with threadpool_limits():
-        if looks_like_counts(values):
-            sc.pp.normalize_total(table, target_sum=1e4)
-            sc.pp.log1p(table)
-        table = table[:, varying].copy()
-        sc.pp.highly_variable_genes(table, n_top_genes=n_top_genes, flavor="seurat")
-    return varying[table.var["highly_variable"].to_numpy()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sthisto import __version__
-from sthisto._scoring.summary import overall_means, section_means, with_ceilings
+from sthisto._scoring.summary import overall_means, section_means, with_reproducibility
 from sthisto._sdata.inputs import seen_width
 from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections
@@ -156,5 +156,5 @@ def _summary(scores: pd.DataFrame) -> pd.DataFrame:
         parts.append(section_means(part).assign(**dict(zip(_SUMMARY, values, strict=True)), **seconds))
     by_section = pd.concat(parts, ignore_index=True)
     overall = overall_means(by_section, ["method", "seed", "genes"]).assign(section="all", fold="all")
-    table = with_ceilings(pd.concat([by_section, overall], ignore_index=True))
+    table = with_reproducibility(pd.concat([by_section, overall], ignore_index=True))
     return table[[*_SUMMARY, *(name for name in table if name not in _SUMMARY)]]

@@ -1,4 +1,4 @@
-"""Score predictions against the measured expression, beside what depth alone and noise allow."""
+"""Score predictions against the measured expression, beside what depth alone and the genes' siblings score."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def evaluate(
         Layer of raw counts, which the scores are against; None is the layer that the model was fitted on, or X where
         that held values taken as they are. These then stay what ``pcc`` is against.
     n_splits
-        Random splits of the counts for the noise ceiling.
+        Random splits of the counts for the reproducibility.
     n_boot
         Resamples of spatial blocks, a fifth of the section wide, for the intervals of the mean scores; 0 leaves the
         intervals out.
@@ -76,9 +76,11 @@ def evaluate(
     -------
     None. Writes into ``var``, one value a gene, the mean over sections, NaN where it has none:
     ``"{key_added}_pcc"`` (Pearson on the scale of the model), ``"{key_added}_pcc_residual"`` (Pearson against the
-    measured Pearson residuals; the primary score), ``"{key_added}_ceiling"`` (what noise allows the residual score;
-    NaN where its interval includes zero). Into ``uns["{key_added}"]``: "scores", one row a section and gene, and
-    "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
+    measured Pearson residuals; the primary score), ``"{key_added}_sibling"`` (what the other genes measured in the same
+    spot predict of it: a fair reference for the residual score), ``"{key_added}_reproducibility"`` (what a second
+    sequencing of the same spots would reach, no target for an image; NaN where its interval includes zero; until 0.3
+    also as ``"{key_added}_ceiling"``, its old name). Into ``uns["{key_added}"]``: "scores", one row a section and gene,
+    and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
     for further tissue like this and not for new patients; `get.scores` reads them. Spots without counts are not
     scored.
 
@@ -114,7 +116,7 @@ def evaluate(
         if not len(measured):
             logger.warning("No spot to score in section %r has any count: it is left out.", section.name)
             continue
-        part = score_genes(measured, key_added, ScoreOptions(record.depth_knots, n_splits, seed))
+        part = score_genes(measured, key_added, _options(record, measured, n_splits, seed))
         split = slots.TEST if slots.SPLIT in section.table.obs else "none"
         part.insert(part.columns.get_loc("mean_expression"), "split", split)
         scores.append(part)
@@ -128,14 +130,19 @@ def evaluate(
     _write(sections, pd.concat(scores, ignore_index=True), found, key_added)
 
 
+def _options(record: FitRecord, measured: Measured, n_splits: int, seed: int) -> ScoreOptions:
+    return ScoreOptions(record.depth_knots, n_splits, seed, record.sibling_reference(measured.genes))
+
+
 def _write(sections: Sequence[Section], scores: pd.DataFrame, found: Sequence[dict[str, Any]], key: str) -> None:
     """Write scores and summary into the record of every table, and the genes' means into its ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
+    by_gene[slots.CEILING] = by_gene["reproducibility"]
     updates = []
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key)
         updates += replace(record, scores=scores, summary=summary).updates([section], key)
-        for metric in slots.SCORES:
+        for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(
                 [section],
                 slots.score(key, metric),

@@ -26,8 +26,10 @@ from sthisto.models import (
     resolve_method,
 )
 from sthisto.models.bundle import check_target
+from sthisto.models.encoders.layers import LayerArgument
 from sthisto.models.training.devices import is_first_process
 from sthisto.models.training.loop import seeded
+from sthisto.pp._variable_genes import Flavor
 from sthisto.tl._embed import embedding_updates
 from sthisto.tl._prepare import Prepared, prepare
 
@@ -42,8 +44,10 @@ def fit(
     image_encoder: str | nn.Module = IMAGE_ENCODER,
     encoder_weights: str | Path | None = None,
     input_size: int | str | None = None,
+    encoder_layer: LayerArgument = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
+    gene_flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
     target: Target | None = None,
     patch_size: int = PATCH_SIZE,
@@ -80,11 +84,15 @@ def fit(
         Local file with the encoder's weights: safetensors, or a state dict of torch.
     input_size
         Width in px that patches are resized to for the encoder. None: the encoder's native size. "patch": not resized.
+    encoder_layer
+        Early or middle feature map of a timm encoder to use instead of its output, averaged over the patch: position or
+        name, one or several, for example 2 or "blocks.2" (see `models.load_encoder`). None: the encoder's output.
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
         (regardless of method and seed).
-    n_top_genes
-        Number of highly variable genes per section, if they are chosen here.
+    n_top_genes, gene_flavor
+        Number of highly variable genes and how they are ranked (`n_top_genes` and `flavor` of `pp.select_genes`), if
+        they are chosen here.
     layer
         Layer with the expression. None: X. Raw counts are recognized and normalized; other values are used as they are.
     target
@@ -164,6 +172,7 @@ def fit(
         cls,
         genes=genes,
         n_top_genes=n_top_genes,
+        gene_flavor=gene_flavor,
         layer=layer,
         target=target,
         patch_size=patch_size,
@@ -172,17 +181,19 @@ def fit(
         gene_symbols=gene_symbols,
         seed=seed,
     )
-    encoder = _load_encoder(image_encoder, encoder_weights, input_size) if cls.uses_encoder else None
+    encoder = _load_encoder(image_encoder, encoder_weights, input_size, encoder_layer) if cls.uses_encoder else None
     model = prepared.new_model(cls, chosen_options, encoder)
     _train(model, prepared.training, seed, checkpoint)
     _write(model, prepared, key_added)
     return model
 
 
-def _load_encoder(encoder: str | nn.Module, weights: str | Path | None, input_size: int | str | None) -> Encoder:
+def _load_encoder(
+    encoder: str | nn.Module, weights: str | Path | None, input_size: int | str | None, layer: LayerArgument
+) -> Encoder:
     """Return the image encoder; weights that are not loaded are drawn from a fixed seed, regardless of the fit's."""
     with seeded(0):
-        return load_encoder(encoder, weights=weights, input_size=input_size)
+        return load_encoder(encoder, weights=weights, input_size=input_size, layer=layer)
 
 
 def _train(

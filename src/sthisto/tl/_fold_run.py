@@ -30,7 +30,7 @@ from sthisto.tl._predict import predict
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_ENCODER = ("image_encoder", "encoder_weights", "input_size")
+_ENCODER = ("image_encoder", "encoder_weights", "input_size", "encoder_layer")
 
 
 @dataclass(frozen=True)
@@ -161,4 +161,5 @@ def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) ->
         arguments.get("image_encoder", IMAGE_ENCODER),
         weights=arguments.get("encoder_weights"),
         input_size=arguments.get("input_size"),
+        layer=arguments.get("encoder_layer"),
     )

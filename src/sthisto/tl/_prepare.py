@@ -13,10 +13,11 @@ from sthisto._sdata.expression import Normalization, Target
 from sthisto._sdata.inputs import patch_spec, section_input
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import SPLIT
-from sthisto._sdata.training import depth_knots, is_known, resolve_normalization, training_section
+from sthisto._sdata.training import depth_knots, is_known, resolve_normalization, sibling_components, training_section
 from sthisto._splits.roles import read_roles, warn_of_overlap
 from sthisto.models import Encoder, ExpressionModel, SectionInput, TrainingSection
 from sthisto.pp._select_genes import genes_to_model
+from sthisto.pp._variable_genes import Flavor
 
 VALIDATION_SHARE: Final = 0.1
 """Share of each section's training spots that become validation spots if none are marked."""
@@ -34,6 +35,8 @@ class Prepared:
         How the genes were chosen.
     depth_knots
         Knots of the spline of the training spots' log total counts.
+    siblings
+        (n_genes, n_components) components of the training residuals.
     """
 
     sections: list[Section]
@@ -46,6 +49,7 @@ class Prepared:
     normalization: Normalization
     patch: PatchSpec
     depth_knots: tuple[float, ...]
+    siblings: np.ndarray
 
     def new_model(self, cls: type[ExpressionModel], options: Any, encoder: Encoder | None) -> ExpressionModel:
         """Return a model that is not fitted yet, with the record of what it will be fitted on."""
@@ -53,6 +57,7 @@ class Prepared:
         model = cls(self.genes, patch=self.patch, options=options, encoder=encoder, normalization=record)
         model.genes_rule = self.genes_rule
         model.depth_knots = self.depth_knots
+        model.siblings = self.siblings
         return model
 
 
@@ -62,6 +67,7 @@ def prepare(
     *,
     genes: str | Sequence[str] | None,
     n_top_genes: int,
+    gene_flavor: Flavor,
     layer: str | None,
     target: Target | None,
     patch_size: int,
@@ -78,14 +84,16 @@ def prepare(
         All sections; those without training spots are embedded only.
     cls
         The method, which says whether validation spots choose an epoch and what it learns from.
-    genes, n_top_genes, layer, target, patch_size, patch_um, context, gene_symbols, seed
+    genes, n_top_genes, gene_flavor, layer, target, patch_size, patch_um, context, gene_symbols, seed
         Arguments of `tl.fit`.
     """
     roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs() else 0, seed=seed)
     trained = _trained(roles)
     members, their_roles = [sections[i] for i in trained], [roles[i] for i in trained]
     normalization = resolve_normalization(members, their_roles, layer=layer, target=target)
-    chosen, rule = genes_to_model(sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols)
+    chosen, rule = genes_to_model(
+        sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor
+    )
     widths = cls.default_context if context is None else tuple(float(width) for width in context)
     patch = patch_spec(members, patch_size=patch_size, patch_um=patch_um, context=widths)
     warn_of_overlap(sections, roles, patch)
@@ -102,9 +110,18 @@ def prepare(
         )
         for i in trained
     ]
-    knots = depth_knots(members, their_roles, normalization)
     return Prepared(
-        sections, inputs, trained, training, chosen, rule, gene_symbols, normalization, patch, depth_knots=knots
+        sections,
+        inputs,
+        trained,
+        training,
+        chosen,
+        rule,
+        gene_symbols,
+        normalization,
+        patch,
+        depth_knots=depth_knots(members, their_roles, normalization),
+        siblings=sibling_components(members, their_roles, normalization, genes=chosen, gene_symbols=gene_symbols),
     )
 
 

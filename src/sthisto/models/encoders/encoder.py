@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sthisto._utils.digest import digest_arrays
 from sthisto._utils.validate import check_positive, listed
 from sthisto.models.encoders import pathology
+from sthisto.models.encoders.layers import LayerArgument, LayerMeans, find_layers
 from sthisto.models.encoders.network import offline_without_network
 
 PACKAGED = "efficientnet_lite0"
@@ -97,6 +98,31 @@ class Encoder(nn.Module):
         other.mean, other.std = self.mean.clone(), self.std.clone()
         return other
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers whose maps are averaged over the patch; () is the module's own output."""
+        return tuple(layer.name for layer in self.module.layers) if isinstance(self.module, LayerMeans) else ()
+
+    def at(self, layer: LayerArgument) -> Encoder:
+        """Return an encoder of the maps of one or several layers; None is this encoder.
+
+        Raises
+        ------
+        ValueError
+            The module has no such layer, or this is an encoder of other layers already.
+        """
+        if layer is None:
+            return self
+        if not isinstance(self.module, LayerMeans):
+            return self.around(LayerMeans(self.module, find_layers(self.module, layer, encoder=self.name)))
+        if find_layers(self.module.body, layer, encoder=self.name) != self.module.layers:
+            msg = (
+                f"Image encoder {self.name!r} was loaded at the layer {listed(self.layers)}, found "
+                f"encoder_layer={layer!r}. Load it without a layer, or at the same one."
+            )
+            raise ValueError(msg)
+        return self
+
     def n_features(self, patch_size: int) -> int:
         """Return the number of features of a patch of `patch_size` px."""
         was_training = self.training
@@ -131,6 +157,7 @@ def load_encoder(
     *,
     weights: str | Path | None = None,
     input_size: int | str | None = None,
+    layer: LayerArgument = None,
     seed: int = 0,
 ) -> Encoder:
     """Load an image encoder with pretrained weights.
@@ -148,6 +175,12 @@ def load_encoder(
     input_size
         Width in px that patches are resized to. None is the size that the encoder was trained with; "patch" leaves
         patches as they are.
+    layer
+        Feature map of a timm encoder that is averaged over the patch, instead of the encoder's own output: its
+        position among the maps that timm's ``features_only`` gives out, as 2, or the name of its module, as "blocks.2";
+        negative positions count from the last. Several are concatenated. Only the network up to the last of them is
+        kept. For vision transformers these are the blocks, and the mean is that of the patch tokens. None is the
+        encoder's own output.
     seed
         Of random weights.
 
@@ -158,8 +191,8 @@ def load_encoder(
     Raises
     ------
     ValueError
-        timm has no encoder of that name, local weights do not fit it or are no plain tensors, or weights were given
-        for a module.
+        timm has no encoder of that name, local weights do not fit it or are no plain tensors, weights were given for a
+        module, or the encoder has no such layer: the message lists those that it has, with channels and reduction.
     RuntimeError
         Pretrained weights could not be loaded. There is no silent fallback to random ones.
     """
@@ -167,10 +200,10 @@ def load_encoder(
         msg = "Weights are for a named architecture; a module has its own. Leave out encoder_weights."
         raise ValueError(msg)
     if isinstance(image_encoder, Encoder):
-        return image_encoder
+        return image_encoder.at(layer)
     if isinstance(image_encoder, nn.Module):
         size = input_size if isinstance(input_size, int) else None
-        return Encoder(image_encoder, name=f"module:{type(image_encoder).__name__}", input_size=size)
+        return Encoder(image_encoder, name=f"module:{type(image_encoder).__name__}", input_size=size).at(layer)
     with torch.random.fork_rng(devices=[]):  # building draws weights, which are then loaded
         module = _create(image_encoder, weights, seed)
     config = timm.data.resolve_data_config({}, model=module)
@@ -181,7 +214,7 @@ def load_encoder(
         std=config["std"],
         input_size=_resolve_input_size(input_size, config["input_size"][-1], module),
         weights=str(weights or ""),
-    )
+    ).at(layer)
 
 
 def _resolve_input_size(wanted: int | str | None, own: int, module: nn.Module) -> int | None:

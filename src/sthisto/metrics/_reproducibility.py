@@ -1,7 +1,8 @@
-"""The highest score that noisy counts allow: reliability of the residuals from splits of the counts."""
+"""What a second sequencing of the same spots would reach: reliability of the residuals from splits of the counts."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,24 +23,30 @@ _FEWEST_SPOTS = 4
 
 
 @dataclass(frozen=True)
-class NoiseCeiling:
-    """What `noise_ceiling` found. Arrays have the shape (n_genes,)."""
+class Reproducibility:
+    """What `reproducibility` found. Arrays have the shape (n_genes,)."""
 
     reliability: NDArray[np.float64]
     """Correlation of the residuals with those of a second, equally deep measurement; may be negative by chance."""
     reliability_low: NDArray[np.float64]
     reliability_high: NDArray[np.float64]
-    ceiling: NDArray[np.float64]
+    reproducibility: NDArray[np.float64]
     """Square root of the reliability; NaN where its interval includes zero."""
     mean_reliability: float
-    """Mean over all genes that have a reliability, also those whose interval includes zero."""
+    """Mean over all genes that have a reliability, including those whose interval includes zero."""
     overall: float
     """Square root of `mean_reliability`, 0 where that is negative."""
     overall_low: float
     overall_high: float
 
+    @property
+    def ceiling(self) -> NDArray[np.float64]:
+        """Deprecated name of `reproducibility`."""
+        warnings.warn("`ceiling` is now `reproducibility`.", FutureWarning, stacklevel=2)
+        return self.reproducibility
 
-def noise_ceiling(
+
+def reproducibility(
     counts: Matrix,
     *,
     totals: ArrayLike | None = None,
@@ -47,42 +54,51 @@ def noise_ceiling(
     interval: float = 0.95,
     theta: float = 100.0,
     seed: int = 0,
-) -> NoiseCeiling:
-    """Estimate the `residual_pearson` that a prediction free of error would reach on these counts.
+) -> Reproducibility:
+    """Estimate the `residual_pearson` that the counts of a second, infinitely deep sequencing of the same spots reach.
 
-    Each count is split in two by a binomial draw, the counts of the other genes as well. The Pearson residuals of both
-    halves, each with its own depth, are correlated over the spots, averaged over the splits, and brought to the full
+    Each count is split in two by a binomial draw, and so is the rest of the spot's counts. The Pearson residuals of the
+    two halves, each with its own depth, are correlated over the spots, averaged over the splits, and brought to full
     depth by the Spearman-Brown formula ``2 r / (1 + r)``, unclipped. The mean over genes comes before the root, so that
     noise around zero cancels instead of adding up.
 
+    This is no target for a prediction from an image. Everything that sequencing the same spots again would reproduce
+    counts as signal here, including overdispersion that has no spatial structure and that no image shows: sections
+    simulated without any tissue, with the overdispersion of a real one, score as high as the real one. `sibling_score`
+    is the fairer reference.
+
     Parameters
     ----------
-    counts, totals, theta
-        Whole counts of *one* section, as for `pearson_residuals`.
+    counts
+        (n_spots, n_genes) whole counts of *one* section, dense or sparse.
+    totals
+        (n_spots,) counts of each spot over all measured genes. None: the sums of `counts`.
     n_splits
-        Splits to average; at least ten for a score that is reported.
+        Number of random splits that are averaged; at least ten for a score that is reported.
     interval
-        Level of the intervals over spots.
+        Confidence level of the intervals over spots.
+    theta
+        Overdispersion of `pearson_residuals`.
     seed
-        Of the splits.
+        Seed of the splits.
 
     Returns
     -------
-    A `NoiseCeiling`. A gene that is constant in a half is left out of that split; where this holds for all splits, its
-    reliability is NaN. With fewer than four spots everything is NaN.
+    A `Reproducibility`. A gene that is constant in a half is left out of that split; where this holds for all splits,
+    its reliability is NaN. With fewer than four spots everything is NaN.
 
     Raises
     ------
     ValueError
-        Counts are not whole numbers, or as `pearson_residuals`.
+        Counts are not whole numbers, or as for `pearson_residuals`.
 
     Notes
     -----
     The intervals are normal on Fisher's z scale. Their standard error is the larger of two: that of the splits' mean
     correlation by the infinitesimal jackknife over spots, and that of a single correlation without signal,
-    ``1 / sqrt(n - 3)``. They describe the spots' sampling, for independent measurement noise.
+    ``1 / sqrt(n - 3)``. They describe the sampling of spots, for independent measurement noise.
 
-    Compare the ceiling only with `residual_pearson` on the same counts.
+    Compare it only with `residual_pearson` on the same counts.
 
     References
     ----------
@@ -96,8 +112,8 @@ def noise_ceiling(
     >>> from sthisto import metrics
     >>> rng = np.random.default_rng(0)
     >>> rate = np.repeat([[5.0, 20.0, 60.0], [15.0, 10.0, 60.0]], 50, axis=0)
-    >>> found = metrics.noise_ceiling(rng.poisson(rate))
-    >>> 0.5 < found.overall < 1, bool(found.ceiling[1] > 0.7)
+    >>> found = metrics.reproducibility(rng.poisson(rate))
+    >>> 0.5 < found.overall < 1, bool(found.reproducibility[1] > 0.7)
     (True, True)
     """
     check_positive(n_splits, name="n_splits")
@@ -106,11 +122,39 @@ def noise_ceiling(
         raise ValueError(msg)
     matrix = check_counts(counts)
     depth = check_totals(totals, matrix)
-    filled = np.flatnonzero(depth > 0)  # spots without counts say nothing, and must not count as spots
+    filled = np.flatnonzero(depth > 0)  # spots without counts carry no information
     matrix, depth = matrix[filled], depth[filled]
     halves = _split(matrix, depth, n_splits=n_splits, seed=seed)
     r, influence = _half_correlation(halves, matrix.shape, theta=theta)
     return _summary(r, influence, quantile=float(norm.ppf(0.5 + interval / 2)))
+
+
+def noise_ceiling(counts: Matrix, **arguments: Any) -> Reproducibility:
+    """Return `reproducibility`; deprecated, since it is no ceiling of what an image could reach.
+
+    Parameters
+    ----------
+    counts
+        (n_spots, n_genes) whole counts of one section.
+    **arguments
+        Keyword arguments of `reproducibility`.
+
+    Returns
+    -------
+    What `reproducibility` returns.
+
+    Examples
+    --------
+    >>> from sthisto import metrics
+    >>> metrics.noise_ceiling([[4, 0], [2, 2], [0, 4], [3, 1]])  # doctest: +SKIP
+    """
+    warnings.warn(
+        "`noise_ceiling` is now `reproducibility`: what a second sequencing of the same spots would reach, no target "
+        "for an image. The old name will be removed in the next release.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return reproducibility(counts, **arguments)
 
 
 def _split(
@@ -169,22 +213,22 @@ def _standardized(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return (x - x.mean(axis=0)) / np.where(sd > 1e-12, sd, np.nan)
 
 
-def _summary(r: NDArray[np.float64], influence: NDArray[np.float64], *, quantile: float) -> NoiseCeiling:
+def _summary(r: NDArray[np.float64], influence: NDArray[np.float64], *, quantile: float) -> Reproducibility:
     n = len(influence)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt((influence**2).sum(axis=0)) / n / (1 - r**2)
         error = np.maximum(error, 1 / np.sqrt(n - 3) if n >= _FEWEST_SPOTS else np.nan)
         z = np.arctanh(r)
         reliability, low, high = (_full_depth(np.tanh(z + s * quantile * error)) for s in (0, -1, 1))
-        ceiling = np.where(low > 0, np.sqrt(np.maximum(reliability, 0.0)), np.nan)
+        root = np.where(low > 0, np.sqrt(np.maximum(reliability, 0.0)), np.nan)
         slope = 2 / (1 + r) ** 2
     measured = np.isfinite(reliability)
     if not measured.any():
-        return NoiseCeiling(reliability, low, high, ceiling, np.nan, np.nan, np.nan, np.nan)
+        return Reproducibility(reliability, low, high, root, np.nan, np.nan, np.nan, np.nan)
     mean = float(reliability[measured].mean())
     spread = float(np.linalg.norm((influence * slope)[:, measured].mean(axis=1))) / n
     overall, overall_low, overall_high = (float(np.sqrt(max(mean + s * quantile * spread, 0.0))) for s in (0, -1, 1))
-    return NoiseCeiling(reliability, low, high, ceiling, mean, overall, overall_low, overall_high)
+    return Reproducibility(reliability, low, high, root, mean, overall, overall_low, overall_high)
 
 
 def _full_depth(r: NDArray[np.float64]) -> NDArray[np.float64]:
