@@ -48,7 +48,7 @@ def stepper(precision: str = "32", *, contiguous: bool = False, seed: int = 0) -
         max_epochs=1, batch_size=N_SPOTS, learning_rate=1e-4, weight_decay=1e-3, precision=precision, seed=seed
     )
     fabric = training.fabric()
-    towers = model._towers(encoder.n_features(SIZE), encoder)
+    towers = model.towers(encoder.n_features(SIZE), encoder)
     wrapped, optimizer = fabric.setup(towers, torch.optim.AdamW(towers.parameters(), lr=1e-4))
     wrapped.train()
 

@@ -143,3 +143,28 @@ def test_every_key_of_an_element_is_described_by_itself(function):
         described = re.search(rf"^{key}\n((?: +.*\n?)+)", text, flags=re.MULTILINE)
         assert described, f"`{key}` shares its description with another parameter."
         assert "None: " in described[1], f"`{key}` does not say what None means."
+
+
+ARCHITECTURE = API_PAGE.parent / "architecture.md"
+SOURCE = Path(sthisto.__file__).parent
+
+
+def test_files_named_by_the_architecture_page_exist():
+    table = ARCHITECTURE.read_text(encoding="utf-8").split("## Data flow")[0]
+    named = re.findall(r"`([\w/]+\.py)`", table)
+    assert len(named) > 30
+    assert not [name for name in named if not (SOURCE / name).is_file()]
+
+
+def test_every_folder_is_described_on_the_architecture_page():
+    tree = ARCHITECTURE.read_text(encoding="utf-8").split("## What each folder is for")[1].split("## Import rules")[0]
+    folders = {path.parent for path in SOURCE.rglob("__init__.py")} - {SOURCE}
+    assert not [folder.name for folder in folders if f"{folder.name}/" not in tree]
+
+
+def test_command_line_page_shows_every_command():
+    from sthisto.cli.main import _parser
+
+    (commands,) = [action.choices for action in _parser()._actions if isinstance(action.choices, dict)]
+    shown = re.findall(r'^show\("([\w-]+)"\)$', (API_PAGE.parent / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(shown) == sorted(commands)

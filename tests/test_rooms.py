@@ -1,6 +1,7 @@
-"""Which room may import what: SpatialData is read and written in one place, and no import runs upward."""
+"""What each room may import, read and name: data moves one way, and SpatialData is read and written in one place."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,20 +9,38 @@ import pytest
 import sthisto
 
 SOURCE = Path(sthisto.__file__).parent
+DOCS = Path(__file__).parents[1] / "docs"
 MAY_READ_ELEMENTS = ("_sdata", "io", "datasets")
 """`io` and `datasets` build SpatialData of what is none; the results of computations go through `_sdata`."""
-BELOW = {
-    "_splits": ("pp", "tl", "pl", "get", "_scoring", "benchmark", "models"),
-    "_sdata": ("_splits", "_scoring", "pp", "tl", "pl", "get", "benchmark", "io", "datasets"),
-    "_images": ("_sdata", "_splits", "_scoring", "models", "pp", "tl", "pl", "get", "benchmark", "io", "datasets"),
-    "pp": ("tl", "pl", "get", "benchmark"),
-    "get": ("pl", "pp", "tl", "benchmark"),
-    "pl": ("pp", "tl", "benchmark", "models"),
-}
+ARRAYS_ALONE = ("_images", "models", "metrics", "nn")
+SCVERSE = ("spatialdata", "anndata", "scanpy", "squidpy")
+LAYERS = (
+    ("_utils",),
+    ("_images", "metrics", "nn"),
+    ("models",),
+    ("_sdata",),
+    ("_splits", "_scoring"),
+    ("pp", "get", "io"),
+    ("pl", "tl", "datasets"),
+    ("benchmark", "cohort"),
+    ("report",),
+    ("cli",),
+)
+"""A room imports from rooms of the layers before its own."""
+SLOT_PARTS = ("X_", "_pred", "_pred_sd", "_confidence", "_seen", "_gene", "_pcc", "_pcc_residual", "_low", "_high")
 
 
-def imported(path):
-    """Return the modules that a file imports at run time, and those for its annotations alone."""
+def modules(node):
+    """Return the modules and names that an import statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def imported(path, *, for_types=False):
+    """Return what a file imports, inside functions too; `for_types` adds what is imported for annotations alone."""
     tree = ast.parse(path.read_text())
     typing_only = {
         id(inner)
@@ -29,15 +48,11 @@ def imported(path):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    names = []
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return names
+    return [name for node in ast.walk(tree) if for_types or id(node) not in typing_only for name in modules(node)]
+
+
+def room_of(path):
+    return path.relative_to(SOURCE).parts[0]
 
 
 def files(*rooms):
@@ -50,7 +65,21 @@ def outside():
     return [
         pytest.param(path, id=str(path.relative_to(SOURCE)))
         for path in SOURCE.rglob("*.py")
-        if path.relative_to(SOURCE).parts[0] not in MAY_READ_ELEMENTS
+        if room_of(path) not in MAY_READ_ELEMENTS
+    ]
+
+
+def elements_touched(tree):
+    """Return the lines that reach into a SpatialData: `sdata.tables[…]` and the like."""
+    kinds = ("tables", "shapes", "images", "labels", "points")
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in kinds
+        and id(node) not in called
+        and re.search(r"sdata|^one$", ast.unparse(node.value))
     ]
 
 
@@ -58,26 +87,70 @@ def outside():
 def test_elements_are_read_and_tables_written_by_sdata_alone(path):
     elements = ("spatialdata.models", "spatialdata.transformations", "spatialdata.SpatialData")
     assert not [name for name in imported(path) if name.startswith(elements)]
+    tree = ast.parse(path.read_text())
+    slots = ("obs", "var", "obsm", "varm", "layers", "uns", "attrs", "tables", "shapes", "images", "labels")
     written = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Subscript)
-        and isinstance(target.value, ast.Attribute)
-        and target.value.attr in ("obs", "var", "obsm", "varm", "layers", "uns", "tables", "shapes", "images", "labels")
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del)
+        for holder in [node.value if isinstance(node, ast.Subscript) else node]
+        if isinstance(holder, ast.Attribute) and holder.attr in slots and ast.unparse(holder.value) != "self"
     ]
-    assert not [node.lineno for node in written]
+    assert not written
+    if room_of(path) != "_scoring":  # `one` is a measured section there, whose `labels` are an array
+        assert not elements_touched(tree)
 
 
-@pytest.mark.parametrize("path", files(*BELOW))
+@pytest.mark.parametrize("path", files(*ARRAYS_ALONE))
+def test_rooms_of_arrays_know_nothing_of_the_scverse_not_even_for_annotations(path):
+    assert not [name for name in imported(path, for_types=True) if name.partition(".")[0] in SCVERSE]
+
+
+def test_every_room_has_its_layer():
+    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert rooms <= {room for layer in LAYERS for room in layer}
+
+
+@pytest.mark.parametrize("path", files(*(room for layer in LAYERS for room in layer)))
 def test_no_import_runs_upward(path):
-    room = path.relative_to(SOURCE).parts[0]
-    upward = tuple(f"sthisto.{above}." for above in BELOW[room])
-    assert not [name for name in imported(path) if f"{name}.".startswith(upward)]
+    room = room_of(path)
+    (depth,) = [i for i, layer in enumerate(LAYERS) if room in layer]
+    below = {"__version__", room, *(name for layer in LAYERS[:depth] for name in layer)}
+    own = [name.split(".")[1] for name in imported(path) if name.startswith("sthisto.")]
+    assert set(own) <= below
 
 
 @pytest.mark.parametrize("path", outside())
 def test_names_of_slots_stand_in_one_file(path):
-    constants = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    tree = ast.parse(path.read_text())
+    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     assert not [text for text in constants if isinstance(text, str) and text.startswith("sthisto_")]
+    formatted = [part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values]
+    assert not [part.lineno for part in formatted if isinstance(part, ast.Constant) and part.value in SLOT_PARTS]
+
+
+def test_every_name_of_a_slot_is_found_by_that_test():
+    text = (SOURCE / "_sdata" / "slots.py").read_text()
+    suffixes = re.findall(r'return f"(?:X_)?\{key\}(_[a-z_]+)"', text)
+    assert len(suffixes) >= 5
+    assert set(suffixes) <= set(SLOT_PARTS)
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the pages of the docs are not part of an sdist")
+def test_docs_and_tutorials_use_no_private_name():
+    private = re.compile(r"sthisto(?:\.\w+)*\.(_[a-z]\w*)|\b(?:def|self\.|import) ?(_[a-z]\w*)|\b\w+\.(_[a-z]\w*)")
+    pages = [DOCS / "contributing.md", *sorted((DOCS.parent / "tutorials").glob("*.ipynb"))]
+    assert len(pages) > 5
+    used = {page.name: [match[0] for match in private.finditer(code_of(page))] for page in pages}
+    assert not {page: names for page, names in used.items() if names}
+
+
+def code_of(page):
+    """Return the code on a page of Markdown, or in a notebook, and what its text sets in code."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        import json
+
+        return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    paths = re.compile(r"`(?:src|tests|docs)/[^`]*`")  # of files to edit, which are no names to import
+    return paths.sub("", text)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from references import read_reference
 
 from sthisto import metrics
 
@@ -23,11 +24,7 @@ class Section(NamedTuple):
 
 @pytest.fixture(scope="session")
 def evaluation():
-    folder = Path(os.environ.get("STHISTO_REFERENCE", ROOT / "../shared/reference"))
-    if not (folder / "evaluation.npz").is_file():
-        pytest.skip(f"no evaluation.npz in {folder}; set STHISTO_REFERENCE")
-    with np.load(folder / "evaluation.npz") as stored:
-        return dict(stored)
+    return read_reference("evaluation.npz")
 
 
 def read_section(name: str) -> Section:

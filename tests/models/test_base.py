@@ -71,9 +71,9 @@ def test_patches_of_one_color_are_no_ones():
 def test_sections_that_were_trained_on_are_recognized_by_any_spot():
     first, second = make_section("A"), make_section("B", seed=1)
     model = fitted(Mean, first, second)
-    prints = np.array([model._fingerprint[60], 5], dtype=np.uint64)
-    assert model.own_sections(prints).tolist() == [1]
-    assert model.own_sections(np.zeros(3, dtype=np.uint64)).tolist() == []
+    prints = np.array([model.training_spots.fingerprint[60], 5], dtype=np.uint64)
+    assert model.training_spots.sections_of(prints).tolist() == [1]
+    assert model.training_spots.sections_of(np.zeros(3, dtype=np.uint64)).tolist() == []
 
 
 def test_predicting_or_saving_before_fitting_is_refused(tmp_path):

@@ -463,10 +463,10 @@ class Plain(ExpressionModel):
     method = "plain"
     uses_encoder = False
 
-    def _fit(self, sections, seed):
+    def fit_sections(self, sections, seed):
         self.value = np.concatenate([s.expression[s.used] for s in sections]).mean(axis=0)
 
-    def _predict(self, section, exclude):
+    def predict_section(self, section, exclude):
         values = np.repeat(self.value[None], len(section), axis=0)
         return Prediction(expression=values, seen=np.zeros(len(section), dtype=bool))
 

@@ -1,11 +1,6 @@
-import os
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-
-DEFAULT_REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference"
+from references import read_reference
 
 
 class Reference(dict):
@@ -17,17 +12,8 @@ class Reference(dict):
 
 @pytest.fixture(scope="session")
 def reference():
-    """Read a file of the folder with the original implementations' values; skip where there is none."""
-    folder = Path(os.environ.get("STHISTO_REFERENCE", DEFAULT_REFERENCE))
-
-    def read(name):
-        path = folder / name
-        if not path.exists():
-            pytest.skip(f"no reference values at {path}; set STHISTO_REFERENCE to their folder")
-        with np.load(path) as arrays:
-            return Reference({key: torch.as_tensor(arrays[key]) for key in arrays.files})
-
-    return read
+    """Read a file of the original implementations' values as tensors."""
+    return lambda name: Reference({key: torch.as_tensor(value) for key, value in read_reference(name).items()})
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
+import random
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from builders import Region, make_sdata
 from sklearn.metrics import adjusted_rand_score
 from tissue import make_tissue, rows_of
@@ -101,3 +104,22 @@ def test_section_without_expression_is_refused_and_nothing_written():
     with pytest.raises(ValueError, match="Section 'other'"):
         sth.tl.cluster(sdata, method="kmeans", n_clusters=2)
     assert "sthisto_cluster" not in sdata["counts"].obs
+
+
+@pytest.mark.parametrize("n_spots", [2, 3, 5])
+def test_leiden_clusters_the_smallest_sections(n_spots):
+    region = Region(centers=np.arange(2.0 * n_spots).reshape(n_spots, 2) * 10 + 100)
+    sdata = make_sdata(region)
+    sth.tl.cluster(sdata)
+    assert sdata["counts"].obs["sthisto_cluster"].notna().all()
+
+
+def test_leiden_leaves_random_states_and_threads_as_they_were(halves):
+    state, of_numpy, threads = random.getstate(), np.random.get_state()[1].copy(), torch.get_num_threads()  # noqa: NPY002
+    sth.tl.cluster(halves[0])
+    first = halves[0]["counts"].obs["sthisto_cluster"].copy()
+    assert random.getstate() == state
+    np.testing.assert_array_equal(np.random.get_state()[1], of_numpy)  # noqa: NPY002
+    assert torch.get_num_threads() == threads
+    sth.tl.cluster(halves[0])
+    assert first.equals(halves[0]["counts"].obs["sthisto_cluster"])

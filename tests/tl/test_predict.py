@@ -281,7 +281,7 @@ def test_fewer_allowed_spots_than_k_are_averaged_and_said(tissue, caplog):
     model = sth.tl.fit(tissue, method="knn", shapes_key=["A", "B"], k=80, **QUICK)
     sth.tl.predict(tissue, model, shapes_key="A")
     assert "only 49 training spots" in caplog.text
-    expected = model._bank.expression[model._section_of == 1].mean(axis=0)
+    expected = model._bank.expression[model.training_spots.section == 1].mean(axis=0)
     np.testing.assert_allclose(predicted(tissue)[rows_of(tissue, "A")], np.tile(expected, (49, 1)), rtol=1e-5)
 
 

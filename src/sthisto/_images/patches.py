@@ -12,6 +12,7 @@ from PIL import Image
 from sthisto._images.prefetch import read_ahead
 from sthisto._images.pyramid import Band, Level
 from sthisto._utils.defaults import PATCH_SIZE
+from sthisto._utils.deprecate import renamed_arguments
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_positive
 
@@ -29,11 +30,15 @@ class PatchSpec:
     context
         Widths of tissue around the spot, relative to the patch: (1,) is the patch alone, (1, 2, 4) adds two
         coarser views of twice and four times its width, each sampled to `size` px.
+    dense
+        Whether features are means over these windows of feature maps of the whole image, instead of features of cut
+        patches.
     """
 
     size: int = PATCH_SIZE
     um_per_px: float | None = None
     context: tuple[float, ...] = (1.0,)
+    dense: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self.size, name="patch_size")
@@ -68,33 +73,38 @@ class PatchSource:
         Width of a patch in px of `level`.
     size
         Width of a patch as it is returned, in px.
+    outside
+        Whether centers may lie outside the level.
 
     Raises
     ------
     ValueError
-        A center lies outside the level.
+        A center lies outside the level and `outside` is False.
     """
 
-    def __init__(self, level: Level, centers: np.ndarray, *, extent: float, size: int) -> None:
+    @renamed_arguments(centres="centers")
+    def __init__(self, level: Level, centers: np.ndarray, *, extent: float, size: int, outside: bool = False) -> None:
         check_positive(extent, name="extent")
         check_positive(size, name="size")
         self.level = level
         self.extent = float(extent)
         self.size = size
-        self._centers = np.asarray(centers, dtype=np.float64).reshape(-1, 2)
+        self.centers = np.asarray(centers, dtype=np.float64).reshape(-1, 2)
         shape = np.array([level.width, level.height])
-        if not ((self._centers > -1) & (self._centers < shape + 1)).all():
+        self._outside = outside
+        if not outside and not ((self.centers > -1) & (self.centers < shape + 1)).all():
             msg = f"Patches need centers inside the level of {level.width} x {level.height} px."
             raise ValueError(msg)
         self._resampled = max(1, round(extent)) != size
         self._window = int(np.ceil(extent)) + 1 if self._resampled else size
-        corners = self._centers - extent / 2 if self._resampled else np.floor((self._centers - size / 2) + 0.5)
-        # Rounding at a coarse level may put a center on the border itself: one pixel of each window stays inside.
-        self._corners = np.clip(np.floor(corners).astype(np.int64), 1 - self._window, shape - 1)
+        corners = self.centers - extent / 2 if self._resampled else np.floor((self.centers - size / 2) + 0.5)
+        self._corners = np.floor(corners).astype(np.int64)
+        if not outside:  # Rounding at a coarse level may put a center on the border: one pixel of each window stays.
+            self._corners = np.clip(self._corners, 1 - self._window, shape - 1)
         self._offsets = np.clip(corners - self._corners, 0, self._window - extent)
 
     def __len__(self) -> int:
-        return len(self._centers)
+        return len(self.centers)
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield every patch once, in the order in which the image is stored.
@@ -116,11 +126,20 @@ class PatchSource:
 
     def subset(self, index: np.ndarray) -> PatchSource:
         """Return the source of the patches at `index`, in that order."""
-        return PatchSource(self.level, self._centers[index], extent=self.extent, size=self.size)
+        centers = self.centers[index]
+        return PatchSource(self.level, centers, extent=self.extent, size=self.size, outside=self._outside)
 
     def on(self, level: Level) -> PatchSource:
         """Return the source of the same patches from another form of the same level."""
-        return PatchSource(level, self._centers, extent=self.extent, size=self.size)
+        return PatchSource(level, self.centers, extent=self.extent, size=self.size, outside=self._outside)
+
+    def around(self, *, extent: float, size: int) -> PatchSource:
+        """Return the source of patches of another width around the same points."""
+        return PatchSource(self.level, self.centers, extent=extent, size=size, outside=self._outside)
+
+    def windows(self) -> tuple[np.ndarray, float]:
+        """Return left and top of each patch, (n, 2), and its width, in px of the level."""
+        return self._corners + self._offsets, self.extent if self._resampled else float(self.size)
 
     def _grouped(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         filled = 0

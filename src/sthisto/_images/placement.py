@@ -107,11 +107,11 @@ def compare_pictures(image: np.ndarray, overview: np.ndarray) -> Match:
     return Match(correlation=in_place)
 
 
-def shrink(pixels: Any, longest: int = 2 * _LONGEST_PX) -> np.ndarray:
-    """Return a small copy of (height, width, 3) numpy or dask pixels, at most `longest` px wide or high."""
+def shrink(pixels: Any) -> np.ndarray:
+    """Return a small copy of (height, width, 3) numpy or dask pixels, at most 2 x `_LONGEST_PX` wide or high."""
     step = max(1, max(pixels.shape[:2]) // _MOST_READ_PX)
     picture = np.asarray(pixels[::step, ::step])
-    factor = max(1.0, max(picture.shape[:2]) / longest)
+    factor = max(1.0, max(picture.shape[:2]) / (2 * _LONGEST_PX))
     return _resized(picture, *(max(1, round(side / factor)) for side in picture.shape[:2]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.color import rgb2hsv
 from skimage.filters import gaussian, threshold_otsu
+from skimage.transform import integral_image
 
 from sthisto._images.pyramid import Pyramid
 
@@ -39,7 +40,7 @@ def tissue_share(image: Pyramid, centers: np.ndarray, diameter: float) -> np.nda
     low = np.round((centers - [left, top] - diameter / 2) * px).astype(int)
     high = np.maximum(np.round((centers - [left, top] + diameter / 2) * px).astype(int), low + 1)
     low, high = np.clip(low, 0, [width, height]), np.clip(high, 0, [width, height])
-    summed = np.pad(tissue.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    summed = integral_image(np.pad(tissue, ((1, 0), (1, 0))))  # (height + 1, width + 1)
     inside = (
         summed[high[:, 1], high[:, 0]]
         - summed[low[:, 1], high[:, 0]]

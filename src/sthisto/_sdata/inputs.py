@@ -22,7 +22,7 @@ _WIDEST_UM = 400
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
     """Return the patches and positions of a section's spots."""
-    return SectionInput(section.name, section.patches(spec), section.centers)
+    return SectionInput(section.name, section.patches(spec), section.centers, dense=spec.dense)
 
 
 def read_expression(

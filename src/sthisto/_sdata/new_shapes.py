@@ -13,12 +13,19 @@ from spatialdata.transformations import get_transformation
 
 from sthisto._sdata.elements import read_pyramid
 from sthisto._sdata.slots import NEW_INSTANCE, NEW_REGION
+from sthisto._utils.validate import resolve_only
 
 if TYPE_CHECKING:
     import geopandas as gpd
     from spatialdata import SpatialData
 
     from sthisto._images.pyramid import Pyramid
+
+
+def resolve_image(sdata: SpatialData, image_key: str | None) -> str:
+    """Return `image_key`, or the only image."""
+    name: str = resolve_only(image_key, sdata.images, name="image_key", where="the images of the SpatialData")
+    return name
 
 
 def read_image(sdata: SpatialData, image_key: str) -> Pyramid:

@@ -13,6 +13,7 @@ import spatialdata as sd
 from anndata import AnnData
 from spatialdata.models import TableModel
 
+from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, SPLIT
 from sthisto._sdata.tables import read_matrix, selection_rule
 from sthisto._sdata.write import Update
@@ -147,6 +148,35 @@ def copy_expression(source: AnnData, rows: np.ndarray, table: AnnData, layers: S
         table.X = source.X[rows]
     for layer in layers:
         table.layers[layer] = read_matrix(source, layer)[rows]
+
+
+def thin_counts(table: AnnData, layer: str | None, share: float, rng: np.random.Generator) -> None:
+    """Keep a share of the counts of a table, drawn binomially.
+
+    Parameters
+    ----------
+    layer
+        Layer of `table` with the counts. None: X.
+    share
+        Probability with which each count is kept.
+
+    Raises
+    ------
+    ValueError
+        The values are no counts.
+    """
+    counts = sp.csr_matrix(table.X if layer is None else table.layers[layer])
+    if not looks_like_counts(counts):
+        msg = (
+            f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts, which cannot be thinned. Pass layer=…"
+        )
+        raise ValueError(msg)
+    counts.data = rng.binomial(counts.data.astype(np.int64), share).astype(np.float32)
+    counts.eliminate_zeros()
+    if layer is None:
+        table.X = counts
+    else:
+        table.layers[layer] = counts
 
 
 def with_table(sdata: SpatialData, key: str, table: AnnData) -> SpatialData:

@@ -26,25 +26,18 @@ if TYPE_CHECKING:
     from sthisto._sdata.sections import Section
     from sthisto.models import ExpressionModel
 
-METHOD_LABELS: Final = {
-    "danet": "DANet",
-    "bleep": "BLEEP",
-    "stnet": "ST-Net",
-    "histogene": "HisToGene",
-    "ridge": "Ridge",
-    "knn": "kNN",
-    "mean": "Mean",
-    "depth": "Depth",
-    "color": "Color",
-    "hybrid": "Hybrid",
-    "ensemble": "Ensemble",
-}
-"""Name of a method -> what tables and figures call it."""
+REFERENCE_LABELS: Final = {"depth": "Depth"}
+"""What predictions are compared with and is no method -> what tables and figures call it."""
 
 
 def method_label(method: str) -> str:
-    """Return what tables and figures call a method."""
-    return METHOD_LABELS.get(method, method)
+    """Return what tables and figures call a method: its `label`, or its name where it has none or is not installed."""
+    from sthisto.models import METHODS
+
+    if method in REFERENCE_LABELS:
+        return REFERENCE_LABELS[method]
+    cls = METHODS.get(method)
+    return method if cls is None else cls.label or method
 
 
 def as_keys(key_added: str | Sequence[str]) -> list[str]:
@@ -189,13 +182,15 @@ def _sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame
 
 def _patch_values(patch: PatchSpec) -> dict[str, Any]:
     um_per_px = float("nan") if patch.um_per_px is None else patch.um_per_px
-    return {"size": patch.size, "um_per_px": um_per_px, "context": [float(width) for width in patch.context]}
+    context = [float(width) for width in patch.context]
+    return {"size": patch.size, "um_per_px": um_per_px, "context": context, "dense": patch.dense}
 
 
 def _read_patch(stored: Mapping[str, Any]) -> PatchSpec:
     um_per_px = float(stored["um_per_px"])
     context = tuple(float(width) for width in stored["context"])
-    return PatchSpec(int(stored["size"]), None if np.isnan(um_per_px) else um_per_px, context)
+    known = None if np.isnan(um_per_px) else um_per_px
+    return PatchSpec(int(stored["size"]), known, context, dense=bool(stored.get("dense", False)))
 
 
 def read_record(table: AnnData, key: str) -> FitRecord:

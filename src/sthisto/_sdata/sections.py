@@ -191,6 +191,11 @@ def resolve_table(sdata: SpatialData, table_key: str | None) -> str:
     return name
 
 
+def read_tables(sdata: SpatialData | Sequence[SpatialData], table_key: str | None = None) -> list[AnnData]:
+    """Return the table of each SpatialData: `table_key`, or the only one that annotates a region."""
+    return [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
+
+
 def _regions(tables: Sequence[AnnData], shapes_key: str | Sequence[str] | None) -> list[list[str]]:
     """Return the wanted regions of each table."""
     annotated = []

@@ -64,9 +64,6 @@ MOST_VARIABLE: Final = f"{N_TOP} most variable"
 MARKERS: Final = "markers"
 """Sets of genes in the tables of scores; the 50 genes are those of the scored section."""
 
-CROSS_VALIDATED: Final = "cross_validate"
-"""Method in the record of a cross-validation, whose tables name the methods."""
-
 
 def image_embedding(key: str) -> str:
     """Slot of ``obsm`` with the image embedding in the shared space."""

@@ -17,11 +17,21 @@ N_BANDS = 5
 
 @dataclass(frozen=True)
 class Fold:
-    """Training and held-out spots, (n_spots,) bool for each section; some spots may be neither."""
+    """Training and held-out spots; some spots may be neither.
+
+    Attributes
+    ----------
+    train, test
+        (n_spots,) bool for each section.
+    depth, seed
+        Share of the training spots' counts that is kept, and seed of the binomial draw.
+    """
 
     name: str
     train: list[np.ndarray]
     test: list[np.ndarray]
+    depth: float = 1.0
+    seed: int = 0
 
 
 def make_folds(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto._sdata.new_tables import copy_expression, members_of, table_of_spots, with_table
+from sthisto._sdata.new_tables import copy_expression, members_of, table_of_spots, thin_counts, with_table
 from sthisto._sdata.tables import has_layer
 
 if TYPE_CHECKING:
@@ -65,6 +65,18 @@ class SpotSubset:
         """Put the measured expression into the tables."""
         for table, source, rows in self._rows:
             copy_expression(source, rows, table, self._layers)
+
+    def thin(self, layer: str | None, share: float, seed: int) -> None:
+        """Keep a share of the counts in X or a layer, as if the spots had been sequenced less deeply.
+
+        Raises
+        ------
+        ValueError
+            There are no counts.
+        """
+        rng = np.random.default_rng(seed)
+        for table, _, _ in self._rows:
+            thin_counts(table, layer, share, rng)
 
 
 def expression_layers(tables: Sequence[AnnData], *layers: str | None) -> list[str]:

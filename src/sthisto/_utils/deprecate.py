@@ -17,6 +17,10 @@ METHOD_NAMES: Final = {"colour": "color"}
 """Names of methods in 0.1 -> names today."""
 RECORD_KEYS: Final = {"normalisation": "normalization"}
 """Keys of ``uns["sthisto"]`` in 0.1 -> keys today."""
+OPTION_NAMES: Final = {"colours": "colors"}
+"""Names of methods' options in 0.1 -> names today."""
+METHOD_HOOKS: Final = {"_fit": "fit_sections", "_predict": "predict_section"}
+"""Methods that a subclass of `ExpressionModel` filled in under 0.1 -> their names today."""
 GENE_SETS: Final = {"all modelled": "all modeled"}
 """Sets of genes in the tables of scores of 0.1 -> their names today."""
 
@@ -85,18 +89,44 @@ def renamed_arguments(**names: str) -> Callable[[Callable[Parameters, Result]], 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         @wraps(function)
         def renaming(*args: Any, **kwargs: Any) -> Result:
+            name = function.__qualname__.removesuffix(".__init__")
             for old in names.keys() & kwargs.keys():
                 new = names[old]
                 if new in kwargs:
-                    msg = f"{function.__name__}() takes `{new}`, of which `{old}` is the old name: pass one of them."
+                    msg = f"{name}() takes `{new}`, of which `{old}` is the old name: pass one of them."
                     raise TypeError(msg)
-                warn_renamed(f"The argument `{old}` of {function.__name__}()", f"`{new}`", stacklevel=2)
+                warn_renamed(f"The argument `{old}` of {name}()", f"`{new}`", stacklevel=2)
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
         return renaming
 
     return decorate
+
+
+def renamed_options(options: Mapping[str, Any], names: Mapping[str, str], *, method: str) -> dict[str, Any]:
+    """Return options of a method by the names of today.
+
+    Parameters
+    ----------
+    options
+        What was passed.
+    names
+        Old name -> new name.
+    method
+        Name of the method, for messages.
+
+    Raises
+    ------
+    TypeError
+        Both names of an option are passed.
+    """
+    for old in names.keys() & options.keys():
+        if names[old] in options:
+            msg = f"Method {method!r} takes `{names[old]}`, of which `{old}` is the old name: pass one of them."
+            raise TypeError(msg)
+        warn_renamed(f"The option `{old}` of {method!r}", f"`{names[old]}`", stacklevel=3)
+    return {names.get(name, name): value for name, value in options.items()}
 
 
 def renamed_keys(values: Mapping[str, Any], names: Mapping[str, str], *, where: str, remedy: str) -> dict[str, Any]:

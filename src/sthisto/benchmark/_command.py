@@ -91,10 +91,11 @@ def _with_known_genes(protocol: Protocol, sdata: SpatialData) -> Protocol:
     """Leave out the genes of a panel that these sections do not list, said."""
     from dataclasses import replace
 
+    from sthisto._sdata.sections import read_tables
     from sthisto._utils.logging import logger
     from sthisto._utils.validate import listed
 
-    known = set(next(iter(sdata.tables.values())).var_names)
+    known = set(read_tables(sdata)[0].var_names)
     missing = [gene for gene in protocol.genes or () if gene not in known]
     if missing:
         logger.warning("%d genes of the panel are in none of the sections: %s.", len(missing), listed(missing))

@@ -16,6 +16,7 @@ from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, check_positive, listed
 from sthisto.benchmark._datasets import DATASETS, DataSet, Published
 from sthisto.models import METHODS
+from sthisto.models.registry import method_name
 
 Split = Literal["patient", "section", "danet_paper"]
 
@@ -66,14 +67,14 @@ class MethodSpec:
     @classmethod
     def parse(cls, text: str, defaults: Mapping[str, Any]) -> MethodSpec:
         """Read a method; `defaults` are options for DANet that the text may override."""
-        method, _, rest = text.partition(":")
-        check_choice(method, METHODS, name="--methods")
+        method, colon, rest = text.partition(":")
+        method = method_name(method, name="--methods")
         pairs = [pair.split("=", 1) for pair in rest.split(",") if pair]
         if any(len(pair) != 2 for pair in pairs):
             msg = f"--methods takes NAME or NAME:OPTION=VALUE,…, found {text!r}."
             raise ValueError(msg)
         own = {name: _value(value) for name, value in pairs}
-        return cls(text, method, (dict(defaults) if method == "danet" else {}) | own)
+        return cls(f"{method}{colon}{rest}", method, (dict(defaults) if method == "danet" else {}) | own)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from sthisto._splits.folds import Fold
 from sthisto._utils.files import load_arrays, save_arrays
 from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark._protocol import Protocol
+from sthisto.benchmark._results import Results
 from sthisto.benchmark._rows import Key, Outcome, Row, rows_of
 from sthisto.metrics import SiblingReference, spatial_blocks
 from sthisto.models import resolve_method
@@ -80,7 +81,7 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
     for outcome in outcomes(sdata, protocol, out=out):
         rows += rows_of(outcome, protocol)
     shared = {"dataset": protocol.dataset, "encoder": protocol.encoder_name, "split": protocol.split}
-    return pd.DataFrame([{**shared, **row} for row in rows], columns=list(COLUMNS))
+    return Results([{**shared, **row} for row in rows], columns=list(COLUMNS))
 
 
 def outcomes(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> Iterator[Outcome]:
@@ -150,7 +151,7 @@ def _predicted(context: FoldContext, run: FoldRun, out: Path, *, warm_up: bool) 
     if found is not None:
         return found
     if warm_up:
-        has_epochs = resolve_method(run.method, run.options)[0].has_epochs()
+        has_epochs = resolve_method(run.method, run.options)[0].has_epochs
         brief = {"max_epochs": 1} if has_epochs else {}
         _fit_and_predict(context, FoldRun(run.fold, run.method, run.seed, {**run.options, **brief}))
     arrays = _fit_and_predict(context, run)

@@ -79,8 +79,7 @@ def neighbors(
 
 def of_section(section: Section, model: ExpressionModel, exclude: Exclude | None) -> pd.DataFrame:
     """Return the rows of `neighbors` for one section; raise TypeError for a method that retrieves no spots."""
-    retrieve = getattr(model, "neighbors", None)
-    if retrieve is None:
+    if not model.retrieves:
         msg = (
             f"Method {model.method!r} predicts without retrieving training spots, so a spot has no neighbors. "
             f"Methods that do: {listed(_retrieving())}."
@@ -88,7 +87,7 @@ def of_section(section: Section, model: ExpressionModel, exclude: Exclude | None
         raise TypeError(msg)
     from sthisto._sdata.inputs import section_input
 
-    found = retrieve(section_input(section, model.patch), exclude=exclude)
+    found = model.neighbors(section_input(section, model.patch), exclude=exclude)
     found = found.rename(columns={"section": "training_section"})
     found["spot"] = section.table.obs_names[section.rows][found["spot"]]
     found.insert(0, "section", section.name)
@@ -98,4 +97,4 @@ def of_section(section: Section, model: ExpressionModel, exclude: Exclude | None
 def _retrieving() -> list[str]:
     from sthisto.models import METHODS
 
-    return [name for name, method in METHODS.items() if hasattr(method, "neighbors")]
+    return [name for name, method in METHODS.items() if method.retrieves]

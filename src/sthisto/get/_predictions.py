@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sthisto._sdata.record import check_predicted, symbols_of
-from sthisto._sdata.sections import as_cohort, resolve_table
+from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import KEY, prediction
 from sthisto._sdata.tables import gene_positions, modeled_genes
 
@@ -60,7 +60,7 @@ def predictions(
     >>> sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
     >>> sth.get.predictions(sdata).shape  # doctest: +SKIP
     """
-    tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
+    tables = read_tables(sdata, table_key)
     wanted = [genes] if isinstance(genes, str) else genes
     return pd.concat([_of_table(table, wanted, key_added, gene_symbols) for table in tables])
 

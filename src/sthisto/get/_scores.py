@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import pandas as pd
 
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
-from sthisto._sdata.sections import as_cohort, resolve_table
+from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import CEILING, KEY
 from sthisto._utils.deprecate import GENE_SETS, METHOD_NAMES, SCORE_COLUMNS, renamed_columns, renamed_values
 from sthisto._utils.validate import check_choice
@@ -69,7 +69,7 @@ def scores(
     >>> sth.get.scores(sdata, by="section")[["section", "pcc_residual", "sibling"]]  # doctest: +SKIP
     """
     check_choice(by, _PARTS, name="by")
-    tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
+    tables = read_tables(sdata, table_key)
     keys = as_keys(key_added)
     methods = method_labels(tables, keys)
     parts = []

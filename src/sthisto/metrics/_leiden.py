@@ -11,6 +11,8 @@ from sklearn.neighbors import kneighbors_graph
 from sthisto._utils.validate import check_positive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 _SEARCH_STEPS = 40
@@ -19,12 +21,12 @@ _SEARCH_STEPS = 40
 def leiden(
     components: NDArray[np.floating], n_clusters: int | None, *, n_neighbors: int, resolution: float, seed: int
 ) -> NDArray[np.intp]:
-    """Return the community of each spot, (n_spots,), given its principal components."""
+    """Return the community of each spot, (n_spots,), given (n_spots, n_components) principal components."""
     check_positive(resolution, name="resolution")
     graph = _neighbor_graph(components, n_neighbors)
     if n_clusters is None:
         return _communities(graph, resolution, seed)
-    return _search(graph, n_clusters, resolution=resolution, seed=seed)
+    return search_resolution(lambda at: _communities(graph, at, seed), n_clusters, resolution=resolution)
 
 
 def _neighbor_graph(components: NDArray[np.floating], n_neighbors: int) -> Any:
@@ -60,11 +62,32 @@ def _communities(graph: Any, resolution: float, seed: int) -> NDArray[np.intp]:
     return np.asarray(partition.membership, dtype=np.intp)
 
 
-def _search(graph: Any, n_clusters: int, *, resolution: float, seed: int) -> NDArray[np.intp]:
-    """Bisect the logarithm of the resolution until the number of communities is `n_clusters`."""
+def search_resolution(
+    communities: Callable[[float], NDArray[np.intp]], n_clusters: int, *, resolution: float = 1.0
+) -> NDArray[np.intp]:
+    """Bisect the logarithm of the resolution until the number of communities is `n_clusters`.
+
+    Parameters
+    ----------
+    communities
+        Function of a resolution that returns communities numbered from 0, (n_spots,).
+    n_clusters
+        Number of communities that is wanted.
+    resolution
+        Where the search begins.
+
+    Returns
+    -------
+    (n_spots,) communities from 0 to `n_clusters` - 1.
+
+    Raises
+    ------
+    ValueError
+        No resolution gives that number.
+    """
     low, high, reached = None, None, set()
     for _ in range(_SEARCH_STEPS):
-        labels = _communities(graph, resolution, seed)
+        labels = communities(resolution)
         found = int(labels.max()) + 1
         if found == n_clusters:
             return labels

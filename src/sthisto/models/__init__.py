@@ -3,59 +3,94 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from sthisto._images.patches import PatchSource, PatchSpec
+from sthisto._utils.deprecate import renamed_attribute
 from sthisto.models import bundle
 from sthisto.models.base import ExpressionModel
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.data import Features, FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
 from sthisto.models.encoders.encoder import Encoder, load_encoder
-from sthisto.models.encoders.features import clear_cache
+from sthisto.models.encoders.features import clear_cache, extract
 from sthisto.models.methods.bleep import BLEEP
 from sthisto.models.methods.color import Color
 from sthisto.models.methods.danet import DANet
 from sthisto.models.methods.ensemble import Ensemble, resolve_method
-from sthisto.models.methods.histogene import FinePrediction, HisToGene
+from sthisto.models.methods.histogene import HisToGene
 from sthisto.models.methods.hybrid import Hybrid
 from sthisto.models.methods.knn import Knn
 from sthisto.models.methods.mean import Mean
 from sthisto.models.methods.ridge import Ridge
 from sthisto.models.methods.stnet import STNet
+from sthisto.models.options import (
+    AlignmentOptions,
+    BatchOptions,
+    EpochOptions,
+    FinetuneOptions,
+    MethodOptions,
+    OptimizerOptions,
+    ParallelOptions,
+    RetrievalOptions,
+    TrainingOptions,
+)
+from sthisto.models.registry import METHODS, available, register
 from sthisto.models.retrieval.bank import Bank
+from sthisto.models.retrieval.contrastive import ContrastiveModel, TwoTowers
+from sthisto.models.retrieval.model import RetrievalModel
+from sthisto.models.training.loop import Training, seeded, train
 
 __all__ = [
     "BLEEP",
     "METHODS",
+    "AlignmentOptions",
     "Bank",
+    "BatchOptions",
     "Color",
+    "ContrastiveModel",
     "DANet",
     "Encoder",
     "Ensemble",
+    "EpochOptions",
     "ExpressionModel",
+    "Features",
     "FinePrediction",
+    "FinetuneOptions",
     "HisToGene",
     "Hybrid",
     "Knn",
     "Mean",
+    "MethodOptions",
+    "OptimizerOptions",
+    "ParallelOptions",
     "PatchSource",
     "PatchSpec",
     "Prediction",
+    "RetrievalModel",
+    "RetrievalOptions",
     "Ridge",
     "STNet",
     "SectionInput",
+    "Training",
+    "TrainingOptions",
     "TrainingSection",
+    "TrainingSpots",
+    "TwoTowers",
+    "available",
     "clear_cache",
+    "extract",
     "load",
     "load_encoder",
+    "register",
     "resolve_method",
+    "seeded",
+    "train",
 ]
 
-METHODS: dict[str, type[ExpressionModel]] = {
-    **{cls.method: cls for cls in (DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Color, Mean, Hybrid, Ensemble)},
-    "recommended": Hybrid,
-}
-"""Every method by its name; a new one is added here. `Hybrid` says how "recommended" was chosen."""
+for _cls in (DANet, BLEEP, STNet, HisToGene, Ridge, Knn, Color, Mean, Hybrid, Ensemble):
+    METHODS[_cls.method] = _cls
+METHODS["recommended"] = Hybrid  # its docstring says how it was chosen
 
 
 def load(
@@ -97,3 +132,7 @@ def load(
     >>> model = sth.models.load("liver.sthisto")  # doctest: +SKIP
     """
     return bundle.load(Path(path), METHODS, image_encoder, verify=verify, allow_download=allow_download)
+
+
+def __getattr__(name: str) -> Any:
+    return renamed_attribute(__name__, name, {"Colour": "Color"}, globals())

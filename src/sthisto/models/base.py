@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from copy import copy, deepcopy
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from sthisto._images.patches import PatchSpec
+from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
 from sthisto._utils.validate import check_choice, listed
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
 from sthisto.models.encoders.encoder import Encoder
-from sthisto.models.encoders.features import section_fingerprints
+from sthisto.models.options import NoOptions
 from sthisto.models.training.loop import Interrupted
 
 Exclude = Literal["section", "spot", "none"]
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """The options of a method that has none."""
-
-
 class ExpressionModel(ABC):
     """Base of all methods.
 
-    A method is one file: a frozen dataclass with its options, and a subclass that fills in `_fit`, `_predict`,
-    `state` and `load_state`. It gets sections as arrays and knows nothing of SpatialData.
+    A method is one file: a frozen dataclass with its options, and a subclass that fills in `fit_sections`,
+    `predict_section`, `state` and `load_state`. It gets sections as arrays and knows nothing of SpatialData. What a
+    method can do beyond that is declared by class attributes.
 
     Parameters
     ----------
@@ -49,10 +47,32 @@ class ExpressionModel(ABC):
     Attributes
     ----------
     method
-        The name by which `tl.fit` finds the method.
-    uses_encoder, uses_residuals, default_context
-        Whether it needs an image encoder, whether it learns from Pearson residuals beside log1p expression, and the
-        widths of tissue that it looks at where none are given.
+        Class attribute: the name by which `tl.fit` finds the method.
+    label
+        Class attribute: what tables and figures call it; "" is the same as `method`.
+    Options
+        Class attribute: the frozen dataclass of its options.
+    uses_encoder
+        Class attribute: it needs an image encoder.
+    uses_residuals
+        Class attribute: it learns from Pearson residuals beside log1p expression.
+    default_context
+        Class attribute: the widths of tissue that it looks at where none are given, relative to the patch.
+    has_epochs
+        Class attribute: it is trained in epochs, from a seed, and validation spots choose the epoch. Other methods
+        learn from the validation spots too.
+    combines_models
+        Class attribute: it is made of several models, so ``n_models=`` cannot make an ensemble of it.
+    has_embedding, has_gene_embedding
+        `embed` and `embed_genes` are there. Class attributes, except for methods made of others.
+    retrieves
+        Class attribute: it predicts from training spots that `neighbors` and `fingerprint` name.
+    predicts_between
+        Class attribute: `predict_between` is there.
+    training_sections
+        Names of the sections that it was fitted on.
+    training_spots
+        The training and validation spots, as the model recognizes them.
     history
         One row an epoch (epoch, train_loss, val_loss); empty for methods without epochs.
     depth_knots
@@ -68,10 +88,24 @@ class ExpressionModel(ABC):
     """
 
     method: ClassVar[str]
+    label: ClassVar[str] = ""
     Options: ClassVar[type] = NoOptions
     uses_encoder: ClassVar[bool] = True
     uses_residuals: ClassVar[bool] = False
     default_context: ClassVar[tuple[float, ...]] = (1.0,)
+    has_epochs: ClassVar[bool] = False
+    combines_models: ClassVar[bool] = False
+    has_embedding: bool = False
+    has_gene_embedding: bool = False
+    retrieves: ClassVar[bool] = False
+    predicts_between: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for old, new in METHOD_HOOKS.items():
+            if old in vars(cls):
+                warn_renamed(f"The method {old} of {cls.__name__}", new)
+                setattr(cls, new, vars(cls)[old])
 
     def __init__(
         self,
@@ -96,13 +130,14 @@ class ExpressionModel(ABC):
         self.genes_rule = ""
         self.depth_knots: tuple[float, ...] = ()
         self.siblings = np.zeros((len(self.genes), 0), dtype=np.float32)
-        self._fingerprint = np.empty(0, dtype=np.uint64)
-        self._section_of = np.empty(0, dtype=np.int64)
+        self.training_spots = TrainingSpots.none()
 
     @classmethod
     def make_options(cls, options: Mapping[str, Any]) -> Any:
         """Return the method's options; raise TypeError for one that it does not have."""
         known = [field.name for field in fields(cls.Options)]
+        old = {name: new for name, new in OPTION_NAMES.items() if new in known and name not in known}
+        options = renamed_options(options, old, method=cls.method)
         unknown = [name for name in options if name not in known]
         if unknown:
             msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
@@ -110,9 +145,14 @@ class ExpressionModel(ABC):
         return cls.Options(**options)
 
     @classmethod
-    def has_epochs(cls) -> bool:
-        """Return whether the method is trained in epochs, from a seed, with validation spots that choose the epoch."""
-        return hasattr(cls.Options, "max_epochs")
+    def trains_encoder(cls, options: Any) -> bool:
+        """Return whether the image encoder is trained too, and so part of `state`, with these options."""
+        return False
+
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether the method, with these options, looks at patches and not at features of a frozen encoder."""
+        return not cls.uses_encoder or cls.trains_encoder(options)
 
     def __repr__(self) -> str:
         """Return method, genes, patch and training sections in a line."""
@@ -148,7 +188,7 @@ class ExpressionModel(ABC):
         KeyboardInterrupt
             Ctrl-C. After at least one epoch the model is that of the best one.
         """
-        if not self.has_epochs():
+        if not self.has_epochs:
             sections = [_without_validation(section) for section in sections]
         n_train = sum(len(section.train) for section in sections)
         if n_train == 0:
@@ -164,9 +204,8 @@ class ExpressionModel(ABC):
                 raise ValueError(msg)
         self.is_fitted = False
         self.training_sections = tuple(section.name for section in sections)
-        self._section_of = np.repeat(np.arange(len(sections)), [len(section.used) for section in sections])
         try:
-            self._fit(sections, seed)
+            self.fit_sections(sections, seed)
         except Interrupted as stop:
             self.history = stop.history
             self._remember(sections)
@@ -174,8 +213,7 @@ class ExpressionModel(ABC):
         self._remember(sections)
 
     def _remember(self, sections: Sequence[TrainingSection]) -> None:
-        """Keep what the spots that were learned from are recognized by."""
-        self._fingerprint = np.concatenate([section_fingerprints(one.inputs)[one.used] for one in sections])
+        self.training_spots = TrainingSpots.of(sections)
         self.is_fitted = True
 
     def predict(self, section: SectionInput, *, exclude: Exclude | None = None) -> Prediction:
@@ -200,7 +238,28 @@ class ExpressionModel(ABC):
             raise RuntimeError(msg)
         if exclude is not None:
             check_choice(exclude, ("section", "spot", "none"), name="exclude")
-        return self._predict(section, exclude)
+        return self.predict_section(section, exclude)
+
+    def predict_between(self, section: SectionInput, *, factor: int = 2) -> FinePrediction:
+        """Predict between the spots of a section: `factor` points along each axis for every spot."""
+        msg = f"Method {self.method!r} does not predict between spots."
+        raise TypeError(msg)
+
+    def neighbors(self, section: SectionInput, *, exclude: Exclude | None = None) -> pd.DataFrame:
+        """Return the training spots that each prediction was retrieved from.
+
+        Returns
+        -------
+        One row a spot and rank: spot (its position in the section), rank, section (name of the training section),
+        training_spot (its position there), cosine.
+        """
+        msg = f"Method {self.method!r} predicts without retrieving training spots, so a spot has no neighbors."
+        raise TypeError(msg)
+
+    def fingerprint(self, section: str, spot: int) -> int:
+        """Return what a training spot, by its section's name and its position there, is recognized by; 0 is nothing."""
+        msg = f"Method {self.method!r} keeps no training spots."
+        raise TypeError(msg)
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the image embedding of every spot, (n_spots, n_dimensions) float32."""
@@ -211,16 +270,6 @@ class ExpressionModel(ABC):
         """Return the gene embedding of (n_spots, n_genes) normalized expression, (n_spots, n_dimensions) float32."""
         msg = f"Method {self.method!r} has no gene embedding."
         raise TypeError(msg)
-
-    @property
-    def has_embedding(self) -> bool:
-        """Whether `embed` is there."""
-        return type(self).embed is not ExpressionModel.embed
-
-    @property
-    def has_gene_embedding(self) -> bool:
-        """Whether `embed_genes` is there."""
-        return type(self).embed_genes is not ExpressionModel.embed_genes
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model to a folder: `model.safetensors`, `bank.safetensors`, `config.json`.
@@ -236,17 +285,31 @@ class ExpressionModel(ABC):
 
     def seen(self, fingerprint: np.ndarray) -> np.ndarray:
         """Return (n_spots,) bool: the model was trained on the spot with that fingerprint."""
-        return np.isin(fingerprint, self._fingerprint[self._fingerprint != 0])
+        return self.training_spots.includes(fingerprint)
 
-    def own_sections(self, fingerprint: np.ndarray) -> np.ndarray:
-        """Return the training sections, by number, that share a spot with the section of these fingerprints."""
-        return np.unique(self._section_of[np.isin(self._fingerprint, fingerprint[fingerprint != 0])])
+    def replica(self) -> Self:
+        """Return a model with networks of its own, which may move to another device, and everything else shared."""
+        own, memo = copy(self), dict[int, Any]()
+        for name, value in vars(self).items():
+            if isinstance(value, nn.Module):
+                setattr(own, name, deepcopy(value, memo))
+        return own
 
     @abstractmethod
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None: ...
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Learn from the training rows of sections that `fit` has checked.
+
+        Parameters
+        ----------
+        sections
+            At least one training spot. Validation rows are empty unless `has_epochs`.
+        seed
+            Of everything random.
+        """
 
     @abstractmethod
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction: ...
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Return the prediction of every spot of a section, for `predict`; the model is fitted."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -301,4 +364,4 @@ def empty_history() -> pd.DataFrame:
 
 def stack(sections: Sequence[TrainingSection], rows: str) -> np.ndarray:
     """Return the expression of the "train" or "validation" rows of all sections, (n, n_genes)."""
-    return np.concatenate([section.expression[getattr(section, rows)] for section in sections])
+    return np.concatenate([section.expression[section.rows(rows)] for section in sections])

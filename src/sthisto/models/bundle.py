@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from sthisto.models.bundle_tensors import (
     check_training,
     read_tensors,
 )
+from sthisto.models.data import TrainingSpots
 from sthisto.models.manifest import CONFIG, ModelFolder, write_manifest
 from sthisto.models.training.loop import seeded
 
@@ -62,8 +64,8 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
     check_target(path, overwrite=overwrite)
     bank = model.bank_state()
     state = model.state() | {
-        FINGERPRINT: torch.from_numpy(model._fingerprint.view(np.int64)),
-        SECTION: torch.from_numpy(model._section_of),
+        FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
+        SECTION: torch.from_numpy(model.training_spots.section),
         SIBLINGS: torch.from_numpy(model.siblings),
     }
     for tensors in (state, bank):
@@ -114,10 +116,16 @@ def _unfitted(
         config["genes"],
         patch=PatchSpec(**config["patch"] | {"context": tuple(config["patch"]["context"])}),
         options=options,
-        encoder=load_recorded(config["encoder"], options, image_encoder, file, allow_download=allow_download),
+        encoder=load_recorded(
+            config["encoder"],
+            image_encoder,
+            file,
+            finetuned=cls.trains_encoder(options),
+            allow_download=allow_download,
+        ),
         normalization=config["normalization"],
     )
-    if model.uses_encoder and model._encoder is None:
+    if model.uses_encoder and config["encoder"] is None:
         msg = f"{file} is damaged: it names no image encoder, which {model.method!r} needs. Save the model again."
         raise ValueError(msg)
     model.training_sections = tuple(config["training_sections"])
@@ -129,14 +137,14 @@ def _unfitted(
     siblings = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(len(model.genes), 0))}
     check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
     model.siblings = siblings[SIBLINGS].numpy()
-    model._fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
-    model._section_of = state.pop(SECTION).numpy()
+    fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
+    model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
 
 
 def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:
     """Give a model its tensors; compare them with what the method says, and with what it holds afterwards."""
-    sizes = {"genes": len(model.genes), "spots": len(model._fingerprint)}
+    sizes = {"genes": len(model.genes), "spots": len(model.training_spots.fingerprint)}
     check_axes(state, model.state_axes(), sizes, folder.path / MODEL)
     check_axes(bank, model.bank_axes(), sizes, folder.path / BANK)
     try:
@@ -212,7 +220,6 @@ def _digest(state: Mapping[str, Tensor]) -> str:
 
 
 def _config(model: ExpressionModel) -> dict[str, Any]:
-    encoder = model._encoder
     epochs = model.history.astype(object).values.tolist()
     return {
         "format": FORMAT,
@@ -220,13 +227,13 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "method": model.method,
         "options": model.parameters,
         "genes": list(model.genes),
-        "patch": {"size": model.patch.size, "um_per_px": model.patch.um_per_px, "context": model.patch.context},
+        "patch": asdict(model.patch),
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
         "depth_knots": list(model.depth_knots),
-        "encoder": None if encoder is None else encoder_record(model),
+        "encoder": encoder_record(model) if model.uses_encoder else None,
         "training_sections": list(model.training_sections),
-        "training_spots": np.bincount(model._section_of, minlength=len(model.training_sections)).tolist(),
-        "n_recognized": int(np.count_nonzero(model._fingerprint)),
+        "training_spots": np.bincount(model.training_spots.section, minlength=len(model.training_sections)).tolist(),
+        "n_recognized": int(np.count_nonzero(model.training_spots.fingerprint)),
         "history": [[value if math.isfinite(value) else None for value in row] for row in epochs],
     }

@@ -91,11 +91,12 @@ _is_numbers = _is_list_of(_is_number, 0, _MOST_GENES)
 
 
 def _is_patch(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"size", "um_per_px", "context"}:
+    if not isinstance(value, dict) or set(value) - {"dense"} != {"size", "um_per_px", "context"}:
         return False
     um_per_px, context = value["um_per_px"], value["context"]
     return (
-        _is_int(value["size"])
+        isinstance(value.get("dense", False), bool)
+        and _is_int(value["size"])
         and 0 < value["size"] <= _LARGEST_PATCH
         and (um_per_px is None or (_is_number(um_per_px) and um_per_px > 0))
         and _is_list_of(lambda width: _is_number(width) and width > 0, 1, 64)(context)

@@ -27,7 +27,7 @@ def encoder_record(model: ExpressionModel) -> dict[str, Any]:
     weights no path is kept, only that they were local.
     """
     encoder = model.encoder
-    finetuned = _is_finetuned(model.options)
+    finetuned = model.trains_encoder(model.options)
     weights = encoder.weights if encoder.weights in ("", RANDOM) else _LOCAL
     return {
         "name": encoder.name,
@@ -40,10 +40,10 @@ def encoder_record(model: ExpressionModel) -> dict[str, Any]:
 
 def load_recorded(
     record: dict[str, Any] | None,
-    options: Any,
     given: str | nn.Module | None,
     file: Path,
     *,
+    finetuned: bool,
     allow_download: bool,
 ) -> Encoder | None:
     """Return the encoder that the model was fitted with.
@@ -52,12 +52,12 @@ def load_recorded(
     ----------
     record
         What `encoder_record` returned; None for a method without an encoder.
-    options
-        The method's options, which say whether the encoder was trained.
     given
         The encoder that the user passed, if any.
     file
         The configuration, for messages.
+    finetuned
+        Whether the encoder was trained with the model, whose state then holds its weights.
     allow_download
         Whether any model of the Hugging Face hub may be loaded because the record names it.
 
@@ -68,7 +68,6 @@ def load_recorded(
     """
     if record is None:
         return None
-    finetuned = _is_finetuned(options)
     if finetuned == bool(record["digest"]) or (finetuned and record["weights"] != RANDOM):
         msg = f"{file} is damaged: weights or digest of its image encoder are missing or wrong. Save the model again."
         raise ValueError(msg)
@@ -140,7 +139,3 @@ def _is_of_timm(name: str) -> bool:
     if not _TIMM_NAME.fullmatch(name) or not timm.is_model(name):
         return False
     return "." not in name or name in timm.list_pretrained(name.partition(".")[0] + ".*")
-
-
-def _is_finetuned(options: Any) -> bool:
-    return bool(getattr(options, "finetune", False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
-from sthisto.models.encoders.features import section_fingerprints
+from sthisto.models.registry import METHODS
 
 _SMALLEST_SPREAD = 1e-6
 _LEAST_SHARE = 0.25
@@ -43,20 +43,20 @@ class CombinedModel(ExpressionModel):
     dividing by it would blow up what it says of a new one. A subclass names its members in `_plan`.
     """
 
+    has_epochs = True  # members with epochs choose theirs by the validation spots, the others learn from these too
+    combines_models = True
     _members: list[ExpressionModel]
 
-    @classmethod
-    def has_epochs(cls) -> bool:
-        """Return True: members with epochs choose theirs by the validation spots, the others learn from these too."""
-        return True
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        first = METHODS[self._plan()[0].method]
+        self.has_embedding, self.has_gene_embedding = first.has_embedding, first.has_gene_embedding
 
     @abstractmethod
     def _plan(self) -> Sequence[Member]:
         """Return the members; the first, which embeds, learns the expression."""
 
     def _build(self) -> None:
-        from sthisto.models import METHODS
-
         self._members = []
         for plan in self._plan():
             cls = METHODS[plan.method]
@@ -70,7 +70,8 @@ class CombinedModel(ExpressionModel):
                 )
             )
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Fit the members, and measure how their predictions of the training spots are distributed."""
         self._build()
         histories = []
         for number, (plan, member) in enumerate(zip(self._plan(), self._members, strict=True)):
@@ -86,7 +87,8 @@ class CombinedModel(ExpressionModel):
             spreads.append(predicted.std(axis=0))
         self._center, self._spread = np.stack(centers), np.stack(spreads)
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Average the members' predictions."""
         predictions = [member.predict(section, exclude=exclude) for member in self._members]
         scaled = self._scaled(np.stack([prediction.expression for prediction in predictions]))
         on_scale = [p for plan, p in zip(self._plan(), predictions, strict=True) if not plan.of_residuals]
@@ -94,7 +96,7 @@ class CombinedModel(ExpressionModel):
             expression=self._combine(scaled),
             sd=_spread([p.sd for p in on_scale if p.sd is not None], self._typical_spread() * scaled.std(axis=0)),
             confidence=_mean([p.confidence for p in on_scale if p.confidence is not None]),
-            seen=self.seen(section_fingerprints(section)),
+            seen=self.seen(section.fingerprint()),
             excluded=next((p.excluded for p in predictions if p.excluded), ""),
         )
 
@@ -118,21 +120,11 @@ class CombinedModel(ExpressionModel):
         weights = np.array([0.0 if plan.of_residuals else plan.weight for plan in self._plan()])
         return np.tensordot(weights / weights.sum(), self._spread, axes=1)
 
-    @property
-    def has_embedding(self) -> bool:
-        """Whether the first member embeds images."""
-        return self._first.embed is not ExpressionModel.embed
-
-    @property
-    def has_gene_embedding(self) -> bool:
-        """Whether the first member embeds genes."""
-        return self._first.embed_genes is not ExpressionModel.embed_genes
-
-    @property
-    def _first(self) -> type[ExpressionModel]:
-        from sthisto.models import METHODS
-
-        return METHODS[self._plan()[0].method]
+    def replica(self) -> Self:
+        """Return a model whose members have networks of their own, which may move to another device."""
+        own = super().replica()
+        own._members = [member.replica() for member in self._members]
+        return own
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the image embedding of the first member, (n_spots, n_dimensions) float32."""
@@ -173,7 +165,7 @@ class CombinedModel(ExpressionModel):
         self._build()
         for number, member in enumerate(self._members):
             member.training_sections = self.training_sections
-            member._fingerprint, member._section_of = self._fingerprint, self._section_of
+            member.training_spots = self.training_spots
             member.load_state(_of_member(state, number))
             member.is_fitted = True
 

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Final
 
 import numpy as np
 
+from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
+
+_RECOGNIZED_BY: Final = 32
+"""Width in px of what a spot of a dense section is recognized by."""
 
 
 @dataclass(frozen=True)
-class SectionInput:
-    """One section without its expression.
+class Features:
+    """Features of a section's spots.
 
     Attributes
+    ----------
+    values
+        (n_spots, n_features) float32; several widths of context are concatenated.
+    fingerprint
+        (n_spots,) uint64 that recognizes a spot by its pixels; 0 where these are of one color.
+    """
+
+    values: np.ndarray
+    fingerprint: np.ndarray
+
+
+@dataclass(eq=False)
+class SectionInput:
+    """One section without its expression. It remembers the features computed from it, so that its image is read once.
+
+    Parameters
     ----------
     name
         For messages only.
@@ -23,17 +43,47 @@ class SectionInput:
         One source for each width of context; all over the same n_spots spots.
     positions
         (n_spots, 2) x and y of the spots, in px of the full resolution.
-    known
-        What was computed from the patches already, so that the image is read once: features by the encoder's digest.
+    dense
+        Whether features are means over windows of maps of the whole image, instead of features of cut patches.
     """
 
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
-    known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    dense: bool = False
+    _features: dict[str, Features] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def features(self, key: str, compute: Callable[[], Features]) -> Features:
+        """Return the features that were remembered under `key`; the first time, compute them.
+
+        Parameters
+        ----------
+        key
+            Identifies everything, other than the section, that the features depend on.
+        compute
+            Called without arguments if there are none yet.
+        """
+        if key not in self._features:
+            self._features[key] = compute()
+        return self._features[key]
+
+    def fingerprint(self) -> np.ndarray:
+        """Return (n_spots,) uint64 that recognize the spots by their pixels; 0 where these are of one color.
+
+        In a dense section, whose patches are not cut, these are a few pixels around each spot.
+        """
+        for features in self._features.values():
+            return np.asarray(features.fingerprint)
+        source = self.patches[0]
+        if self.dense:
+            source = source.around(extent=_RECOGNIZED_BY, size=_RECOGNIZED_BY)
+        result = np.zeros(len(self), dtype=np.uint64)
+        for index, patches in source.batches():
+            result[index] = fingerprints(patches)
+        return result
 
 
 @dataclass(frozen=True)
@@ -65,10 +115,62 @@ class TrainingSection:
         """The section's name."""
         return self.inputs.name
 
+    def rows(self, part: str) -> np.ndarray:
+        """Return the rows of "train" or of "validation"."""
+        return {"train": self.train, "validation": self.validation}[part]
+
     @property
     def used(self) -> np.ndarray:
         """Rows of `train`, then those of `validation`."""
         return np.concatenate([self.train, self.validation])
+
+
+@dataclass(frozen=True)
+class TrainingSpots:
+    """The spots that a model has learned from, as it recognizes them.
+
+    Attributes
+    ----------
+    fingerprint
+        (n,) uint64 of each spot's pixels; 0 is not recognized.
+    section
+        (n,) int64 position of each spot's section among the training sections.
+    """
+
+    fingerprint: np.ndarray
+    section: np.ndarray
+
+    @classmethod
+    def none(cls) -> TrainingSpots:
+        """Return no spots."""
+        return cls(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
+
+    @classmethod
+    def of(cls, sections: Sequence[TrainingSection]) -> TrainingSpots:
+        """Return the training and validation spots of all sections."""
+        fingerprint = np.concatenate([one.inputs.fingerprint()[one.used] for one in sections])
+        return cls(fingerprint, section_numbers(sections))
+
+    def includes(self, fingerprint: np.ndarray) -> np.ndarray:
+        """Return (n_spots,) bool: the model has learned from the spot with that fingerprint."""
+        return np.isin(fingerprint, self.fingerprint[self.fingerprint != 0])
+
+    def sections_of(self, fingerprint: np.ndarray) -> np.ndarray:
+        """Return the positions of the training sections that share a spot with these fingerprints."""
+        return np.unique(self.section[np.isin(self.fingerprint, fingerprint[fingerprint != 0])])
+
+    def rows_of(self, fingerprint: np.ndarray) -> np.ndarray:
+        """Return (n_spots,) the training spot with each fingerprint, -1 where there is none."""
+        order = np.argsort(self.fingerprint, kind="stable")
+        place = np.searchsorted(self.fingerprint, fingerprint, sorter=order)
+        candidate = order[np.minimum(place, len(order) - 1)]
+        same = (self.fingerprint[candidate] == fingerprint) & (fingerprint != 0)
+        return np.where(same, candidate, -1)
+
+
+def section_numbers(sections: Sequence[TrainingSection]) -> np.ndarray:
+    """Return the position of its section for every training and validation spot, (n,) int64."""
+    return np.repeat(np.arange(len(sections)), [len(section.used) for section in sections])
 
 
 @dataclass(frozen=True)
@@ -94,3 +196,27 @@ class Prediction:
     sd: np.ndarray | None = None
     confidence: np.ndarray | None = None
     excluded: str = ""
+
+
+@dataclass(frozen=True)
+class FinePrediction:
+    """Expression predicted between the spots of a section.
+
+    Attributes
+    ----------
+    positions
+        (n_points, 2) x and y in px of the full resolution.
+    spot
+        (n_points,) the spot whose share of the tissue a point lies in.
+    expression
+        (n_points, n_genes) float32.
+    """
+
+    positions: np.ndarray
+    spot: np.ndarray
+    expression: np.ndarray
+
+    def by_spot(self) -> np.ndarray:
+        """Average the points of each spot, (n_spots, n_genes): the paper's way to a steadier prediction."""
+        points_of_spot = self.expression.reshape(-1, self.spot.max() + 1, self.expression.shape[1])
+        return np.asarray(points_of_spot.mean(axis=0))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy, deepcopy
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import nn
 
 from sthisto.models.base import ExpressionModel
 from sthisto.models.training.devices import on_device, torch_devices
@@ -57,7 +55,7 @@ def map_over_devices(
                     raise
 
     with ThreadPoolExecutor(len(devices), thread_name_prefix="sthisto-device") as pool:
-        done = [pool.submit(work, device, _copy_of(model)) for device in devices]
+        done = [pool.submit(work, device, model.replica()) for device in devices]
     for future in done:
         future.result()
     return [results[number] for number in range(len(items))]
@@ -68,14 +66,3 @@ def _next(waiting: SimpleQueue[int]) -> int | None:
         return waiting.get_nowait()
     except Empty:
         return None
-
-
-def _copy_of(model: ExpressionModel) -> ExpressionModel:
-    """Return a model with networks of its own and everything else shared."""
-    own, memo = copy(model), dict[int, Any]()
-    for name, value in vars(model).items():
-        if isinstance(value, nn.Module):
-            setattr(own, name, deepcopy(value, memo))
-        elif isinstance(value, list) and value and all(isinstance(member, ExpressionModel) for member in value):
-            setattr(own, name, [_copy_of(member) for member in value])
-    return own

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import MaxNLocator
 
 from sthisto._sdata.record import as_keys, has_record, method_labels, read_part
-from sthisto._sdata.sections import as_cohort, resolve_table
+from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import KEY
 from sthisto.pl._decorations import TICK_SIZE
 from sthisto.pl._figures import closes_on_error
@@ -59,7 +59,7 @@ def history(
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=5)  # doctest: +SKIP
     >>> ax = sth.pl.history(sdata)  # doctest: +SKIP
     """
-    tables = [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
+    tables = read_tables(sdata, table_key)
     keys = as_keys(key_added)
     labels = method_labels(tables, keys)
     curves = {}

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from sthisto._sdata.expression import Normalization, log1p_of, looks_like_counts
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.sections import as_cohort, read_sections, resolve_table
+from sthisto._sdata.sections import as_cohort, read_sections, read_tables
 from sthisto._sdata.tables import read_matrix, read_rows
 from sthisto._sdata.write import Update, apply
 from sthisto._utils.validate import check_choice, check_positive
@@ -85,8 +85,7 @@ def normalize(
         raise ValueError(msg)
     normalization = Normalization(target, layer, target_sum)
     updates = []
-    for one in as_cohort(sdata):
-        table = one.tables[resolve_table(one, table_key)]
+    for one, table in zip(as_cohort(sdata), read_tables(sdata, table_key), strict=True):
         matrix = read_matrix(table, layer)
         if not looks_like_counts(matrix):
             msg = (

@@ -8,10 +8,10 @@ import numpy as np
 
 from sthisto._images.tissue import hexagonal_grid, tissue_share
 from sthisto._sdata.image_scale import known_um_per_px, remember_um_per_px, stated_um_per_px, um_per_px_of_arrays
-from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image
+from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image, resolve_image
 from sthisto._sdata.slots import TISSUE_GRID, table_of_shapes
 from sthisto._sdata.write import Update, apply
-from sthisto._utils.validate import check_positive, resolve_only
+from sthisto._utils.validate import check_positive
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -70,7 +70,7 @@ def tissue_grid(
     """
     check_positive(pitch_um, name="pitch_um")
     check_positive(diameter_um, name="diameter_um")
-    image_key = resolve_only(image_key, sdata.images, name="image_key", where="the images of the SpatialData")
+    image_key = resolve_image(sdata, image_key)
     table_key = table_of_shapes(key_added)
     check_no_element(sdata, (key_added, table_key), argument="key_added")
     of_system = known_um_per_px(sdata, image_key)

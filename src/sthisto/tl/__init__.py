@@ -1,4 +1,4 @@
-"""Tools: fit a method, embed, predict, predict between spots, evaluate, cross-validate, cluster."""
+"""Tools: fit a method, embed, predict, predict between spots, evaluate, cross-validate, learning curves, cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from sthisto.tl._cross_validate import cross_validate
 from sthisto.tl._embed import embed
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
+from sthisto.tl._learning_curve import learning_curve
 from sthisto.tl._predict import predict
 from sthisto.tl._predict_between import predict_between
 
-__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "predict", "predict_between"]
+__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "learning_curve", "predict", "predict_between"]

@@ -15,9 +15,14 @@ from sthisto._sdata.slots import CLUSTER
 from sthisto._sdata.tables import read_rows
 from sthisto._sdata.write import apply, obs_updates
 from sthisto._utils.validate import check_choice, check_new_name
+from sthisto.metrics._arrays import predicted_part
+from sthisto.metrics._leiden import search_resolution
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+_N_COMPONENTS, _N_NEIGHBORS = 50, 15
+"""scanpy's defaults; fewer where a section has fewer spots or genes."""
 
 
 def cluster(
@@ -34,6 +39,9 @@ def cluster(
     key_added: str = CLUSTER,
 ) -> None:
     """Cluster the spots of each section by the principal components of their expression.
+
+    "leiden" is scanpy's: `scanpy.pp.pca`, `scanpy.pp.neighbors` and `scanpy.tl.leiden` with their defaults, iterated
+    until the partition no longer improves.
 
     Parameters
     ----------
@@ -90,16 +98,44 @@ def cluster(
 def _names(
     section: Section, layer: str | None, method: Literal["leiden", "kmeans"], n_clusters: int | None, seed: int
 ) -> np.ndarray:
+    """Return the name of each spot's cluster, (n_spots,), None for spots without expression."""
     values = _values(section, layer)
     try:
-        number = metrics.cluster(values, n_clusters, method=method, seed=seed)
+        if method == "leiden":
+            number = _leiden(values, n_clusters, seed)
+        else:
+            number = metrics.cluster(values, n_clusters, method=method, seed=seed)
     except ValueError as error:
         msg = f"Section {section.name!r} cannot be clustered by {'X' if layer is None else f'layer {layer!r}'}: {error}"
         raise ValueError(msg) from error
     return np.array([None if label < 0 else str(label) for label in number], dtype=object)
 
 
+def _leiden(values: np.ndarray, n_clusters: int | None, seed: int) -> np.ndarray:
+    """Cluster (n_spots, n_genes) values by scanpy's components, neighbors and Leiden; -1 for spots with NaN."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    spots, genes = predicted_part(values)
+    table = AnnData(values[np.ix_(spots, genes)])
+    smallest = min(table.shape)
+    if smallest < 2:
+        msg = f"Clustering needs at least two predicted spots and two predicted genes, found {table.shape}."
+        raise ValueError(msg)
+    sc.pp.pca(table, n_comps=min(_N_COMPONENTS, smallest - 1), svd_solver="arpack", random_state=seed)
+    sc.pp.neighbors(table, n_neighbors=min(_N_NEIGHBORS, table.n_obs), random_state=seed)
+
+    def communities(resolution: float) -> np.ndarray:
+        sc.tl.leiden(table, resolution, flavor="igraph", n_iterations=-1, directed=False, random_state=seed)
+        return table.obs["leiden"].astype(int).to_numpy()
+
+    clusters = np.full(len(values), -1)
+    clusters[spots] = communities(1.0) if n_clusters is None else search_resolution(communities, n_clusters)
+    return clusters
+
+
 def _values(section: Section, layer: str | None) -> np.ndarray:
+    """Return what is clustered, (n_spots, n_genes), NaN where nothing was measured or predicted."""
     matrix = read_rows(section, layer)
     if not np.isfinite(matrix.data).all():
         return np.asarray(matrix.toarray())

@@ -17,8 +17,9 @@ from sthisto._sdata.slots import CROSS_VALIDATION, GENES_GIVEN, GENES_VARIABLE, 
 from sthisto._sdata.tables import selection_rule
 from sthisto._sdata.write import apply, uns_updates
 from sthisto._splits.folds import make_folds
+from sthisto._utils.deprecate import METHOD_NAMES
 from sthisto._utils.validate import check_choice, check_new_name, check_positive
-from sthisto.models import METHODS
+from sthisto.models.registry import method_name
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def cross_validate(
     sdata
         One SpatialData or a list of them. An ``obs["sthisto_split"]`` that is there is not looked at.
     methods
-        Names in `sthisto.models.METHODS`.
+        Names that `sthisto.models.available` lists.
     groups
         What stays on one side of a fold: a column of ``obs`` with one value a section, such as "patient"; "section"
         for every section by itself; or "block" for bands across each section, with the training spots between them
@@ -107,11 +108,10 @@ def cross_validate(
     >>> sth.get.scores(sdata, key_added="sthisto_cv", by="section")[["fold", "pcc_residual"]]  # doctest: +SKIP
     """
     check_new_name(key_added, name="key_added")
-    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
-    for name in names:
-        check_choice(name, METHODS, name="methods")
+    wanted = [methods] if isinstance(methods, str) else list(methods)
+    names = list(dict.fromkeys(method_name(name, name="methods") for name in wanted))
     check_positive(seeds, name="seeds")
-    own = dict(options or {})
+    own = {METHOD_NAMES.get(name, name): of_method for name, of_method in (options or {}).items()}
     for name in own:
         check_choice(name, names, name="options")
     if refused := [name for name in _OWN if name in fit_arguments or any(name in one for one in own.values())]:

@@ -16,9 +16,8 @@ from sthisto._sdata.record import record_updates, removed_embeddings, removed_re
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, var_updates
 from sthisto._utils.defaults import IMAGE_ENCODER, PATCH_SIZE
-from sthisto._utils.validate import check_choice, check_new_name
+from sthisto._utils.validate import check_new_name
 from sthisto.models import (
-    METHODS,
     Encoder,
     ExpressionModel,
     TrainingSection,
@@ -27,11 +26,12 @@ from sthisto.models import (
 )
 from sthisto.models.bundle import check_target
 from sthisto.models.encoders.layers import LayerArgument
+from sthisto.models.registry import method_name
 from sthisto.models.training.devices import is_first_process
 from sthisto.models.training.loop import seeded
 from sthisto.pp._variable_genes import Flavor
 from sthisto.tl._embed import embedding_updates
-from sthisto.tl._prepare import Prepared, prepare
+from sthisto.tl._prepare import Prepared, prepare, use_dense
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -45,6 +45,7 @@ def fit(
     encoder_weights: str | Path | None = None,
     input_size: int | str | None = None,
     encoder_layer: LayerArgument = None,
+    dense_features: bool | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
     gene_flavor: Flavor = "pearson_residuals",
@@ -75,8 +76,8 @@ def fit(
     sdata
         One SpatialData, whose table may annotate several sections, or a list of them.
     method
-        "danet", or another name in `sthisto.models.METHODS`. "recommended" is the setting with the best cross-validated
-        scores within training sets, currently "hybrid".
+        "danet", or another name that `sthisto.models.available` lists. "recommended" is the setting with the best
+        cross-validated scores within training sets, currently "hybrid".
     image_encoder
         Any timm name, "hf-hub:owner/model", a torch module, or "efficientnet_lite0", whose ImageNet weights are
         installed with sthisto's extra ``offline``.
@@ -87,6 +88,11 @@ def fit(
     encoder_layer
         Early or middle feature map of a timm encoder to use instead of its output, averaged over the patch: position or
         name, one or several, for example 2 or "blocks.2" (see `models.load_encoder`). None: the encoder's output.
+    dense_features
+        How the map of `encoder_layer` is averaged. False: over patches that are cut and encoded one by one. True: over
+        the same windows of one map of the whole image, at a cost that depends on the image alone; for convolutional
+        encoders. None: True if that saves at least three quarters of the work, as for bins and cells. The model
+        predicts the way it was fitted.
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
         (regardless of method and seed).
@@ -162,8 +168,7 @@ def fit(
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
     check_new_name(key_added, name="key_added")
-    check_choice(method, METHODS, name="method")
-    cls, chosen_options = resolve_method(method, options)
+    cls, chosen_options = resolve_method(method_name(method), options)
     if checkpoint is not None:
         check_target(Path(checkpoint), overwrite=True)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
@@ -182,6 +187,8 @@ def fit(
         seed=seed,
     )
     encoder = _load_encoder(image_encoder, encoder_weights, input_size, encoder_layer) if cls.uses_encoder else None
+    if use_dense(dense_features, cls, chosen_options, encoder, prepared):
+        prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
     _train(model, prepared.training, seed, checkpoint)
     _write(model, prepared, key_added)

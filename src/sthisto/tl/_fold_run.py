@@ -15,7 +15,7 @@ from torch import nn
 from sthisto import __version__
 from sthisto._sdata import slots
 from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
-from sthisto._sdata.sections import Section, read_sections
+from sthisto._sdata.sections import Section, read_sections, read_tables
 from sthisto._sdata.tables import gene_names, read_rows
 from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
@@ -82,8 +82,11 @@ class FoldContext:
         layers = expression_layers(
             [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
         )
+        known = SpotSubset(self.cohort, self.sections, fold.train, layers=layers)
+        if fold.depth < 1:
+            known.thin(self.arguments.get("layer"), fold.depth, fold.seed)
         return (
-            SpotSubset(self.cohort, self.sections, fold.train, layers=layers),
+            known,
             SpotSubset(self.cohort, self.sections, fold.test, role=slots.TEST, layers=layers, expression=False),
         )
 
@@ -109,7 +112,7 @@ class FoldContext:
         scored = keys.arguments()
         scored.pop("um_per_px")
         evaluate(hidden.sdata, counts_layer=self.counts_layer, n_boot=0, **scored)
-        table = next(iter(hidden.sdata[0].tables.values()))
+        table = read_tables(hidden.sdata, keys.table_key)[0]
         scores: pd.DataFrame = table.uns[slots.KEY]["scores"].drop(columns="split")
         names = [section.name for section in read_sections(hidden.sdata, keys)]
         scores["section"] = scores["section"].map(dict(zip(names, hidden.names, strict=True)))
@@ -140,6 +143,8 @@ class FoldContext:
             f"{name}={_text(value)}" for mapping in (shared, run.options) for name, value in sorted(mapping.items())
         ]
         encoder = "" if self.encoder is None else self.encoder.digest()
+        if run.fold.depth < 1:
+            texts += [f"depth={run.fold.depth}", f"depth_seed={run.fold.seed}"]
         labels = (__version__, run.method, str(run.seed), str(self.counts_layer), encoder, genes, *names, *texts)
         return digest_arrays(arrays, *labels)
 

@@ -16,8 +16,8 @@ from sthisto._sdata.new_tables import check_no_table, members_of
 from sthisto._sdata.record import record_updates
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.write import Update, apply
-from sthisto._utils.validate import check_new_name
-from sthisto.models import HisToGene, Prediction
+from sthisto._utils.validate import check_new_name, listed
+from sthisto.models import METHODS, ExpressionModel, Prediction
 from sthisto.tl._predict import slot_updates
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def predict_between(
     sdata: SpatialData | Sequence[SpatialData],
-    model: HisToGene,
+    model: ExpressionModel,
     *,
     factor: int = 2,
     new_table_key: str = slots.BETWEEN,
@@ -97,8 +97,9 @@ def predict_between(
     >>> sth.pl.gene_compare(sdata, "COL1A1", table_key="between", show_measured=False)  # doctest: +SKIP
     """
     check_new_name(key_added, name="key_added")
-    if not isinstance(model, HisToGene):
-        msg = f"Method {model.method!r} does not predict between spots; method='histogene' does."
+    if not model.predicts_between:
+        able = listed(name for name, cls in METHODS.items() if cls.predicts_between)
+        msg = f"Method {model.method!r} does not predict between spots; method={able} does."
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
@@ -114,7 +115,7 @@ def predict_between(
 
 
 def _updates(
-    sdata: SpatialData, sections: Sequence[Section], model: HisToGene, factor: int, key: str, key_added: str
+    sdata: SpatialData, sections: Sequence[Section], model: ExpressionModel, factor: int, key: str, key_added: str
 ) -> list[Update]:
     """Return the updates that write the new shapes and the table of one SpatialData."""
     shapes: list[Update] = []

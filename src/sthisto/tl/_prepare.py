@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,12 +15,18 @@ from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import SPLIT
 from sthisto._sdata.training import depth_knots, is_known, resolve_normalization, sibling_components, training_section
 from sthisto._splits.roles import read_roles, warn_of_overlap
+from sthisto._utils.logging import logger
 from sthisto.models import Encoder, ExpressionModel, SectionInput, TrainingSection
+from sthisto.models.encoders.features import dense_gain
+from sthisto.models.encoders.reach import known_reach
 from sthisto.pp._select_genes import genes_to_model
 from sthisto.pp._variable_genes import Flavor
 
 VALIDATION_SHARE: Final = 0.1
 """Share of each section's training spots that become validation spots if none are marked."""
+
+_GAIN: Final = 4.0
+"""How many times less work one pass over the images must be than patches to be chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,12 @@ class Prepared:
     patch: PatchSpec
     depth_knots: tuple[float, ...]
     siblings: np.ndarray
+
+    def densely(self) -> Prepared:
+        """Return the same with features that are means over windows of maps of the whole image."""
+        inputs = [replace(one, dense=True) for one in self.inputs]
+        training = [replace(one, inputs=inputs[i]) for i, one in zip(self.trained, self.training, strict=True)]
+        return replace(self, inputs=inputs, training=training, patch=replace(self.patch, dense=True))
 
     def new_model(self, cls: type[ExpressionModel], options: Any, encoder: Encoder | None) -> ExpressionModel:
         """Return a model that is not fitted yet, with the record of what it will be fitted on."""
@@ -87,7 +99,7 @@ def prepare(
     genes, n_top_genes, gene_flavor, layer, target, patch_size, patch_um, context, gene_symbols, seed
         Arguments of `tl.fit`.
     """
-    roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs() else 0, seed=seed)
+    roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs else 0, seed=seed)
     trained = _trained(roles)
     members, their_roles = [sections[i] for i in trained], [roles[i] for i in trained]
     normalization = resolve_normalization(members, their_roles, layer=layer, target=target)
@@ -123,6 +135,35 @@ def prepare(
         depth_knots=depth_knots(members, their_roles, normalization),
         siblings=sibling_components(members, their_roles, normalization, genes=chosen, gene_symbols=gene_symbols),
     )
+
+
+def use_dense(
+    wanted: bool | None, cls: type[ExpressionModel], options: Any, encoder: Encoder | None, prepared: Prepared
+) -> bool:
+    """Return whether features are means over windows of maps of the whole image; None decides by the work it saves.
+
+    Raises
+    ------
+    ValueError
+        They are wanted, and the method looks at patches or the encoder's maps don't allow it.
+    """
+    if wanted is False:
+        return False
+    if encoder is None or cls.needs_patches(options):
+        if wanted:
+            msg = (
+                f"dense_features=True is for features of a frozen encoder; method {cls.method!r} with these options "
+                "looks at patches. Leave it out."
+            )
+            raise ValueError(msg)
+        return False
+    if wanted:
+        known_reach(encoder)
+        return True
+    gain = dense_gain(prepared.inputs, encoder) if encoder.layers else 0.0
+    if gain >= _GAIN:
+        logger.info("One pass over the images is a %.0fth of the work of cutting patches: dense_features=True.", gain)
+    return gain >= _GAIN
 
 
 def _trained(roles: Sequence[np.ndarray]) -> list[int]:

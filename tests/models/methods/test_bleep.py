@@ -10,7 +10,7 @@ from sthisto.models.methods.bleep import BLEEP, BLEEPOptions
 
 def towers(n_features: int, n_genes: int, **options):
     model = BLEEP([f"gene{i}" for i in range(n_genes)], patch=PatchSpec(), options=BLEEPOptions(**options))
-    return model._towers(n_features, None)
+    return model.towers(n_features, None)
 
 
 def count(module: nn.Module) -> int:

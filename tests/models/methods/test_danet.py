@@ -14,7 +14,7 @@ def danet(**options):
 
 
 def towers(n_features=1024, n_genes=1000, **options):
-    return DANet([f"g{i}" for i in range(n_genes)], patch=PATCHES, options=DANet.make_options(options))._towers(
+    return DANet([f"g{i}" for i in range(n_genes)], patch=PATCHES, options=DANet.make_options(options)).towers(
         n_features, None
     )
 

@@ -9,7 +9,6 @@ from scipy.spatial import cKDTree
 from sthisto.datasets.synthetic.tissue import CELL_TYPES
 
 _EPITHELIUM = ("tumor", "tumor_high_grade", "luminal", "basal")
-_STROMA = ("fibroblast", "activated_fibroblast", "endothelial")
 _LYMPHOID = ("t_cell", "b_cell")
 
 PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {

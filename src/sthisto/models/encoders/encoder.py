@@ -72,8 +72,7 @@ class Encoder(nn.Module):
             pixels = nn.functional.interpolate(
                 pixels, size=(self.input_size, self.input_size), mode="bilinear", antialias=True
             )
-        pixels = torch.addcmul(-self.mean / self.std, pixels, 1 / (255 * self.std))
-        features: Tensor = self.module(pixels.to(self.dtype))
+        features: Tensor = self.module(self._normalized(pixels))
         if features.ndim != 2:
             msg = (
                 f"The image encoder {self.name!r} returned {tuple(features.shape)}; expected (batch, n_features). "
@@ -81,6 +80,17 @@ class Encoder(nn.Module):
             )
             raise ValueError(msg)
         return features.float()
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """Return the maps of the layers, (batch, n_channels, height, width), of uint8 RGB (batch, height, width, 3).
+
+        The pixels are those that the network sees: they are not resized.
+        """
+        found: list[Tensor] = self.module.maps(self._normalized(pixels.permute(0, 3, 1, 2).float()))  # type: ignore[operator]
+        return found
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        return torch.addcmul(-self.mean / self.std, pixels, 1 / (255 * self.std)).to(self.dtype)
 
     @property
     def device(self) -> torch.device:

@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
+from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
-from sthisto.models.data import SectionInput
+from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.cache import clear_cache
+from sthisto.models.encoders.dense import Tiling, window_means
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.inference import FrozenEncoder
+from sthisto.models.encoders.reach import known_reach, reach
 
-__all__ = ["Features", "clear_cache", "extract", "section_fingerprints"]
+__all__ = ["Features", "clear_cache", "extract"]
 
-
-@dataclass(frozen=True)
-class Features:
-    """Features of a section's spots.
-
-    Attributes
-    ----------
-    values
-        (n_spots, n_features) float32; several widths of context are concatenated.
-    fingerprint
-        (n_spots,) uint64 that recognizes a spot by its pixels; 0 where these are of one color.
-    """
-
-    values: np.ndarray
-    fingerprint: np.ndarray
+_MANY: Final = 10_000
+_WORTH_A_HINT: Final = 10
 
 
 def extract(section: SectionInput, encoder: Encoder) -> Features:
-    """Return the features of all spots of a section; what was encoded before comes from memory or the cache."""
+    """Return the features that a frozen encoder gives all spots of a section.
+
+    Those of a dense section are means of the encoder's maps over windows, from one pass over the image.
+
+    Parameters
+    ----------
+    section
+        Remembers the features, so that they are computed once for each encoder.
+    encoder
+        Applied batch by batch on the device of the settings. Batches encoded before, by any process, are read from
+        ``settings.cache_dir`` (``settings.cache_features = False`` turns this off).
+
+    Returns
+    -------
+    Features of the spots, (n_spots, n_features) float32, those of several widths of context side by side, and the
+    spots' fingerprints.
+    """
     identity = features_identity(encoder)
-    if identity not in section.known:
-        parts = [_extract(source, encoder, identity, section.name) for source in read_once(section.patches)]
-        section.known[identity] = Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
-    features: Features = section.known[identity]
-    return features
+
+    def encode() -> Features:
+        sources = read_once(section.patches)
+        if section.dense:
+            values = [_dense_means(source, encoder, identity, section.name) for source in sources]
+            return Features(np.concatenate(values, axis=1), section.fingerprint())
+        _hint_at_dense(section, encoder)
+        parts = [_extract(source, encoder, identity, section.name) for source in sources]
+        return Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
+
+    return section.features(identity, encode)
+
+
+def _hint_at_dense(section: SectionInput, encoder: Encoder) -> None:
+    if len(section) < _MANY or not encoder.layers:
+        return
+    gain = dense_gain([section], encoder)
+    if gain > _WORTH_A_HINT:
+        logger.warning(
+            "The patches of the %d spots of section %r hold each pixel %.0f times: the model was fitted on patches. "
+            "Fitted with dense_features=True, it reads features off one pass over the image.",
+            len(section),
+            section.name,
+            gain,
+        )
 
 
 def features_identity(encoder: Encoder) -> str:
@@ -51,14 +78,50 @@ def features_identity(encoder: Encoder) -> str:
     return f"{encoder.digest()}-{settings.precision}"
 
 
-def section_fingerprints(section: SectionInput) -> np.ndarray:
-    """Return (n_spots,) uint64 that recognize the spots of a section by their pixels."""
-    for features in section.known.values():
-        return np.asarray(features.fingerprint)
-    result = np.zeros(len(section), dtype=np.uint64)
-    for index, patches in section.patches[0].batches():
-        result[index] = fingerprints(patches)
-    return result
+def dense_gain(sections: Sequence[SectionInput], encoder: Encoder) -> float:
+    """Return how many times fewer pixels pass the encoder in one pass over the images than in patches.
+
+    0 where one pass cannot serve all windows.
+    """
+    if reach(encoder) is None:
+        return 0.0
+    cut = dense = 0
+    for section in sections:
+        for source in section.patches:
+            maps = EncoderMaps(encoder, source.size)
+            cut += len(source) * maps.width**2
+            dense += Tiling.plan(source, maps).n_pixels
+    return cut / max(dense, 1)
+
+
+class EncoderMaps:
+    """The maps of an encoder's layers, for `dense.window_means`; the encoder is made ready when it is first needed.
+
+    Parameters
+    ----------
+    patch_size
+        Width in px of the patches whose means are wanted, as they would be cut.
+    """
+
+    def __init__(self, encoder: Encoder, patch_size: int) -> None:
+        self._encoder = encoder
+        around = known_reach(encoder)
+        self.width = encoder.input_size or patch_size
+        self.margin, self.stride = around.margin, around.stride
+        self.n_channels = sum(layer.n_channels for layer in encoder.module.layers)  # type: ignore[union-attr]
+
+    def __call__(self, tile: np.ndarray) -> list[np.ndarray]:
+        """Return the maps (n_channels, rows, columns) of a uint8 tile (width, width, 3)."""
+        return self._frozen.maps(tile)
+
+    @cached_property
+    def _frozen(self) -> FrozenEncoder:
+        return FrozenEncoder(self._encoder, settings.precision)
+
+
+def _dense_means(source: PatchSource, encoder: Encoder, identity: str, name: str) -> np.ndarray:
+    maps = EncoderMaps(encoder, source.size)
+    return window_means(Tiling.plan(source, maps), maps, identity=identity, name=name)
 
 
 def _extract(source: PatchSource, encoder: Encoder, identity: str, name: str) -> tuple[np.ndarray, np.ndarray]:

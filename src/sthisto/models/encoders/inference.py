@@ -48,6 +48,12 @@ class FrozenEncoder:
         """Encode uint8 patches (n, size, size, 3) as (n, n_features) float32."""
         return self._batches(self._encoder, patches, self._encoder.device)
 
+    def maps(self, tile: np.ndarray) -> list[np.ndarray]:
+        """Return the maps (n_channels, rows, columns) float32 of the layers, of a uint8 tile (height, width, 3)."""
+        pixels = torch.from_numpy(np.ascontiguousarray(tile))[None].to(self._encoder.device)
+        with torch.inference_mode():
+            return [found[0].float().cpu().numpy() for found in self._encoder.maps(pixels)]
+
 
 class Batches:
     """Calls a function batch by batch, and halves the batch when the device is out of memory.

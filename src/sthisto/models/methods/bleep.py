@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
-from sthisto._utils.validate import check_choice
+from sthisto._utils.validate import check_positive
 from sthisto.models.encoders.encoder import Encoder
+from sthisto.models.options import AlignmentOptions, FinetuneOptions, MethodOptions, RetrievalOptions, TrainingOptions
 from sthisto.models.retrieval.contrastive import ContrastiveModel, TwoTowers
-from sthisto.models.training.augment import check_stain_jitter
 from sthisto.nn import ResidualMLP
 
 
 @dataclass(frozen=True)
-class BLEEPOptions:
+class _Projection(MethodOptions):
+    embedding_dim: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self.embedding_dim, name="embedding_dim")
+
+
+@dataclass(frozen=True)
+class BLEEPOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOptions, FinetuneOptions):
     """Options of `BLEEP`.
 
     The defaults are the paper's for GSE240429, but for the frozen encoder, and for smaller batches over fewer epochs,
@@ -46,32 +55,7 @@ class BLEEPOptions:
         As Lightning Fabric takes them.
     """
 
-    finetune: bool = False
-    augment: bool = True
-    stain_jitter: float = 0.0
-    objective: Literal["smoothed", "clip"] = "smoothed"
-    temperature: float = 1.0
-    batch_correction: Literal["harmony"] | None = None
     k: int = 50
-    aggregation: Literal["average", "weighted", "simple"] = "average"
-    embedding_dim: int = 256
-    dropout: float = 0.1
-    max_epochs: int = 50
-    patience: int = 10
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    batch_by: Literal["mixed", "section"] = "mixed"
-    precision: str = "32-true"
-    devices: int | str = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_stain_jitter(self.stain_jitter, trained=self.finetune and self.augment)
-        check_choice(self.objective, ("smoothed", "clip"), name="objective")
-        check_choice(self.batch_correction, (None, "harmony"), name="batch_correction")
-        check_choice(self.aggregation, ("average", "weighted", "simple"), name="aggregation")
 
 
 class BLEEP(ContrastiveModel):
@@ -87,9 +71,11 @@ class BLEEP(ContrastiveModel):
     """
 
     method = "bleep"
+    label = "BLEEP"
     Options = BLEEPOptions
 
-    def _towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers:
+    def towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers:
+        """Return two perceptron projections."""
         o = self.options
         return TwoTowers(
             image_head=ResidualMLP(n_features, o.embedding_dim, dropout=o.dropout),

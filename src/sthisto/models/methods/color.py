@@ -12,12 +12,11 @@ from torch import Tensor
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
-from sthisto.models.encoders.features import Features
+from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 
 N_COLORS = 9
-_KNOWN = "color"
+_KEY = "color"
 
 
 class Color(ExpressionModel):
@@ -28,9 +27,11 @@ class Color(ExpressionModel):
     """
 
     method = "color"
+    label = "Color"
     uses_encoder = False
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Fit ridge regression on the standardized colors."""
         rows = [patch_colors(section.inputs).values[section.train] for section in sections]
         colors = np.concatenate(rows)
         self._mean = colors.mean(axis=0)
@@ -42,7 +43,8 @@ class Color(ExpressionModel):
             seed=seed,
         )
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Apply the linear map to the colors."""
         colors = patch_colors(section)
         expression = self._map((colors.values - self._mean) / self._sd)
         return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
@@ -64,11 +66,12 @@ class Color(ExpressionModel):
 
 def patch_colors(section: SectionInput) -> Features:
     """Return nine numbers of each spot's patch for each width of context, (n_spots, 9 n_widths) float32."""
-    if _KNOWN not in section.known:
+
+    def measure() -> Features:
         parts = [_colors(source) for source in read_once(section.patches)]
-        section.known[_KNOWN] = Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
-    features: Features = section.known[_KNOWN]
-    return features
+        return Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
+
+    return section.features(_KEY, measure)
 
 
 def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,36 @@ from torch import nn
 
 from sthisto._utils.validate import check_choice, check_positive
 from sthisto.models.encoders.encoder import Encoder
+from sthisto.models.options import AlignmentOptions, FinetuneOptions, MethodOptions, RetrievalOptions, TrainingOptions
 from sthisto.models.retrieval.contrastive import ContrastiveModel, TwoTowers
-from sthisto.models.training.augment import check_stain_jitter
 from sthisto.nn import GeneEncoder, ResidualKAN, ResidualMLP
 
 
 @dataclass(frozen=True)
-class DANetOptions:
+class _Sides(MethodOptions):
+    gene_encoder: Literal["mamba", "identity"] = "mamba"
+    projection: Literal["rkan", "mlp"] = "rkan"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.gene_encoder, ("mamba", "identity"), name="gene_encoder")
+        check_choice(self.projection, ("rkan", "mlp"), name="projection")
+
+
+@dataclass(frozen=True)
+class _Projection(MethodOptions):
+    embedding_dim: int = 256
+    bottleneck: int = 64
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self.embedding_dim, name="embedding_dim")
+        check_positive(self.bottleneck, name="bottleneck")
+
+
+@dataclass(frozen=True)
+class DANetOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOptions, _Sides, FinetuneOptions):
     """Options of `DANet`.
 
     The defaults are the paper's for GSE240429, but for the frozen encoder and for smaller batches over more epochs:
@@ -52,40 +75,6 @@ class DANetOptions:
         As Lightning Fabric takes them.
     """
 
-    finetune: bool = False
-    augment: bool = True
-    stain_jitter: float = 0.0
-    gene_encoder: Literal["mamba", "identity"] = "mamba"
-    projection: Literal["rkan", "mlp"] = "rkan"
-    objective: Literal["smoothed", "clip"] = "smoothed"
-    temperature: float = 1.0
-    batch_correction: Literal["harmony"] | None = None
-    k: int = 100
-    aggregation: Literal["average", "weighted", "simple"] = "average"
-    embedding_dim: int = 256
-    bottleneck: int = 64
-    dropout: float = 0.1
-    max_epochs: int = 50
-    patience: int = 10
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    batch_by: Literal["mixed", "section"] = "mixed"
-    precision: str = "32-true"
-    devices: int | str = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_stain_jitter(self.stain_jitter, trained=self.finetune and self.augment)
-        for name in ("temperature", "k", "embedding_dim", "bottleneck"):
-            check_positive(getattr(self, name), name=name)
-        check_choice(self.gene_encoder, ("mamba", "identity"), name="gene_encoder")
-        check_choice(self.projection, ("rkan", "mlp"), name="projection")
-        check_choice(self.objective, ("smoothed", "clip"), name="objective")
-        check_choice(self.batch_correction, (None, "harmony"), name="batch_correction")
-        check_choice(self.aggregation, ("average", "weighted", "simple"), name="aggregation")
-
 
 class DANet(ContrastiveModel):
     """Mamba over the genes, residual KAN projections, smoothed contrastive alignment, top-K retrieval.
@@ -95,9 +84,11 @@ class DANet(ContrastiveModel):
     """
 
     method = "danet"
+    label = "DANet"
     Options = DANetOptions
 
-    def _towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers:
+    def towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers:
+        """Return the two sides of equations 1 and 2."""
         gene_encoder = GeneEncoder() if self.options.gene_encoder == "mamba" else nn.Identity()
         return TwoTowers(
             image_head=self._head(n_features),

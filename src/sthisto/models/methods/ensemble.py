@@ -9,10 +9,12 @@ from typing import Any
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.combined import CombinedModel, Member
+from sthisto.models.options import MethodOptions
+from sthisto.models.registry import METHODS
 
 
 @dataclass(frozen=True)
-class EnsembleOptions:
+class EnsembleOptions(MethodOptions):
     """Options of `Ensemble`.
 
     Parameters
@@ -30,9 +32,8 @@ class EnsembleOptions:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from sthisto.models import METHODS
-
-        trained = [name for name, cls in METHODS.items() if cls.has_epochs() and not issubclass(cls, CombinedModel)]
+        super().__post_init__()
+        trained = [name for name, cls in METHODS.items() if cls.has_epochs and not cls.combines_models]
         check_choice(self.member, trained, name="method, where n_models is given,")
         if self.n_models < 2:
             msg = f"`n_models` must be at least 2, found {self.n_models}. Leave it out for a single model."
@@ -47,7 +48,16 @@ class Ensemble(CombinedModel):
     """
 
     method = "ensemble"
+    label = "Ensemble"
     Options = EnsembleOptions
+
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether the members look at patches."""
+        from sthisto.models import METHODS
+
+        member = METHODS[options.member]
+        return member.needs_patches(member.make_options(options.options))
 
     def _plan(self) -> Sequence[Member]:
         n_models = self.options.n_models
@@ -62,16 +72,14 @@ def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[Expres
     method
         A name in `METHODS`.
     options
-        Of the method; with "n_models", where the method itself has no such option, an ensemble is meant.
+        Of the method; with "n_models", where the method is a single model, an ensemble is meant.
 
     Returns
     -------
     The class and its checked options.
     """
-    from sthisto.models import METHODS
-
     cls = METHODS[method]
-    if "n_models" not in options or hasattr(cls.Options, "n_models"):
+    if "n_models" not in options or cls.combines_models:
         return cls, cls.make_options(options)
     rest = {name: value for name, value in options.items() if name != "n_models"}
     return Ensemble, EnsembleOptions(cls.method, options["n_models"], rest)

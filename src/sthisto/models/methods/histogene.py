@@ -13,14 +13,24 @@ from torch import Tensor, nn
 from sthisto._images.patches import PatchSource
 from sthisto._utils.validate import check_positive
 from sthisto.models.base import Exclude, ExpressionModel
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
+from sthisto.models.options import EpochOptions, MethodOptions, OptimizerOptions, PrecisionOptions
 from sthisto.models.training.loop import Batch, Gather, Training, seeded, train
 from sthisto.nn import Transformer
 
 
 @dataclass(frozen=True)
-class HisToGeneOptions:
+class _Tokens(MethodOptions):
+    width: int = 256
+    n_blocks: int = 4
+    n_heads: int = 8
+    dropout: float = 0.1
+    n_positions: int = 128
+
+
+@dataclass(frozen=True)
+class HisToGeneOptions(PrecisionOptions, OptimizerOptions, EpochOptions, _Tokens):
     """Options of `HisToGene`.
 
     The defaults are smaller than the paper's, for training on a few sections. The paper's own: ``image_encoder=
@@ -40,40 +50,9 @@ class HisToGeneOptions:
         As Lightning Fabric takes it.
     """
 
-    width: int = 256
-    n_blocks: int = 4
-    n_heads: int = 8
-    dropout: float = 0.1
-    n_positions: int = 128
     max_epochs: int = 100
     patience: int = 20
     learning_rate: float = 1e-4
-    weight_decay: float = 1e-3
-    precision: str = "32-true"
-
-
-@dataclass(frozen=True)
-class FinePrediction:
-    """Expression predicted between the spots of a section.
-
-    Attributes
-    ----------
-    positions
-        (n_points, 2) x and y in px of the full resolution.
-    spot
-        (n_points,) the spot whose share of the tissue a point lies in.
-    expression
-        (n_points, n_genes) float32.
-    """
-
-    positions: np.ndarray
-    spot: np.ndarray
-    expression: np.ndarray
-
-    def by_spot(self) -> np.ndarray:
-        """Average the points of each spot, (n_spots, n_genes): the paper's way to a steadier prediction."""
-        points_of_spot = self.expression.reshape(-1, self.spot.max() + 1, self.expression.shape[1])
-        return np.asarray(points_of_spot.mean(axis=0))
 
 
 class SpotTransformer(nn.Module):
@@ -125,9 +104,13 @@ class HisToGene(ExpressionModel):
     """
 
     method = "histogene"
+    label = "HisToGene"
     Options = HisToGeneOptions
+    has_epochs = True
+    predicts_between = True
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Train the transformer; every section is one batch."""
         o = self.options
         features = [extract(section.inputs, self.encoder).values for section in sections]
         known = np.concatenate([f[s.train] for f, s in zip(features, sections, strict=True)])
@@ -154,7 +137,8 @@ class HisToGene(ExpressionModel):
                 description=f"Fitting {self.method}",
             )
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Apply the transformer to all spots of the section."""
         features = extract(section, self.encoder)
         return Prediction(expression=self._evaluate(section, features.values), seen=self.seen(features.fingerprint))
 
@@ -241,7 +225,7 @@ def _shifted(section: SectionInput, shift: np.ndarray) -> SectionInput:
         raise ValueError(msg)
     sources = []
     for source in section.patches:
-        centers = source._centers + shift * _pitch(source._centers)
+        centers = source.centers + shift * _pitch(source.centers)
         inside = np.clip(centers, 0, [source.level.width - 1, source.level.height - 1])
         sources.append(PatchSource(source.level, inside, extent=source.extent, size=source.size))
     return SectionInput(section.name, sources, section.positions + shift * _pitch(section.positions))
@@ -251,7 +235,7 @@ def _mask(sections: Sequence[TrainingSection], rows: str) -> Tensor:
     masks = []
     for section in sections:
         mask = np.zeros(len(section.inputs), dtype=bool)
-        mask[getattr(section, rows)] = True
+        mask[section.rows(rows)] = True
         masks.append(mask)
     return torch.from_numpy(np.concatenate(masks))
 

@@ -64,6 +64,7 @@ class Hybrid(CombinedModel):
     """
 
     method = "hybrid"
+    label = "Hybrid"
     Options = HybridOptions
     uses_residuals = True
     default_context = (1.0, 2.0, 4.0)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sthisto._utils.validate import check_choice, check_positive
-from sthisto.models.data import TrainingSection
-from sthisto.models.encoders.features import Features, extract
-from sthisto.models.retrieval.bank import Aggregation
+from sthisto.models.data import Features, TrainingSection
+from sthisto.models.encoders.features import extract
+from sthisto.models.options import RetrievalOptions
 from sthisto.models.retrieval.model import RetrievalModel
 
 
 @dataclass(frozen=True)
-class KnnOptions:
+class KnnOptions(RetrievalOptions):
     """Options of `Knn`.
 
     Parameters
@@ -29,29 +27,25 @@ class KnnOptions:
         "average", "weighted" or "simple" (the nearest alone).
     """
 
-    k: int = 100
-    aggregation: Aggregation = "average"
-
-    def __post_init__(self) -> None:
-        check_positive(self.k, name="k")
-        check_choice(self.aggregation, get_args(Aggregation), name="aggregation")
-
 
 class Knn(RetrievalModel):
     """The average expression of the training spots with the most similar features, by cosine."""
 
     method = "knn"
+    label = "kNN"
     Options = KnnOptions
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Fill the bank with the features of the training spots."""
         features = [extract(section.inputs, self.encoder).values for section in sections]
         self._center = np.concatenate([f[s.train] for f, s in zip(features, sections, strict=True)]).mean(axis=0)
         centered = [values - self._center for values in features]
-        self._fill_bank(sections, centered)
+        self.fill_bank(sections, centered)
         queries = [values[section.used] for values, section in zip(centered, sections, strict=True)]
-        self._rate_similarity(np.concatenate(queries))
+        self.rate_similarity(np.concatenate(queries))
 
-    def _queries(self, features: Features) -> np.ndarray:
+    def queries(self, features: Features) -> np.ndarray:
+        """Return the centered features, (n_spots, n_features)."""
         return features.values - self._center
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
-from sthisto.models.encoders.features import section_fingerprints
 
 
 class Mean(ExpressionModel):
@@ -20,18 +19,21 @@ class Mean(ExpressionModel):
     """
 
     method = "mean"
+    label = "Mean"
     uses_encoder = False
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Keep mean and standard deviation of each gene."""
         expression = stack(sections, "train")
         self._mean, self._sd = expression.mean(axis=0), expression.std(axis=0)
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Repeat them for every spot."""
         shape = (len(section), len(self.genes))
         return Prediction(
             expression=np.broadcast_to(self._mean, shape).astype(np.float32),
             sd=np.broadcast_to(self._sd, shape).astype(np.float32),
-            seen=self.seen(section_fingerprints(section)),
+            seen=self.seen(section.fingerprint()),
         )
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:

@@ -14,10 +14,11 @@ from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 from sthisto.models.methods.color import N_COLORS, patch_colors
+from sthisto.models.options import MethodOptions
 
 
 @dataclass(frozen=True)
-class RidgeOptions:
+class RidgeOptions(MethodOptions):
     """Options of `Ridge`.
 
     Parameters
@@ -37,6 +38,7 @@ class RidgeOptions:
     within_sections: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(self.n_components, name="n_components")
 
 
@@ -47,9 +49,12 @@ class Ridge(ExpressionModel):
     """
 
     method = "ridge"
+    label = "Ridge"
     Options = RidgeOptions
+    has_embedding = True
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Fit ridge regression on the features."""
         features = np.concatenate([self._features(section.inputs)[section.train] for section in sections])
         weight = self._feature_weights(features)
         scaled = fit_ridge(
@@ -62,7 +67,8 @@ class Ridge(ExpressionModel):
         )
         self._map = replace(scaled, weight=scaled.weight * weight[:, None])
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Apply the linear map to the features."""
         seen = self.seen(extract(section, self.encoder).fingerprint)
         return Prediction(expression=self._map(self._features(section)), seen=seen)
 

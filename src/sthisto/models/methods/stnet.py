@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
-from sthisto.models.encoders.features import Features, extract, features_identity
-from sthisto.models.training.augment import augment, check_stain_jitter, symmetries
+from sthisto.models.encoders.features import extract, features_identity
+from sthisto.models.options import (
+    BatchOptions,
+    EpochOptions,
+    FinetuneOptions,
+    MethodOptions,
+    OptimizerOptions,
+    ParallelOptions,
+)
+from sthisto.models.training.augment import augment, symmetries
 from sthisto.models.training.loop import Batch, Gather, Training, seeded, train
 from sthisto.models.training.patch_store import read_training_patches
 
 
 @dataclass(frozen=True)
-class STNetOptions:
+class _Views(MethodOptions):
+    symmetries: bool = True
+
+
+@dataclass(frozen=True)
+class STNetOptions(ParallelOptions, OptimizerOptions, BatchOptions, EpochOptions, _Views, FinetuneOptions):
     """Options of `STNet`.
 
     The defaults train the linear outputs alone, on features of the frozen encoder. The paper's own: DenseNet-121 on
@@ -44,22 +58,8 @@ class STNetOptions:
         As Lightning Fabric takes them.
     """
 
-    finetune: bool = False
-    augment: bool = True
-    stain_jitter: float = 0.0
-    symmetries: bool = True
-    max_epochs: int = 50
-    patience: int = 10
     batch_size: int = 32
     learning_rate: float = 3e-5
-    weight_decay: float = 1e-3
-    precision: str = "32-true"
-    devices: int | str = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_stain_jitter(self.stain_jitter, trained=self.finetune and self.augment)
 
 
 class LinearOutputs(nn.Module):
@@ -111,9 +111,23 @@ class STNet(ExpressionModel):
     """
 
     method = "stnet"
+    label = "ST-Net"
     Options = STNetOptions
+    has_epochs = True
+    has_embedding = True
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    @classmethod
+    def trains_encoder(cls, options: STNetOptions) -> bool:
+        """Return whether the image encoder is fine-tuned."""
+        return options.finetune
+
+    @classmethod
+    def needs_patches(cls, options: Any) -> bool:
+        """Return whether patches are trained on, or seen under the symmetries."""
+        return bool(options.finetune or options.symmetries)
+
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Train the linear outputs, and the encoder where it is fine-tuned."""
         o = self.options
         with seeded(seed):
             if o.finetune:
@@ -147,10 +161,11 @@ class STNet(ExpressionModel):
         if self.options.finetune:
             images = read_training_patches(sections, rows)
         else:
-            images = np.concatenate([self.embed(section.inputs)[getattr(section, rows)] for section in sections])
+            images = np.concatenate([self.embed(section.inputs)[section.rows(rows)] for section in sections])
         return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Apply the linear outputs to the features."""
         self._module.cpu().eval()
         features = self._features(section)
         with torch.inference_mode():
@@ -166,12 +181,13 @@ class STNet(ExpressionModel):
         if not self.options.symmetries:
             return extract(section, self.encoder)
         identity = f"{features_identity(self.encoder)}-symmetries"
-        if identity not in section.known:
+
+        def average() -> Features:
             views = [extract(view, self.encoder) for view in symmetries(section)]
             mean = np.stack([view.values for view in views]).mean(axis=0)
-            section.known[identity] = Features(np.asarray(mean, dtype=np.float32), views[0].fingerprint)
-        features: Features = section.known[identity]
-        return features
+            return Features(np.asarray(mean, dtype=np.float32), views[0].fingerprint)
+
+        return section.features(identity, average)
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:
         """Return the axes of what was learned."""

@@ -51,8 +51,6 @@ class Bank:
     index
         "exact"; "faiss" for an approximate index, which copies the embeddings; "auto" takes FAISS where the bank has
         more than `settings.faiss_above` spots and FAISS is installed.
-    device
-        Where the exact search multiplies.
 
     Raises
     ------
@@ -75,7 +73,6 @@ class Bank:
         section: ArrayLike | None = None,
         *,
         index: IndexKind = "auto",
-        device: str = "cpu",
     ) -> None:
         check_choice(index, ("auto", "exact", "faiss"), name="index")
         self.embedding = _matrix(embedding, name="embedding")
@@ -91,7 +88,6 @@ class Bank:
             raise ValueError(msg)
         self.section = None if section is None else _labels(section, len(self), name="section")
         self.index = index
-        self.device = device
 
     def __len__(self) -> int:
         return len(self.embedding)
@@ -161,7 +157,7 @@ class Bank:
             )
             raise ValueError(msg)
         if self.is_exact:
-            return exact_top_k(queries, self.embedding, k, exclusion, device=self.device)
+            return exact_top_k(queries, self.embedding, k, exclusion)
         return self._faiss.top_k(queries, k, exclusion)
 
     def retrieve(
@@ -237,21 +233,6 @@ class Bank:
         return self.average(
             self.retrieve(embedding, k, aggregation, exclude=exclude, exclude_sections=exclude_sections)
         )
-
-    def query_spread(
-        self,
-        embedding: ArrayLike,
-        k: int = 100,
-        aggregation: Aggregation = "average",
-        *,
-        exclude: ArrayLike | None = None,
-        exclude_sections: int | AbstractSet[int] | ArrayLike | None = None,
-    ) -> np.ndarray:
-        """Weighted standard deviation among each query's neighbors, (n_queries, n_genes) float32.
-
-        Arguments as in `retrieve`; with "simple" there is one neighbor and the spread is 0.
-        """
-        return self.spread(self.retrieve(embedding, k, aggregation, exclude=exclude, exclude_sections=exclude_sections))
 
     def _queries(self, embedding: ArrayLike) -> np.ndarray:
         queries = _matrix(embedding, name="embedding")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sthisto.models.base import stack
-from sthisto.models.data import SectionInput, TrainingSection
+from sthisto.models.data import Features, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
-from sthisto.models.encoders.features import Features, extract
+from sthisto.models.encoders.features import extract
 from sthisto.models.encoders.inference import Batches
 from sthisto.models.retrieval.model import RetrievalModel
 from sthisto.models.training.augment import augment
@@ -58,29 +59,49 @@ class TwoTowers(nn.Module):
 class ContrastiveModel(RetrievalModel):
     """Base of DANet and BLEEP: contrastive alignment, then top-K retrieval by cosine.
 
-    A subclass says in `_towers` what the two sides are made of. Its options name `finetune`, `augment`, `stain_jitter`,
-    `objective`, `temperature`, `batch_correction` and the fields of `Training` but for the seed.
+    A subclass says in `towers` what the two sides are made of. Its options derive from `FinetuneOptions`,
+    `AlignmentOptions`, `RetrievalOptions` and `TrainingOptions`, and name `embedding_dim`, the width of the shared
+    space.
     """
 
+    has_epochs = True
+    has_embedding = True
+    has_gene_embedding = True
     _module: TwoTowers
     _correction: Correction | None = None
 
     @abstractmethod
-    def _towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers: ...
+    def towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers:
+        """Return the two sides.
+
+        Parameters
+        ----------
+        n_features
+            Features that the image side is given for each spot.
+        encoder
+            Image encoder to be trained with them; None where the image side is given features.
+        """
+
+    @classmethod
+    def trains_encoder(cls, options: Any) -> bool:
+        """Return whether the image encoder is fine-tuned."""
+        return bool(options.finetune)
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the image embedding of every spot, (n_spots, n_dimensions) float32."""
-        return self._queries(extract(section, self.encoder))
+        return self.queries(extract(section, self.encoder))
 
     def embed_genes(self, expression: np.ndarray) -> np.ndarray:
         """Return the gene embedding of (n_spots, n_genes) normalized expression, (n_spots, n_dimensions) float32."""
         seen = expression if self._correction is None else self._correction(expression)
         return _in_batches(lambda x: self._module.gene_head(self._module.gene_encoder(x)), self._module, seen)
 
-    def _queries(self, features: Features) -> np.ndarray:
+    def queries(self, features: Features) -> np.ndarray:
+        """Return the image embeddings, (n_spots, embedding_dim)."""
         return _in_batches(self._module.image_head, self._module, features.values)
 
-    def _fit(self, sections: Sequence[TrainingSection], seed: int) -> None:
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Align the two sides, then fill the bank with gene embeddings."""
         _check_pairs(sections, self.options.batch_size)
         with seeded(seed):
             harmony = self.options.batch_correction == "harmony"
@@ -90,7 +111,7 @@ class ContrastiveModel(RetrievalModel):
                 self._encoder = deepcopy(self.encoder)
             spots = self._rows(shown, "train")
             n_features = self.encoder.n_features(self.patch.size) if self.options.finetune else int(spots[0].shape[1])
-            self._module = self._towers(n_features, self.encoder if self.options.finetune else None)
+            self._module = self.towers(n_features, self.encoder if self.options.finetune else None)
             try:
                 self.history = train(
                     self._module,
@@ -112,7 +133,7 @@ class ContrastiveModel(RetrievalModel):
             images = read_training_patches(sections, rows)
         else:
             features = [extract(section.inputs, self.encoder).values for section in sections]
-            images = np.concatenate([f[getattr(s, rows)] for f, s in zip(features, sections, strict=True)])
+            images = np.concatenate([f[s.rows(rows)] for f, s in zip(features, sections, strict=True)])
         return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
 
     def _keep(self, sections: Sequence[TrainingSection]) -> None:
@@ -124,9 +145,9 @@ class ContrastiveModel(RetrievalModel):
             values = np.full((len(section.inputs), self.options.embedding_dim), np.nan, dtype=np.float32)
             values[section.used] = self.embed_genes(section.expression[section.used])
             embedding.append(values)
-        self._fill_bank(sections, embedding)
+        self.fill_bank(sections, embedding)
         queries = [self.embed(section.inputs)[section.used] for section in sections]
-        self._rate_similarity(np.concatenate(queries))
+        self.rate_similarity(np.concatenate(queries))
 
     def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
         image, expression = batch
@@ -162,7 +183,7 @@ class ContrastiveModel(RetrievalModel):
         """Take the weights."""
         state, self._correction = split_state(state)
         n_features = state["image_head.projection.weight"].shape[1]
-        self._module = self._towers(int(n_features), deepcopy(self.encoder) if self.options.finetune else None)
+        self._module = self.towers(int(n_features), deepcopy(self.encoder) if self.options.finetune else None)
         self._module.load_state_dict(dict(state))
         if self._module.encoder is not None:
             self._encoder = self._module.encoder

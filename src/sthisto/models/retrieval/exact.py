@@ -46,9 +46,7 @@ class Exclusion:
         return allowed - itself
 
 
-def exact_top_k(
-    queries: np.ndarray, bank: np.ndarray, k: int, exclusion: Exclusion, *, device: str | torch.device = "cpu"
-) -> tuple[np.ndarray, np.ndarray]:
+def exact_top_k(queries: np.ndarray, bank: np.ndarray, k: int, exclusion: Exclusion) -> tuple[np.ndarray, np.ndarray]:
     """Find the k allowed bank spots of highest cosine of each query.
 
     Cosines are computed block by block; of a block only those above a query's k-th best so far are looked at again.
@@ -61,30 +59,24 @@ def exact_top_k(
         At most the least number of spots that a query may retrieve.
     exclusion
         What may not be retrieved.
-    device
-        Where torch multiplies.
 
     Returns
     -------
     Bank rows (n_queries, k) int64 and cosines (n_queries, k) float32, best first, equal cosines by lowest row.
     """
-    device = torch.device(device)
     best = np.full((len(queries), k), -1, np.int64)
     held = np.empty((min(QUERIES, len(queries)), 2 * k), np.float32)
     rows = np.empty(held.shape, np.int64)
-    scores = torch.empty(len(held), min(KEYS, len(bank)), pin_memory=device.type == "cuda")
+    scores = torch.empty(len(held), min(KEYS, len(bank)))
     for q0 in range(0, len(queries), QUERIES):
-        query = _unit(torch.from_numpy(queries[q0 : q0 + QUERIES]).to(device))
+        query = _unit(torch.from_numpy(queries[q0 : q0 + QUERIES]))
         n = len(query)
         counts, floor = np.zeros(n, np.int64), np.full(n, -np.inf, np.float32)
         ex = (exclusion.section, exclusion.queries_section[q0 : q0 + n], exclusion.by_section, exclusion.banned)
         for b0 in range(0, len(bank), KEYS):
-            key = _unit(torch.from_numpy(bank[b0 : b0 + KEYS]).to(device))
+            key = _unit(torch.from_numpy(bank[b0 : b0 + KEYS]))
             block = scores.view(-1)[: n * len(key)].view(n, len(key))
-            if device.type == "cpu":
-                torch.matmul(query, key.T, out=block)
-            else:
-                block.copy_(query @ key.T)
+            torch.matmul(query, key.T, out=block)
             row = exclusion.row[q0 : q0 + n]
             over_ranges(_collect, n, block.numpy(), b0, *ex, row, held[:n], rows[:n], counts, floor, k)
         over_ranges(_finish, n, held[:n], rows[:n], counts, k, best[q0 : q0 + n])
@@ -94,8 +86,8 @@ def exact_top_k(
 def rank(queries: np.ndarray, bank: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order each query's spots by cosine, best first, equal cosines by lowest row.
 
-    The cosines are computed anew in float64, one pair at a time, so that they do not depend on blocks or on the
-    device, and equal embeddings are equally near.
+    The cosines are computed anew in float64, one pair at a time, so that they do not depend on blocks, and equal
+    embeddings are equally near.
     """
     cosine = np.empty(indices.shape)
     over_ranges(_cosines, len(queries), queries, bank, indices, cosine)

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from sthisto._utils.deprecate import warn_renamed
 from sthisto._utils.logging import logger
 from sthisto.models.base import Exclude, ExpressionModel
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
-from sthisto.models.encoders.features import Features, extract
+from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection, section_numbers
+from sthisto.models.encoders.features import extract
 from sthisto.models.retrieval.bank import Bank, Retrieved
 
 
 class RetrievalModel(ExpressionModel):
     """Base of the methods that keep a bank of training spots and average the nearest ones.
 
-    The bank holds training and validation spots. Its options name `k` and `aggregation`. The confidence of a
-    prediction is the share of training spots that are no more similar to their own neighbors (in other sections,
+    The bank holds training and validation spots. A subclass has options that derive from `RetrievalOptions`, says in
+    `queries` what the bank is asked with, and calls `fill_bank` and `rate_similarity` in `fit_sections`. The confidence
+    of a prediction is the share of training spots that are no more similar to their own neighbors (in other sections,
     where there are any) than the spot is to its: 0 means that nothing like it was trained on.
     """
 
+    retrieves = True
     _bank: Bank
 
     def fit(self, sections: Sequence[TrainingSection], *, seed: int = 0) -> None:
@@ -36,8 +40,8 @@ class RetrievalModel(ExpressionModel):
         super().fit(sections, seed=seed)
 
     @abstractmethod
-    def _queries(self, features: Features) -> np.ndarray:
-        """Return what the bank is asked with, (n_spots, n_dimensions)."""
+    def queries(self, features: Features) -> np.ndarray:
+        """Return what the bank is asked with, (n_spots, n_dimensions), for features of the image encoder."""
 
     def neighbors(self, section: SectionInput, *, exclude: Exclude | None = None) -> pd.DataFrame:
         """Return the training spots that each prediction was retrieved from.
@@ -55,19 +59,25 @@ class RetrievalModel(ExpressionModel):
             {
                 "spot": np.repeat(np.arange(n), k),
                 "rank": np.tile(np.arange(k), n),
-                "section": np.asarray(self.training_sections)[self._section_of[index.ravel()]],
+                "section": np.asarray(self.training_sections)[self.training_spots.section[index.ravel()]],
                 "training_spot": self._row_of[index.ravel()],
                 "cosine": cosine.ravel(),
             }
         )
 
+    def neighbours(self, section: SectionInput, **kwargs: Any) -> pd.DataFrame:
+        """Return `neighbors`: the name of 0.1."""
+        warn_renamed("model.neighbours", "model.neighbors")
+        return self.neighbors(section, **kwargs)
+
     def fingerprint(self, section: str, spot: int) -> int:
         """Return what a training spot, by its section's name and its position there, is recognized by; 0 is nothing."""
         number = self.training_sections.index(section)
-        (row,) = np.flatnonzero((self._section_of == number) & (self._row_of == spot))
-        return int(self._fingerprint[row])
+        (row,) = np.flatnonzero((self.training_spots.section == number) & (self._row_of == spot))
+        return int(self.training_spots.fingerprint[row])
 
-    def _predict(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+    def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
+        """Average the training spots that are retrieved for each spot."""
         features = extract(section, self.encoder)
         found, excluded = self._retrieve(features, exclude)
         return Prediction(
@@ -83,7 +93,7 @@ class RetrievalModel(ExpressionModel):
         sections, spots, excluded = self._excluded(features.fingerprint, exclude)
         n_allowed = len(self._bank)
         if sections is not None:
-            n_allowed -= int(np.isin(self._section_of, list(sections)).sum())
+            n_allowed -= int(np.isin(self.training_spots.section, list(sections)).sum())
         elif spots is not None:
             n_allowed -= int((spots >= 0).any())
         if 0 < n_allowed < self.options.k:
@@ -93,7 +103,7 @@ class RetrievalModel(ExpressionModel):
                 self.options.k,
             )
         found = self._bank.retrieve(
-            self._queries(features),
+            self.queries(features),
             min(self.options.k, max(n_allowed, 1)),
             self.options.aggregation,
             exclude_sections=sections,
@@ -101,22 +111,23 @@ class RetrievalModel(ExpressionModel):
         )
         return found, excluded
 
-    def _fill_bank(self, sections: Sequence[TrainingSection], embedding: Sequence[np.ndarray]) -> None:
+    def fill_bank(self, sections: Sequence[TrainingSection], embedding: Sequence[np.ndarray]) -> None:
         """Fill the bank with the embeddings (n_spots, n_dimensions) of all spots of each section."""
         rows = [section.used for section in sections]
         self._row_of = np.concatenate(rows)
         self._bank = Bank(
             np.concatenate([values[used] for values, used in zip(embedding, rows, strict=True)]),
             np.concatenate([section.expression[used] for section, used in zip(sections, rows, strict=True)]),
-            section=self._section_of,
+            section=section_numbers(sections),
         )
 
-    def _rate_similarity(self, queries: np.ndarray) -> None:
-        """Keep how similar training spots, (n_bank, n_dimensions) as queries, are to their neighbors."""
-        several = len(np.unique(self._section_of)) > 1
+    def rate_similarity(self, queries: np.ndarray) -> None:
+        """Keep how similar the bank's spots, as queries (n_bank, n_dimensions), are to their neighbors."""
+        section_of = np.asarray(self._bank.section)
+        several = len(np.unique(section_of)) > 1
         cosine = []
-        for number in np.unique(self._section_of):
-            rows = np.flatnonzero(self._section_of == number)
+        for number in np.unique(section_of):
+            rows = np.flatnonzero(section_of == number)
             allowed = len(self._bank) - (len(rows) if several else 1)
             if allowed < 1:
                 continue
@@ -139,7 +150,7 @@ class RetrievalModel(ExpressionModel):
         self, fingerprint: np.ndarray, exclude: Exclude | None
     ) -> tuple[set[int] | None, np.ndarray | None, str]:
         """Return the sections and the bank's rows that these spots may not retrieve, and the rule's name."""
-        own = self.own_sections(fingerprint)
+        own = self.training_spots.sections_of(fingerprint)
         if exclude is None:
             exclude = "section" if len(own) < len(self.training_sections) else "spot"
             if exclude == "spot":
@@ -150,16 +161,8 @@ class RetrievalModel(ExpressionModel):
         if exclude == "section" and len(own):
             return set(own.tolist()), None, "section"
         if exclude == "spot":
-            return None, self._own_rows(fingerprint), "spot"
+            return None, self.training_spots.rows_of(fingerprint), "spot"
         return None, None, exclude
-
-    def _own_rows(self, fingerprint: np.ndarray) -> np.ndarray:
-        """Return the bank's row of each spot, -1 for a spot that is not in it."""
-        order = np.argsort(self._fingerprint, kind="stable")
-        place = np.searchsorted(self._fingerprint, fingerprint, sorter=order)
-        candidate = order[np.minimum(place, len(order) - 1)]
-        same = (self._fingerprint[candidate] == fingerprint) & (fingerprint != 0)
-        return np.where(same, candidate, -1)
 
     def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
         """Return the axes of the bank's tensors."""
@@ -179,10 +182,10 @@ class RetrievalModel(ExpressionModel):
 
     def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what `bank_state` returned."""
-        _check_bank(state["row"], state["usual_cosine"], len(self._section_of))
+        _check_bank(state["row"], state["usual_cosine"], len(self.training_spots.section))
         self._row_of = state["row"].numpy()
         self._usual_cosine = state["usual_cosine"].numpy()
-        self._bank = Bank(state["embedding"].numpy(), state["expression"].numpy(), section=self._section_of)
+        self._bank = Bank(state["embedding"].numpy(), state["expression"].numpy(), section=self.training_spots.section)
 
 
 def _check_bank(row: Tensor, usual_cosine: Tensor, n_spots: int) -> None:

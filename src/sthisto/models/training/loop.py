@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,51 +17,40 @@ from tqdm.auto import tqdm
 
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
-from sthisto._utils.validate import check_choice, check_positive
+from sthisto.models.options import MethodOptions, TrainingOptions
 from sthisto.models.training.devices import resolve_device
 from sthisto.models.training.gather import Gather, gather_rows, share_of
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(TrainingOptions):
     """How a model is trained; the defaults of a method stand in its options.
 
     Parameters
     ----------
-    max_epochs, batch_size, learning_rate, weight_decay
-        Of AdamW. A batch is counted over all processes.
+    max_epochs
+        Largest number of epochs.
     patience
         Epochs without a lower validation loss after which training stops.
+    batch_size
+        Spots in a batch, over all processes.
+    learning_rate, weight_decay
+        AdamW's step size and decoupled weight decay.
     batch_by
         "mixed" draws batches from all sections, "section" makes every section one batch.
-    seed
-        Of the initial weights, of the batches and of dropout.
     precision, devices, num_nodes, strategy
-        As Lightning Fabric takes them.
+        Precision, number of devices per node, number of nodes, and strategy of Lightning Fabric.
+    seed
+        Of the batches and of dropout.
     """
 
-    max_epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    patience: int = 10
-    batch_by: Literal["mixed", "section"] = "mixed"
     seed: int = 0
-    precision: str = "32-true"
-    devices: int | str = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_choice(self.batch_by, ("mixed", "section"), name="batch_by")
-        for name in ("max_epochs", "patience", "batch_size", "learning_rate"):
-            check_positive(getattr(self, name), name=name)
 
     @classmethod
-    def of(cls, options: Any, **more: Any) -> Training:
-        """Return what a method's options say of its training; `more` names what they leave open."""
-        own = {field.name: getattr(options, field.name) for field in fields(cls) if hasattr(options, field.name)}
-        return cls(**own, **more)
+    def of(cls, options: MethodOptions, **more: Any) -> Training:
+        """Return the fields that a method's options have in common with these; `more` gives others."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in asdict(options).items() if name in names} | more)
 
     def fabric(self) -> Fabric:
         """Return a launched Fabric on the device of the settings."""
@@ -256,7 +245,17 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside the block; the caller's random state is left as it was."""
+    """Seed torch inside a ``with`` block; the caller's random state is left as it was.
+
+    Parameters
+    ----------
+    seed
+        Seed of torch's generators, on all devices.
+
+    Returns
+    -------
+    A context manager.
+    """
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

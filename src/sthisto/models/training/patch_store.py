@@ -41,7 +41,7 @@ def read_training_patches(sections: Sequence[TrainingSection], rows: str) -> np.
     if any(len(section.inputs.patches) > 1 for section in sections):
         msg = "finetune=True trains on the patch alone; leave out `context`."
         raise ValueError(msg)
-    return read_patches([section.inputs.patches[0].subset(getattr(section, rows)) for section in sections])
+    return read_patches([section.inputs.patches[0].subset(section.rows(rows)) for section in sections])
 
 
 def _allocate(shape: tuple[int, ...]) -> np.ndarray:
