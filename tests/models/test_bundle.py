@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -79,6 +78,7 @@ def test_bundle_is_safetensors_and_json_alone(tmp_path):
         "config.json",
         "model.safetensors",
         "bank.safetensors",
+        "manifest.json",
     }
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
@@ -115,41 +115,27 @@ def test_what_is_no_model_is_never_replaced(tmp_path, kind):
     assert (path / "thesis.txt" if kind == "folder" else path).read_text() == "mine"
 
 
-@pytest.mark.parametrize("step", ["save_file", "rename"])
+@pytest.mark.parametrize("step", ["bundle.save_file", "bundle.write_manifest", "manifest.sha256"])
 def test_interrupted_save_leaves_the_old_model_whole(tmp_path, monkeypatch, step):
     model = fit()
     model.save(tmp_path / "model")
-    calls, rename = [], Path.rename
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    def stop_once(path, target):
-        calls.append(path.name)
-        if path.name == "bundle":
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    if step == "rename":
-        monkeypatch.setattr(Path, "rename", stop_once)
-    else:
-        monkeypatch.setattr("sthisto.models.bundle.save_file", stop)
-    with pytest.raises(KeyboardInterrupt):
-        fit().save(tmp_path / "model", overwrite=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(f"sthisto.models.{step}", stop)
+        save_interrupted(tmp_path / "model")
     assert_same_prediction(model, load(tmp_path / "model"))
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "bank.safetensors"])
-def test_part_of_another_model_is_refused(tmp_path, file):
-    fit().save(tmp_path / "one")
-    fit(genes=GENES[::-1]).save(tmp_path / "two")
-    (tmp_path / "one" / file).write_bytes((tmp_path / "two" / file).read_bytes())
-    with pytest.raises(ValueError, match=f"{file} belongs to another list of genes"):
-        load(tmp_path / "one")
+def save_interrupted(path):
+    with pytest.raises(KeyboardInterrupt):
+        fit().save(path, overwrite=True)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "bank.safetensors"])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "bank.safetensors", "manifest.json"])
 def test_missing_part_is_named(tmp_path, file):
     fit().save(tmp_path / "model")
     (tmp_path / "model" / file).unlink()
@@ -162,18 +148,20 @@ def test_damaged_part_is_named(tmp_path):
     (tmp_path / "model" / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
         load(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load(tmp_path / "model", verify=False)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format": 2, "version": "9.9"}, r"sthisto 9\.9, which is newer"), ({"method": "magic"}, "'magic'.*'danet'")],
+    [({"format": 3, "version": "9.9"}, r"sthisto 9\.9, which is newer"), ({"method": "magic"}, "'magic'.*'danet'")],
 )
 def test_model_of_a_newer_version_is_refused(tmp_path, change, message):
     fit().save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=message):
-        load(tmp_path / "model")
+        load(tmp_path / "model", verify=False)
 
 
 def test_encoder_of_ones_own_must_be_given_and_be_the_same(tmp_path):
@@ -193,6 +181,26 @@ def test_named_encoder_with_other_weights_is_refused(tmp_path):
     fit(Knn, image_encoder=load_encoder("test_vit", weights="random", seed=1), k=5).save(tmp_path / "model")
     with pytest.raises(ValueError, match="weights of the image encoder 'test_vit' are not those"):
         load(tmp_path / "model")
+
+
+def test_model_with_local_weights_takes_them_from_the_user(tmp_path):
+    weights = tmp_path / "weights.pt"
+    torch.save(load_encoder("test_vit", weights="random", seed=1).module.state_dict(), weights)
+    model = fit(Knn, image_encoder=load_encoder("test_vit", weights=weights), k=5)
+    model.save(tmp_path / "model")
+    assert str(tmp_path) not in (tmp_path / "model" / "config.json").read_text()
+    with pytest.raises(ValueError, match="opens no file outside its folder"):
+        load(tmp_path / "model")
+    own = load_encoder("test_vit", weights=weights)
+    assert_same_prediction(model, load(tmp_path / "model", image_encoder=own))
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    model = fit()
+    model._mean[3] = np.nan
+    with pytest.raises(ValueError, match="'mean' has values that are not finite"):
+        model.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_loading_leaves_the_global_random_state(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,17 @@ from typing import Any
 def _default_cache() -> Path:
     configured = os.environ.get("STHISTO_CACHE")
     if configured:
-        return Path(configured)
+        return _expanded(configured)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sthisto"
+    return _expanded(base or "~/.cache") / "sthisto"
+
+
+def _expanded(path: str | Path) -> Path:
+    """Return a path with "~" as the home folder; without one, as a folder among temporary files."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"sthisto-{os.getuid()}" / Path(path).name
 
 
 @dataclass
@@ -53,7 +62,7 @@ class Settings:
             msg = f"sthisto has no setting {name!r}. There are: {known}."
             raise AttributeError(msg)
         if name == "cache_dir":
-            value = Path(value)
+            value = _expanded(value)
         if name in {"batch_size", "image_memory", "cache_size", "faiss_above"} and not value > 0:
             msg = f"settings.{name} must be positive, found {value!r}."
             raise ValueError(msg)

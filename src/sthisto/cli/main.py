@@ -137,6 +137,11 @@ def _add_predict(commands: Any) -> None:
     _add_data(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
     parser.add_argument("--out", type=Path, required=True, help="output store")
+    parser.add_argument(
+        "--allow-download",
+        action="store_true",
+        help="download the image encoder that the model names from any hub page",
+    )
     parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
 
@@ -218,7 +223,7 @@ def _predict(options: argparse.Namespace) -> None:
 
     _refuse(options.out, False, "Choose another --out.")
     sdata = _read(options.data)
-    model = sth.models.load(options.model)
+    model = sth.models.load(options.model, allow_download=options.allow_download)
     sth.tl.predict(sdata, model, new_table_key=options.new_table, um_per_px=options.um_per_px, **_keys(options))
     sdata.write(options.out)
     if options.json:

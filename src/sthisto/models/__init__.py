@@ -102,8 +102,14 @@ for _cls in (Recommended, Kernel, MLP, DANet, BLEEP, STNet, HisToGene, Ridge, Kn
 
 @checked()
 @plain_torch()
-def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> ExpressionModel:
-    """Read a model that `ExpressionModel.save` wrote.
+def load(
+    path: str | Path,
+    *,
+    image_encoder: str | nn.Module | None = None,
+    verify: bool = True,
+    allow_download: bool = False,
+) -> ExpressionModel:
+    """Read a model that `ExpressionModel.save` wrote. Nothing in it is run, and no file outside its folder is opened.
 
     Parameters
     ----------
@@ -111,6 +117,11 @@ def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> E
         The model's folder.
     image_encoder
         The encoder it was fitted with, where that was a module of your own; None loads it by its name.
+    verify
+        Whether the files' digests are compared with those that were saved. All other checks are made in any case.
+    allow_download
+        Whether an encoder of the Hugging Face hub that is not among those that sthisto knows may be downloaded because
+        the model names it.
 
     Returns
     -------
@@ -121,14 +132,15 @@ def load(path: str | Path, *, image_encoder: str | nn.Module | None = None) -> E
     FileNotFoundError
         There is no model at `path`.
     ValueError
-        Its parts do not belong together, or the encoder's weights are others than those it was fitted with.
+        It is not what was saved, its parts do not belong together, it names an encoder that is not loaded from a saved
+        model, or the encoder's weights are others than those it was fitted with.
 
     Examples
     --------
     >>> import sthisto as sth
     >>> model = sth.models.load("liver.sthisto")  # doctest: +SKIP
     """
-    return bundle.load(Path(path), METHODS, image_encoder)
+    return bundle.load(Path(path), METHODS, image_encoder, verify=verify, allow_download=allow_download)
 
 
 def __getattr__(name: str) -> Any:

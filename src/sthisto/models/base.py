@@ -341,11 +341,34 @@ class ExpressionModel(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Return what was learned, as tensors."""
+        """Return what was learned, as tensors.
+
+        A model is saved only if all values are finite, and loaded only if `state` returns tensors of the same names,
+        shapes and dtypes after `load_state` as when it was saved. The same holds for `bank_state`.
+        """
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what `state` returned."""
+
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes that tensors of `state` must have when a model is read.
+
+        Returns
+        -------
+        Name of a tensor -> length of each axis, or the axis' name: "genes" and "spots" (training spots) are known,
+        axes of any other name must agree. Weights of a torch module need no entry: torch compares them.
+        """
+        return {}
+
+    def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes that tensors of `bank_state` must have, as `state_axes` does."""
+        return {}
+
+    @property
+    def n_features(self) -> int:
+        """Features that the frozen encoder gives a spot, over all widths of context."""
+        return self.encoder.n_features(self.patch.size) * len(self.patch.context)
 
     def bank_state(self) -> dict[str, Tensor]:
         """Return the tensors of the bank, for methods that retrieve."""

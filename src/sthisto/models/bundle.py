@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sthisto import __version__
 from sthisto._images.patches import PatchSpec
-from sthisto._utils.digest import digest_names
+from sthisto._utils.atomic import atomic_folder, recover
+from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
+from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_today
+from sthisto.models.bundle_encoder import encoder_record, load_recorded
+from sthisto.models.bundle_tensors import (
+    FINGERPRINT,
+    SECTION,
+    SIBLINGS,
+    check_axes,
+    check_finite,
+    check_same,
+    check_sizes,
+    check_training,
+    read_tensors,
+)
 from sthisto.models.data import TrainingSpots
-from sthisto.models.encoders.encoder import RANDOM, Encoder, load_encoder
+from sthisto.models.manifest import CONFIG, ModelFolder, write_manifest
 from sthisto.models.torch_state import seeded
 
-CONFIG, MODEL, BANK = "config.json", "model.safetensors", "bank.safetensors"
-_FORMAT = 1
-SIBLINGS = "training.siblings"
+MODEL: Final = "model.safetensors"
+BANK: Final = "bank.safetensors"
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise FileExistsError unless a bundle may be written to `path`: only another bundle is ever replaced."""
+    recover(path)
     if not path.exists():
         return
     if not (path / CONFIG).is_file() and not (path.is_dir() and not any(path.iterdir())):
@@ -43,75 +57,151 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
-    """Write the bundle beside `path` and move it there when it is whole; what was there is removed last."""
+    """Write the bundle beside `path` and move it there when it is complete."""
     if not model.is_fitted:
         msg = f"This {model.method!r} model is not fitted, so there is nothing to save. Call fit first."
         raise RuntimeError(msg)
     check_target(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        whole, replaced = Path(folder) / "bundle", Path(folder) / "replaced"
-        whole.mkdir()
-        genes = {"genes": digest_names(model.genes)}
-        seen = {
-            "training.fingerprint": torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
-            "training.section": torch.from_numpy(model.training_spots.section),
-            SIBLINGS: torch.from_numpy(model.siblings),
-        }
-        save_file(model.state() | seen, whole / MODEL, metadata=genes)
-        save_file(model.bank_state(), whole / BANK, metadata=genes)
-        (whole / CONFIG).write_text(json.dumps(_config(model), indent=1, default=_plain))
-        if path.exists():
-            path.rename(replaced)
-        try:
-            whole.rename(path)
-        except BaseException:
-            if replaced.exists():
-                replaced.rename(path)
-            raise
+    bank = model.bank_state()
+    state = model.state() | {
+        FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
+        SECTION: torch.from_numpy(model.training_spots.section),
+        SIBLINGS: torch.from_numpy(model.siblings),
+    }
+    for tensors in (state, bank):
+        check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
+    config = _config(model) | {"fit": _digest(state)}
+    metadata = {"genes": digest_names(model.genes), "fit": config["fit"]}
+    with atomic_folder(path, overwrite=overwrite) as folder:
+        save_file(state, folder / MODEL, metadata=metadata)
+        save_file(bank, folder / BANK, metadata=metadata)
+        text = json.dumps(config, indent=1, default=_plain, allow_nan=False)
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+        write_manifest(folder)
 
 
 def load(
-    path: Path, methods: Mapping[str, type[ExpressionModel]], image_encoder: str | nn.Module | None
+    path: Path,
+    methods: Mapping[str, type[ExpressionModel]],
+    image_encoder: str | nn.Module | None,
+    *,
+    verify: bool = True,
+    allow_download: bool = False,
 ) -> ExpressionModel:
-    """Read a bundle and check that its parts belong together."""
-    if not (path / CONFIG).is_file():
-        msg = f"{path} is no saved model: it has no {CONFIG}."
-        raise FileNotFoundError(msg)
-    for file in (MODEL, BANK):
-        if not (path / file).is_file():
-            msg = f"{path} is no whole model: it has no {file}."
-            raise FileNotFoundError(msg)
-    config = json.loads((path / CONFIG).read_text())
-    if config["format"] > _FORMAT:
-        msg = f"{path} was written by sthisto {config['version']}, which is newer than this one. Upgrade sthisto."
-        raise ValueError(msg)
-    check_choice(config["method"], methods, name=f"method in {path / CONFIG}")
-    cls = methods[config["method"]]
-    state = _read(path / MODEL, config["genes"])
-    with seeded(0):
-        encoder = _encoder(config["encoder"], image_encoder) if config["encoder"] else None
+    """Read a bundle and check that it is what was saved."""
+    folder = ModelFolder(path, verify=verify)
+    config = _read_config(folder, methods)
+    state = _with_names_of_today(read_tensors(folder.file(MODEL), config))
+    bank = read_tensors(folder.file(BANK), config)
+    model = _unfitted(folder, config, methods, state, image_encoder, allow_download)
+    _take(model, state, bank, folder)
+    model.is_fitted = True
+    return model
+
+
+def _unfitted(
+    folder: ModelFolder,
+    config: dict[str, Any],
+    methods: Mapping[str, type[ExpressionModel]],
+    state: dict[str, Tensor],
+    image_encoder: str | nn.Module | None,
+    allow_download: bool,
+) -> ExpressionModel:
+    """Return the model of a configuration without what it learned; its training spots are taken out of `state`."""
+    cls, file = methods[config["method"]], folder.path / CONFIG
+    check_training(state, config, folder.path / MODEL)
+    check_sizes(config["options"], state, folder.path / MODEL)
+    options = _options(cls, config, file)
     model = cls(
         config["genes"],
         patch=PatchSpec(**config["patch"] | {"context": tuple(config["patch"]["context"])}),
-        options=cls.make_options(config["options"]),
-        encoder=encoder,
+        options=options,
+        encoder=load_recorded(
+            config["encoder"],
+            image_encoder,
+            file,
+            finetuned=cls.trains_encoder(options),
+            allow_download=allow_download,
+        ),
         normalization=config["normalization"],
     )
+    if model.uses_encoder and config["encoder"] is None:
+        msg = f"{file} is damaged: it names no image encoder, which {model.method!r} needs. Save the model again."
+        raise ValueError(msg)
     model.training_sections = tuple(config["training_sections"])
     model.genes_rule = config.get("genes_rule", "")
     model.depth_knots = tuple(config.get("depth_knots", ()))
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
-    model.siblings = state.pop(SIBLINGS, torch.zeros(len(model.genes), 0)).numpy()
-    fingerprint = state.pop("training.fingerprint").numpy().view(np.uint64)
-    model.training_spots = TrainingSpots(fingerprint, state.pop("training.section").numpy())
-    with seeded(0):
-        model.load_state(state)
-    model.load_bank_state(_read(path / BANK, config["genes"]))
-    model.is_fitted = True
+    siblings = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(len(model.genes), 0))}
+    check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
+    model.siblings = siblings[SIBLINGS].numpy()
+    fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
+    model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
+
+
+def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:
+    """Give a model its tensors; compare them with what the method says, and with what it holds afterwards."""
+    sizes = {"genes": len(model.genes), "spots": len(model.training_spots.fingerprint)}
+    check_axes(state, model.state_axes(), sizes, folder.path / MODEL)
+    check_axes(bank, model.bank_axes(), sizes, folder.path / BANK)
+    try:
+        with seeded(0):
+            model.load_state(state)
+        model.load_bank_state(bank)
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        msg = (
+            f"{folder.path} is damaged: its tensors are not those of the method {model.method!r} with the options in "
+            f"{CONFIG}: {error}. Save the model again."
+        )
+        raise ValueError(msg) from error
+    check_same(state, model.state(), folder.path / MODEL)
+    check_same(bank, model.bank_state(), folder.path / BANK)
+
+
+def _read_config(folder: ModelFolder, methods: Mapping[str, type[ExpressionModel]]) -> dict[str, Any]:
+    """Return the configuration, checked, with the names of today."""
+    file = folder.path / CONFIG
+    config = folder.json(CONFIG)
+    written = config.get("format")
+    if isinstance(written, int) and written > FORMAT:
+        msg = f"{folder.path} was written by sthisto {config.get('version')}, which is newer than this one. Upgrade it."
+        raise ValueError(msg)
+    check_config(config, file)
+    if folder.listed is None:
+        if config["format"] > 1:
+            msg = f"{folder.path} is incomplete: it has no manifest.json. Copy or save the model again."
+            raise FileNotFoundError(msg)
+        warnings.warn(
+            f"{folder.path} was saved by sthisto {config['version']}, which kept no checksums: damage to it goes "
+            "unnoticed. Save it again with model.save(path, overwrite=True); 0.1's form is read until 0.3.",
+            FutureWarning,
+            stacklevel=4,
+        )
+        config = with_names_of_today(config)
+    elif config["format"] < FORMAT:
+        msg = f"{file} is damaged: a model with a manifest has format {FORMAT}, found {config['format']}."
+        raise ValueError(msg)
+    check_choice(config["method"], methods, name=f"method in {file}")
+    return config
+
+
+def _with_names_of_today(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under the names that they have today: 0.1 wrote "centre"."""
+    return {
+        "center".join(name.rsplit("centre", 1)) if name.endswith("centre") else name: values
+        for name, values in state.items()
+    }
+
+
+def _options(cls: type[ExpressionModel], config: dict[str, Any], file: Path) -> Any:
+    try:
+        return cls.make_options(config["options"])
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        msg = f"{file} is damaged: its options are not those of the method {config['method']!r}: {error}"
+        raise ValueError(msg) from error
 
 
 def _plain(value: Any) -> Any:
@@ -122,9 +212,17 @@ def _plain(value: Any) -> Any:
     raise TypeError(msg)
 
 
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Return what tells one fit from another; it stands in every file, so that parts of two are never mixed."""
+    return digest_arrays(
+        {name: value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for name, value in state.items()}
+    )
+
+
 def _config(model: ExpressionModel) -> dict[str, Any]:
+    epochs = model.history.astype(object).values.tolist()
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "version": __version__,
         "method": model.method,
         "options": model.parameters,
@@ -135,55 +233,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "depth_knots": list(model.depth_knots),
         "encoder": encoder_record(model) if model.has_encoder else None,
         "training_sections": list(model.training_sections),
-        "history": model.history.astype(object).where(model.history.notna(), None).values.tolist(),
+        "training_spots": np.bincount(model.training_spots.section, minlength=len(model.training_sections)).tolist(),
+        "n_recognized": int(np.count_nonzero(model.training_spots.fingerprint)),
+        "history": [[value if math.isfinite(value) else None for value in row] for row in epochs],
     }
-
-
-def encoder_record(model: ExpressionModel) -> dict[str, Any]:
-    """Return what is needed to load the encoder again, and to see that it is the same one.
-
-    The weights of a fine-tuned encoder are part of the model's own: it is made anew without loading any.
-    """
-    encoder = model.encoder
-    finetuned = model.trains_encoder(model.options)
-    return {
-        "name": encoder.name,
-        "weights": RANDOM if finetuned else encoder.weights,
-        "input_size": encoder.input_size,
-        "layers": list(encoder.layers),
-        "digest": "" if finetuned else encoder.digest(),
-    }
-
-
-def _encoder(record: dict[str, Any], given: str | nn.Module | None) -> Encoder:
-    if given is None and record["name"].startswith("module:"):
-        msg = (
-            f"The model was fitted with an image encoder of your own ({record['name']}). Pass it to load as "
-            "image_encoder=…"
-        )
-        raise ValueError(msg)
-    encoder = load_encoder(
-        given if given is not None else record["name"],
-        weights=record["weights"] or None if given is None else None,
-        input_size=record["input_size"] or "patch",
-        layer=record.get("layers") or None,
-    )
-    if record["digest"] and encoder.digest() != record["digest"]:
-        msg = (
-            f"The weights of the image encoder {encoder.name!r} are not those that the model was fitted with "
-            f"({record['name']!r}). Pass those as image_encoder=…"
-        )
-        raise ValueError(msg)
-    return encoder
-
-
-def _read(file: Path, genes: list[str]) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as stored:
-            if (stored.metadata() or {}).get("genes") != digest_names(genes):
-                msg = f"{file} belongs to another list of genes, or to another order of them, than {CONFIG} beside it."
-                raise ValueError(msg)
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  it is no mapping
-    except SafetensorError as error:
-        msg = f"{file} is damaged: {error}. Save the model again."
-        raise ValueError(msg) from error

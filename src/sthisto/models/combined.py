@@ -136,6 +136,25 @@ class CombinedModel(ExpressionModel):
         """Return the gene embedding of the first member, (n_spots, n_dimensions) float32."""
         return self._members[0].embed_genes(expression)
 
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        self._build()
+        members = len(self._members)
+        own = {"mean": ("genes",), "center": (members, "genes"), "spread": (members, "genes")}
+        return own | {
+            f"{number}.{name}": axes
+            for number, member in enumerate(self._members)
+            for name, axes in member.state_axes().items()
+        }
+
+    def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of the members' banks."""
+        return {
+            f"{number}.{name}": axes
+            for number, member in enumerate(self._members)
+            for name, axes in member.bank_axes().items()
+        }
+
     def state(self) -> dict[str, Tensor]:
         """Return what the members learned, and how they are combined."""
         own = {"mean": self._mean, "center": self._center, "spread": self._spread}

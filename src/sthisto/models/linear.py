@@ -108,6 +108,11 @@ def map_state(linear: LinearMap) -> dict[str, Tensor]:
     }
 
 
+def map_axes(n_features: int) -> dict[str, tuple[int | str, ...]]:
+    """Return the axes of the tensors of `map_state`."""
+    return {"weight": (n_features, "genes"), "bias": ("genes",), "alpha": ()}
+
+
 def map_from_state(state: Mapping[str, Tensor]) -> LinearMap:
     """Return the linear map of `map_state`."""
     return LinearMap(state["weight"].numpy(), state["bias"].numpy(), float(state["alpha"]))

@@ -13,7 +13,7 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
-from sthisto.models.linear import fit_ridge, map_from_state, map_state
+from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 
 N_COLORS = 9
 _KEY = "color"
@@ -48,6 +48,11 @@ class Color(ExpressionModel):
         colors = patch_colors(section)
         expression = self._map((colors.values - self._mean) / self._sd)
         return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
+
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        n_colors = N_COLORS * len(self.patch.context)
+        return {"mean": (n_colors,), "sd": (n_colors,), **map_axes(n_colors)}
 
     def state(self) -> dict[str, Tensor]:
         """Return the linear map and what standardizes its input."""

@@ -184,6 +184,17 @@ class HisToGene(ExpressionModel):
             raise ValueError(msg)
         return torch.from_numpy((features - self._center) / self._scale), torch.from_numpy(position)
 
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        width, n_positions = self.options.width, self.options.n_positions
+        return {
+            "center": (self.n_features,),
+            "scale": (),
+            "patch.weight": (width, self.n_features),
+            "x_position.weight": (n_positions, width),
+            "outputs.weight": ("genes", width),
+        }
+
     def state(self) -> dict[str, Tensor]:
         """Return the weights, and what standardizes the features."""
         weights = {name: value.cpu().contiguous() for name, value in self._module.state_dict().items()}

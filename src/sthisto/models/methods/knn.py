@@ -48,6 +48,14 @@ class Knn(RetrievalModel):
         """Return the centered features, (n_spots, n_features)."""
         return features.values - self._center
 
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was subtracted."""
+        return {"center": (self.n_features,)}
+
+    def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of the bank's tensors."""
+        return super().bank_axes() | {"embedding": ("spots", self.n_features)}
+
     def state(self) -> dict[str, Tensor]:
         """Return the mean feature, which is subtracted before the cosine is taken."""
         return {"center": torch.from_numpy(self._center)}

@@ -36,6 +36,10 @@ class Mean(ExpressionModel):
             seen=self.seen(section.fingerprint()),
         )
 
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        return {"mean": ("genes",), "sd": ("genes",)}
+
     def state(self) -> dict[str, Tensor]:
         """Return mean and standard deviation, (n_genes,) each."""
         return {"mean": torch.from_numpy(self._mean), "sd": torch.from_numpy(self._sd)}

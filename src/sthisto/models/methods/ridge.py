@@ -12,7 +12,7 @@ from sthisto._utils.validate import check_positive
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
-from sthisto.models.linear import fit_ridge, map_from_state, map_state
+from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 from sthisto.models.methods.color import N_COLORS, patch_colors
 from sthisto.models.options import MethodOptions
 
@@ -89,6 +89,11 @@ class Ridge(ExpressionModel):
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the features of the frozen encoder, (n_spots, n_features)."""
         return extract(section, self.encoder).values
+
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        n_colors = N_COLORS * len(self.patch.context) if self.options.colors else 0
+        return map_axes(self.n_features + n_colors)
 
     def state(self) -> dict[str, Tensor]:
         """Return the linear map."""

@@ -189,6 +189,11 @@ class STNet(ExpressionModel):
 
         return section.features(identity, average)
 
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        n_features = self.encoder.n_features(self.patch.size) if self.options.finetune else self.n_features
+        return {"outputs.weight": ("genes", n_features), "center": (n_features,), "scale": ()}
+
     def state(self) -> dict[str, Tensor]:
         """Return the weights of the outputs, and of the encoder where it was trained."""
         return {name: value.cpu().contiguous() for name, value in self._module.state_dict().items()}

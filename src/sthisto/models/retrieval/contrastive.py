@@ -162,6 +162,19 @@ class ContrastiveModel(RetrievalModel):
             smoothed=self.options.objective == "smoothed",
         )
 
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        o = self.options
+        n_features = self.encoder.n_features(self.patch.size) if o.finetune else self.n_features
+        return {
+            "image_head.projection.weight": (o.embedding_dim, n_features),
+            "gene_head.projection.weight": (o.embedding_dim, "genes"),
+        }
+
+    def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of the bank's tensors."""
+        return super().bank_axes() | {"embedding": ("spots", self.options.embedding_dim)}
+
     def state(self) -> dict[str, Tensor]:
         """Return the weights of both sides, and of the encoder where it was trained."""
         weights = {name: value.cpu().contiguous() for name, value in self._module.state_dict().items()}

@@ -164,6 +164,13 @@ class RetrievalModel(ExpressionModel):
             return None, self.training_spots.rows_of(fingerprint), "spot"
         return None, None, exclude
 
+    def bank_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of the bank's tensors."""
+        return {
+            "embedding": ("spots", "dimensions"),
+            "expression": ("spots", "genes"),
+        }
+
     def bank_state(self) -> dict[str, Tensor]:
         """Return embedding, expression and origin of the bank's spots."""
         return {
@@ -175,6 +182,18 @@ class RetrievalModel(ExpressionModel):
 
     def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what `bank_state` returned."""
+        _check_bank(state["row"], state["usual_cosine"], len(self.training_spots.section))
         self._row_of = state["row"].numpy()
         self._usual_cosine = state["usual_cosine"].numpy()
         self._bank = Bank(state["embedding"].numpy(), state["expression"].numpy(), section=self.training_spots.section)
+
+
+def _check_bank(row: Tensor, usual_cosine: Tensor, n_spots: int) -> None:
+    """Raise ValueError unless a stored bank says of each training spot where it was, and how similar others are."""
+    if row.dtype != torch.int64 or row.shape != (n_spots,) or int(row.min()) < 0:
+        msg = f"'row' must hold the position of each of {n_spots} training spots."
+        raise ValueError(msg)
+    n_rated = n_spots if n_spots > 1 else 0
+    if usual_cosine.dtype != torch.float32 or usual_cosine.shape != (n_rated,) or (usual_cosine.diff() < 0).any():
+        msg = f"'usual_cosine' must hold {n_rated} ascending float32 values."
+        raise ValueError(msg)
