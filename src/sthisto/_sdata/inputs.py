@@ -9,6 +9,7 @@ import numpy as np
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, check_finite, looks_like_counts
+from sthisto._sdata.features import TableFeatures
 from sthisto._sdata.sections import Section
 from sthisto._sdata.tables import gene_positions, is_gene, read_rows
 from sthisto._utils.defaults import PATCH_SIZE
@@ -21,8 +22,9 @@ _WIDEST_UM = 400
 
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
-    """Return the patches and positions of a section's spots."""
-    return SectionInput(section.name, section.patches(spec), section.centers, dense=spec.dense)
+    """Return the patches, positions and given features of a section's spots."""
+    given = TableFeatures(section.table, section.rows)
+    return SectionInput(section.name, section.patches(spec), section.centers, dense=spec.dense, given=given)
 
 
 def read_expression(

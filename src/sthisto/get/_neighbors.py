@@ -73,7 +73,12 @@ def neighbors(
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> sth.get.neighbors(sdata, model).head()  # doctest: +SKIP
     """
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
+    from sthisto._sdata.features import for_encoder
+
+    sections = for_encoder(
+        read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
+        model.encoder if model.uses_encoder else None,
+    )
     return pd.concat([of_section(section, model, exclude) for section in sections], ignore_index=True)
 
 

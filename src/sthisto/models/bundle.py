@@ -23,6 +23,7 @@ from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.data import TrainingSpots
 from sthisto.models.encoders.encoder import RANDOM, Encoder, load_encoder
+from sthisto.models.encoders.given import PREFIX, GivenFeatures
 from sthisto.models.training.loop import seeded
 
 CONFIG, MODEL, BANK = "config.json", "model.safetensors", "bank.safetensors"
@@ -162,6 +163,8 @@ def _encoder(record: dict[str, Any], given: str | nn.Module | None) -> Encoder:
             "image_encoder=…"
         )
         raise ValueError(msg)
+    if given is None and record["name"].startswith(PREFIX):
+        return GivenFeatures.from_record(record["weights"])
     encoder = load_encoder(
         given if given is not None else record["name"],
         weights=record["weights"] or None if given is None else None,

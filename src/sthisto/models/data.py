@@ -15,6 +15,11 @@ _RECOGNIZED_BY: Final = 32
 """Width in px of what a spot of a dense section is recognized by."""
 
 
+def _no_features(name: str) -> np.ndarray:
+    msg = f"There are no features {name!r}. Pass given=… to SectionInput."
+    raise KeyError(msg)
+
+
 @dataclass(frozen=True)
 class Features:
     """Features of a section's spots.
@@ -45,12 +50,15 @@ class SectionInput:
         (n_spots, 2) x and y of the spots, in px of the full resolution.
     dense
         Whether features are means over windows of maps of the whole image, instead of features of cut patches.
+    given
+        Returns features that were computed elsewhere, (n_spots, n_features) float32, by their name.
     """
 
     name: str
     patches: Sequence[PatchSource]
     positions: np.ndarray
     dense: bool = False
+    given: Callable[[str], np.ndarray] = field(default=_no_features, repr=False)
     _features: dict[str, Features] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Target
+from sthisto._sdata.features import feature_keys, given_features, with_features
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
@@ -46,6 +47,7 @@ def fit(
     input_size: int | str | None = None,
     encoder_layer: LayerArgument = None,
     dense_features: bool | None = None,
+    features: str | Sequence[str] | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
     gene_flavor: Flavor = "pearson_residuals",
@@ -93,6 +95,11 @@ def fit(
         the same windows of one map of the whole image, at a cost that depends on the image alone; for convolutional
         encoders. None: True if that saves at least three quarters of the work, as for bins and cells. The model
         predicts the way it was fitted.
+    features
+        Features that were computed elsewhere, to use instead of an image encoder: "obsm:X_uni2" for
+        ``obsm["X_uni2"]``, or several, which are concatenated, each scaled to the same total variance over the training
+        spots. The model predicts tables that have the same features. See `sthisto.pp.add_features`. None: those of
+        `image_encoder`.
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
         (regardless of method and seed).
@@ -172,8 +179,10 @@ def fit(
     if checkpoint is not None:
         check_target(Path(checkpoint), overwrite=True)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
+    given = _given_keys(features, cls, chosen_options)
+    sections = read_sections(sdata, keys)
     prepared = prepare(
-        read_sections(sdata, keys),
+        with_features(sections, given) if given else sections,
         cls,
         genes=genes,
         n_top_genes=n_top_genes,
@@ -186,13 +195,35 @@ def fit(
         gene_symbols=gene_symbols,
         seed=seed,
     )
-    encoder = _load_encoder(image_encoder, encoder_weights, input_size, encoder_layer) if cls.uses_encoder else None
-    if use_dense(dense_features, cls, chosen_options, encoder, prepared):
+    encoder: Encoder | None = None
+    if given:
+        trained = [prepared.sections[i] for i in prepared.trained]
+        encoder = given_features(trained, [section.train for section in prepared.training], given)
+    elif cls.uses_encoder:
+        encoder = _load_encoder(image_encoder, encoder_weights, input_size, encoder_layer)
+    if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
     _train(model, prepared.training, seed, checkpoint)
     _write(model, prepared, key_added)
     return model
+
+
+def _given_keys(features: str | Sequence[str] | None, cls: type[ExpressionModel], options: Any) -> list[str]:
+    """Return the slots of ``obsm`` with features that take the encoder's place, none where it stays.
+
+    Raises
+    ------
+    ValueError
+        The method uses no encoder, or trains it.
+    """
+    if features is None:
+        return []
+    if not cls.uses_encoder or getattr(options, "finetune", False):
+        why = "trains its image encoder" if cls.uses_encoder else "uses no image encoder"
+        msg = f"Method {cls.method!r} {why}, so features={features!r} can't take its place. Leave one of them out."
+        raise ValueError(msg)
+    return feature_keys(features)
 
 
 def _load_encoder(

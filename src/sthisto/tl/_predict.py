@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._sdata import slots
+from sthisto._sdata.features import for_encoder
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
@@ -109,7 +110,10 @@ def predict(
     """
     check_new_name(key_added, name="key_added")
     check_share(smooth)
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
+    sections = for_encoder(
+        read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
+        model.encoder if model.uses_encoder else None,
+    )
     if new_table_key is None:
         _check_genes(sections, model, gene_symbols)
         check_layer_memory(sections, len(model.genes))

@@ -1,0 +1,249 @@
+"""Files and folders that are there whole or not at all: written beside their place, flushed, then moved there."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+_AGE_S: Final = 24 * 3600.0
+_ATTEMPTS: Final = 50
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+_RENAME_SWAP: Final = 2
+_TAKEN: Final = (errno.ENOTEMPTY, errno.EEXIST)
+_UNSUPPORTED: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+_WRITER: Final = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(part|aside)")
+_mine: set[str] = set()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write a file to, which replaces `path` when the block ends without an error.
+
+    The file is flushed to disk before it is moved. A killed process leaves `path` as it was; what it had written is
+    removed when the same file is next written.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made if need be. The yielded path lies in that folder and has the same suffix.
+    """
+    path = _target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    with _staged(path, "part") as staged:
+        yield staged
+        _sync(staged)
+        staged.replace(path)
+        _sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder to fill, which takes the place of `path` when the block ends without an error.
+
+    An existing folder is exchanged in one step where the file system can do that. Where it cannot, a process that is
+    killed between two renames leaves the old folder beside its place, and `recover` puts it back. Of several
+    processes that write one folder, the last one wins.
+
+    Parameters
+    ----------
+    path
+        The folder; its parent is made if need be.
+    overwrite
+        Whether a folder with content may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        `path` holds something when the new folder is moved there, and `overwrite` is False.
+    """
+    path = _target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
+    remove_leftovers(path)
+    with _staged(path, "part") as staged:
+        staged.mkdir()
+        yield staged
+        for entry in staged.rglob("*"):
+            _sync(entry)
+        _sync(staged)
+        _move_folder(staged, path, overwrite=overwrite)
+        _sync(path.parent)
+
+
+def recover(path: Path) -> None:
+    """Put back a folder that a killed process had moved aside to replace it."""
+    if path.exists() or not path.parent.is_dir():
+        return
+    aside = sorted(path.parent.glob(f".{_stem(path)}.*.aside*"), key=lambda p: p.stat().st_mtime)
+    if aside:
+        aside[-1].rename(path)
+
+
+def remove_leftovers(path: Path) -> int:
+    """Remove what killed processes left beside `path`, and return how many files and folders that were."""
+    removed = 0
+    for kind in ("part", "aside") if path.exists() else ("part",):
+        removed += sum(remove_if_left(entry) for entry in path.parent.glob(f".{_stem(path)}.*.{kind}*"))
+    return removed
+
+
+def remove_if_left(entry: Path) -> bool:
+    """Remove a file or folder that `atomic_file` or `atomic_folder` staged, unless its process may be at work."""
+    if not _is_left(entry):
+        return False
+    _remove(entry)
+    return True
+
+
+def staging_name(path: Path, kind: str = "part") -> str:
+    """Return a hidden name beside `path` that tells which process of which machine writes there."""
+    return f".{_stem(path)}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}{path.suffix[:12]}"
+
+
+@contextmanager
+def _staged(path: Path, kind: str) -> Iterator[Path]:
+    """Yield a path beside `path`; what is left there at the end is removed."""
+    staged = path.parent / staging_name(path, kind)
+    _mine.add(staged.name)
+    try:
+        yield staged
+    finally:
+        _remove(staged)
+        _mine.discard(staged.name)
+
+
+def _move_folder(new: Path, path: Path, *, overwrite: bool) -> None:
+    """Move a folder to its place; other processes may do the same in between."""
+    for _ in range(_ATTEMPTS):
+        try:
+            new.rename(path)  # onto nothing, or an empty folder
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        else:
+            return
+        if not overwrite:
+            msg = f"{path} exists. Choose another path, or pass overwrite=True to replace it."
+            raise FileExistsError(msg)
+        try:
+            if _exchange(new, path):
+                return  # the old one lies where the new one was, and is removed there
+            with _staged(path, "aside") as aside:
+                path.rename(aside)
+                try:
+                    new.rename(path)
+                except BaseException:
+                    recover(path)
+                    raise
+                return
+        except OSError as error:
+            if error.errno not in (*_TAKEN, errno.ENOENT):
+                raise
+    msg = f"{path} could not be replaced: other processes keep writing it. Save to another path."
+    raise OSError(msg)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths in one step; return False where the system or the file system cannot."""
+    call = _exchange_call()
+    if call is None:
+        return False
+    if call(os.fsencode(first), os.fsencode(second)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNSUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+@cache
+def _exchange_call() -> Any:
+    if sys.platform == "win32":
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "renameat2"):
+        return lambda a, b: library.renameat2(_AT_FDCWD, a, _AT_FDCWD, b, _RENAME_EXCHANGE)
+    if hasattr(library, "renamex_np"):
+        return lambda a, b: library.renamex_np(a, b, _RENAME_SWAP)
+    return None
+
+
+def _is_left(entry: Path) -> bool:
+    if entry.name in _mine:
+        return False
+    writer = _WRITER.search(entry.name)
+    if writer is not None and writer["host"] == _host():
+        pid = int(writer["pid"])
+        return pid == os.getpid() or not _is_running(pid)
+    try:
+        return time.time() - entry.stat().st_mtime > _AGE_S
+    except FileNotFoundError:
+        return False
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"  # killed, and not yet waited for
+    except OSError:
+        return True
+
+
+@cache
+def _host() -> str:
+    return blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+
+
+def _stem(path: Path) -> str:
+    """Return a name's start for hidden names beside it, short enough for every file system, without glob's signs."""
+    name = path.name
+    if len(name.encode()) <= 100 and not set(name) & set("*?[]"):
+        return name
+    return blake2b(name.encode(), digest_size=12).hexdigest()
+
+
+def _target(path: Path) -> Path:
+    """Return where a link leads, so that what it leads to is replaced and not the link."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder's list of names to disk, where the system can."""
+    if path.is_symlink() or (path.is_dir() and sys.platform == "win32"):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
