@@ -8,6 +8,7 @@ Start with ``help(sthisto.tl.fit)``, or ``sthisto demo`` on the command line. Ea
 - `get`: plain tables of what `tl` wrote.
 - `datasets`, `io`: public and synthetic sections; other layouts brought to SpatialData.
 - `metrics`, `models`, `nn`: the scores, the methods and their parts; arrays in, arrays out.
+- `cohort`: many slides with one model, in several processes.
 - `benchmark`: methods on public sections, and the DANet paper's tables.
 - `settings`: device, cache, progress bars.
 
@@ -20,14 +21,28 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sthisto import benchmark, datasets, get, io, metrics, models, nn, pl, pp, tl
+    from sthisto import benchmark, cohort, datasets, get, io, metrics, models, nn, pl, pp, tl
     from sthisto._utils.settings import settings
 
-__all__ = ["__version__", "benchmark", "datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "settings", "tl"]
+__all__ = [
+    "__version__",
+    "benchmark",
+    "cohort",
+    "datasets",
+    "get",
+    "io",
+    "metrics",
+    "models",
+    "nn",
+    "pl",
+    "pp",
+    "settings",
+    "tl",
+]
 
 __version__ = metadata.version("sthisto")
 
-_SUBMODULES = frozenset({"benchmark", "datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "tl"})
+_SUBMODULES = frozenset({"benchmark", "cohort", "datasets", "get", "io", "metrics", "models", "nn", "pl", "pp", "tl"})
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, check_finite, looks_like_counts
+from sthisto._sdata.features import TableFeatures
 from sthisto._sdata.sections import Section
 from sthisto._sdata.tables import gene_positions, is_gene, read_rows
 from sthisto._utils.defaults import PATCH_SIZE
@@ -22,11 +23,15 @@ _WIDEST_UM = 400
 
 
 def section_input(section: Section, spec: PatchSpec) -> SectionInput:
-    """Return the patches and positions of a section's spots."""
-    um_per_px = (section.um_per_px or spec.um_per_px) if spec.um_per_px else None
-    patches = section.patches(spec)
+    """Return the patches, positions, image and given features of a section's spots."""
     return SectionInput(
-        section.name, patches, section.centers, dense=spec.dense, image=section.image, um_per_px=um_per_px
+        section.name,
+        section.patches(spec),
+        section.centers,
+        dense=spec.dense,
+        image=section.image,
+        um_per_px=(section.um_per_px or spec.um_per_px) if spec.um_per_px else None,
+        given=TableFeatures(section.table, section.rows),
     )
 
 

@@ -12,7 +12,7 @@ from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
 
 from sthisto._sdata.elements import read_pyramid
-from sthisto._sdata.slots import NEW_INSTANCE, NEW_REGION
+from sthisto._sdata.slots import NEW_INSTANCE, NEW_REGION, SPATIAL
 from sthisto._utils.validate import check_new_name, resolve_only
 
 if TYPE_CHECKING:
@@ -64,27 +64,31 @@ def circles(sdata: SpatialData, image_key: str, centers: np.ndarray, diameter: f
 
 
 def annotating_table(
-    n_spots: Mapping[str, int], values: np.ndarray, genes: Sequence[str], columns: Mapping[str, Any] | None = None
+    centers: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    genes: Sequence[str],
+    columns: Mapping[str, Any] | None = None,
 ) -> AnnData:
     """Return a table that annotates new shapes, region by region.
 
     Parameters
     ----------
-    n_spots
-        Name of each region -> number of its spots, which are numbered from 0.
+    centers
+        Name of each region -> (n, 2) x and y of its spots in px of the full resolution. They are numbered from 0.
     values
-        (n_spots, n_genes) values of X, in the order of `n_spots`.
+        (n_spots, n_genes) values of X, in the order of `centers`.
     genes
         Names of the variables.
     columns
         Further columns of ``obs``, (n_spots,) each.
     """
-    region = np.repeat(np.array(list(n_spots), dtype=object), list(n_spots.values()))
-    instance = np.concatenate([np.arange(n) for n in n_spots.values()])
+    region = np.repeat(np.array(list(centers), dtype=object), [len(xy) for xy in centers.values()])
+    instance = np.concatenate([np.arange(len(xy)) for xy in centers.values()])
     obs = pd.DataFrame(
         {NEW_REGION: pd.Categorical(region), NEW_INSTANCE: instance, **(columns or {})},
         index=[f"{name}_{i}" for name, i in zip(region, instance, strict=True)],
     )
-    table = AnnData(values, obs=obs, var=pd.DataFrame(index=pd.Index(list(genes), dtype=str)))
+    var = pd.DataFrame(index=pd.Index(list(genes), dtype=str))
+    table = AnnData(values, obs=obs, var=var, obsm={SPATIAL: np.concatenate(list(centers.values()))})
     regions = list(obs[NEW_REGION].cat.categories)
     return TableModel.parse(table, region=regions, region_key=NEW_REGION, instance_key=NEW_INSTANCE)

@@ -15,7 +15,7 @@ from spatialdata.models import TableModel
 
 from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.new_shapes import check_no_element
-from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, SPLIT
+from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, SPATIAL, SPLIT
 from sthisto._sdata.tables import read_matrix, selection_rule
 from sthisto._sdata.write import Update
 from sthisto._utils.logging import logger
@@ -199,5 +199,27 @@ def _table(sections: Sequence[Section], values: Sequence[np.ndarray], genes: Seq
     regions = [section.region for section in sections]
     obs[region_key] = pd.Categorical(obs[region_key].astype(str), categories=regions)
     x = np.concatenate(values).astype(np.float32)
-    table = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(list(genes), dtype=str)))
+    centers = np.concatenate([section.centers for section in sections])
+    var = pd.DataFrame(index=pd.Index(list(genes), dtype=str))
+    table = AnnData(x, obs=obs, var=var, obsm={SPATIAL: centers})
     return TableModel.parse(table, region=regions, region_key=region_key, instance_key=instance_key)
+
+
+def has_regions(sdata: SpatialData) -> bool:
+    """Return whether a table annotates regions."""
+    return any(TableModel.ATTRS_KEY in table.uns for table in sdata.tables.values())
+
+
+def with_predictions(sdata: SpatialData, key: str, *, with_image: bool) -> tuple[SpatialData, int]:
+    """Return a SpatialData with a table, its regions, and the images where they are wanted; and its number of spots."""
+    table = sdata.tables[key]
+    regions = table.uns[TableModel.ATTRS_KEY][TableModel.REGION_KEY]
+    names = [regions] if isinstance(regions, str) else list(regions)
+    kept = sd.SpatialData(
+        images=dict(sdata.images) if with_image else {},
+        labels={name: sdata.labels[name] for name in names if name in sdata.labels},
+        shapes={name: sdata.shapes[name] for name in names if name in sdata.shapes},
+        tables={key: table},
+        attrs=dict(sdata.attrs),
+    )
+    return kept, int(table.n_obs)

@@ -13,6 +13,9 @@ KEY: Final = "sthisto"
 UM_PER_UNIT: Final = "um_per_unit"
 """``sdata.attrs["sthisto"]["um_per_unit"][coordinate_system]``: µm per unit of that coordinate system."""
 
+OBJECTIVE: Final = "objective"
+"""``sdata.attrs["sthisto"]["objective"][coordinate_system]``: magnification of the scanner's objective."""
+
 ALLOW_OUTSIDE: Final = "allow_outside"
 CHECK_IMAGE: Final = "check_image"
 """``sdata.attrs["sthisto"][…]``: whether spots may lie outside the image, and whether the image is checked."""
@@ -40,10 +43,16 @@ REGION: Final = "sthisto_region"
 INSTANCE: Final = "sthisto_instance"
 """``obs`` columns that tie the table of `io.from_anndata` to its shapes."""
 
+SPATIAL: Final = "spatial"
+"""``obsm`` of every table that we make: x and y in px of the full resolution, as scanpy and squidpy expect them."""
+
 NEW_REGION: Final = "region"
 NEW_INSTANCE: Final = "instance"
 SPOT: Final = "spot"
 """``obs`` columns of a table that annotates new shapes; `SPOT` names the measured spot that a new one lies around."""
+
+FEATURES: Final = "sthisto_features"
+"""Key of ``uns`` that names the width of the tiles which features in ``obsm`` were computed from."""
 
 TISSUE_GRID: Final = "tissue_grid"
 """Shapes that `pp.tissue_grid` writes by default."""

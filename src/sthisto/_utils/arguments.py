@@ -77,6 +77,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "encoder_weights": path,
     "exclude": choice("section", "spot", "none"),
     "factor": _COUNT,
+    "features": texts.called("the name of features, or a list of at least one name"),
     "figsize": _PAIR,
     "flavor": _FLAVOR,
     "gene_symbols": text,

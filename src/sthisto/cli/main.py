@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from sthisto._sdata.slots import KEY
 from sthisto._utils.arguments import read_value
 from sthisto._utils.defaults import PATCH_SIZE
+from sthisto.cli.cohort import add_cohort_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,24 +28,27 @@ _ZARR_FILES = ("zarr.json", ".zgroup")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 for an error of the input, 2 for one of the command line."""
+    """Run a command and return its exit code: 0, 1 for an error of the input, 2 for one of the command line.
+
+    1 is also that of a cohort in which slides failed.
+    """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if options.verbose:
         logging.getLogger("sthisto").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     try:
-        options.run(options)
+        code = options.run(options)
     except KeyboardInterrupt:
         print("sthisto: interrupted", file=sys.stderr)
         return 130
-    except (KeyError, ValueError, TypeError, OSError, RuntimeError, *_OTHER_ERRORS) as error:
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError, ImportError, *_OTHER_ERRORS) as error:
         if options.verbose:
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"sthisto: {' '.join(str(text).split())}", file=sys.stderr)
         return 1
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,10 +135,11 @@ def _add_predict(commands: Any) -> None:
         commands,
         "predict",
         _predict,
-        "Predict a SpatialData store with a saved model and write the store with its prediction.",
-        "sthisto predict slide.zarr --model liver.sthisto --out predicted.zarr",
+        "Predict a SpatialData store, or a folder or manifest of slides, with a saved model and write the prediction.",
+        "sthisto predict slides/ --model liver.sthisto --out predicted --workers 4",
     )
     _add_data(parser)
+    add_cohort_options(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
     parser.add_argument("--out", type=Path, required=True, help="output store")
     parser.add_argument(
@@ -218,9 +223,12 @@ def _fit(options: argparse.Namespace) -> None:
     _print_table(model.history, as_json=options.json)
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace) -> int | None:
     import sthisto as sth
+    from sthisto.cli.cohort import is_cohort, predict_cohort
 
+    if is_cohort(options.data):
+        return predict_cohort(options)
     _refuse(options.out, False, "Choose another --out.")
     sdata = _read(options.data)
     model = sth.models.load(options.model, allow_download=options.allow_download)
@@ -230,6 +238,7 @@ def _predict(options: argparse.Namespace) -> None:
         print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
     else:
         print(f"{options.out} holds the prediction of {len(model.genes)} genes.")
+    return None
 
 
 def _evaluate(options: argparse.Namespace) -> None:

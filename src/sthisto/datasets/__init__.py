@@ -1,8 +1,8 @@
 """Sections to learn and test with."""
 
 from sthisto.datasets._her2st import her2st
-from sthisto.datasets._hest import hest
 from sthisto.datasets._liver import liver
 from sthisto.datasets.synthetic.sections import synthetic
+from sthisto.io._hest import hest
 
 __all__ = ["her2st", "hest", "liver", "synthetic"]

@@ -16,7 +16,7 @@ from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_key
 from sthisto.datasets._liver_files import LAYOUT, NUMBER, download, find_file, find_image, sections_in
-from sthisto.datasets._samples import Sample, assemble, lazy_tiff
+from sthisto.io._samples import Sample, assemble, lazy_tiff
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -76,10 +76,14 @@ def neighbors(
     >>> model = sth.tl.fit(sdata, method="knn", image_encoder="efficientnet_lite0")  # doctest: +SKIP
     >>> sth.get.neighbors(sdata, model).head()  # doctest: +SKIP
     """
+    from sthisto._sdata.features import for_encoder
     from sthisto.models.given import given_model
 
     fitted = given_model(model)
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
+    sections = for_encoder(
+        read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
+        fitted.encoder if fitted.has_encoder else None,
+    )
     return pd.concat([of_section(section, fitted, exclude) for section in sections], ignore_index=True)
 
 

@@ -114,11 +114,11 @@ def flat_rgb(pixels: Any, what: str, *, is_premultiplied: bool = False) -> Any:
     white = _white(pixels, what)
     if isinstance(pixels, da.Array):
         whole = pixels.rechunk({2: -1})
-        return whole.map_blocks(_flat_block, white, is_premultiplied, dtype=np.uint8, chunks=(*whole.chunks[:2], (3,)))
-    return _flat_block(pixels, white, is_premultiplied)
+        return whole.map_blocks(flat_block, white, is_premultiplied, dtype=np.uint8, chunks=(*whole.chunks[:2], (3,)))
+    return flat_block(pixels, white, is_premultiplied)
 
 
-def _flat_block(values: np.ndarray, white: float, is_premultiplied: bool) -> np.ndarray:
+def flat_block(values: np.ndarray, white: float, is_premultiplied: bool) -> np.ndarray:
     """Scale one block (rows, columns, 3 or 4) to 0..255 and lay it over white."""
     scaled = to_uint8(values, white)
     if scaled.shape[-1] == 3:

@@ -14,12 +14,15 @@ import numpy as np
 from sthisto._images.colors import over_white
 from sthisto._utils.logging import logger
 from sthisto.io._arrays import flat_rgb, rgb_of_array
-from sthisto.io._tiff import alpha_kind, color_series, is_tiff, open_tiff, plausible_um, read_color, um_per_px
+from sthisto.io._tiff import alpha_kind, color_series, is_tiff, open_tiff, read_color
+from sthisto.io._tiff_metadata import plausible_um, um_per_px
 
 _COARSEST_PX = 1024
 _GRAY_MODES: Final = frozenset({"1", "L", "LA", "La", "I", "F"})
 _TRANSPARENT_MODES: Final = frozenset({"RGBA", "RGBa", "PA"})
 _EXIF_ORIENTATION: Final = 0x112
+ANY_PICTURE: Final = (".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".webp", ".gif")
+"""Suffixes of pictures that are no TIFF."""
 _INCH_UM: Final = 25_400.0
 
 

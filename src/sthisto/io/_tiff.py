@@ -1,28 +1,24 @@
-"""TIFF files: which of their images is the slide, in which colors it is stored, and how large a pixel is."""
+"""TIFF files: which of their images is the slide, and in which colors it is stored."""
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from xml.etree import ElementTree as ET
 
 import numpy as np
 
 from sthisto._images.colors import cmyk_to_rgb, find_channels, is_ycbcr, to_uint8, ycbcr_to_rgb
+from sthisto.io._tiff_metadata import height_width, ome_pixels
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
 
 _SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG: Final = (6, 7)
-_PLAUSIBLE_UM: Final = (0.05, 5.0)
-"""Finer or coarser pixels than these are those of a printer, not of a scanner."""
-_UM: Final = {"µm": 1.0, "um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-_UM_OF_UNIT: Final = {2: 25_400.0, 3: 10_000.0}
+_BESIDE_SCAN: Final = ("label", "macro", "thumbnail", "map", "overview")
 _COLOR_MODELS: Final = ("RGB", "YCBCR", "SEPARATED", "PALETTE")
 
 
@@ -56,19 +52,21 @@ def open_tiff(path: Path) -> TiffFile:
 def color_series(file: TiffFile, path: Path) -> int:
     """Return the number of the largest series of a file that is in color.
 
-    Slides hold a macro image, a label or a thumbnail beside the scan, and some before it.
+    Slides hold a macro image, a label or a thumbnail beside the scan, and some before it; these are left aside by
+    their names, where they have some, and by their size.
 
     Raises
     ------
     ValueError
         None is in color.
     """
-    sizes = {i: np.prod(_height_width(one)) for i, one in enumerate(file.series) if _is_color(one)}
+    sizes = {i: np.prod(height_width(one)) for i, one in enumerate(file.series) if _is_color(one)}
+    scans = {i: size for i, size in sizes.items() if file.series[i].name.lower() not in _BESIDE_SCAN}
     if not sizes:
         found = ", ".join(f"{one.shape} in {_photometric(one)}" for one in file.series[:5])
         msg = f"{path} holds no H&E image in RGB, but {found}. Grayscale and fluorescence can't take its place."
         raise ValueError(msg)
-    return max(sizes, key=lambda i: sizes[i])
+    return max(scans or sizes, key=lambda i: sizes[i])
 
 
 def read_color(file: TiffFile, number: int, path: Path) -> np.ndarray:
@@ -151,27 +149,9 @@ def alpha_kind(series: TiffPageSeries) -> int:
     return int(extra[0]) if extra else 0
 
 
-def um_per_px(file: TiffFile, number: int) -> float | None:
-    """Return the µm per px that a file states for a series: OME, Aperio, ImageJ or resolution tags; None without."""
-    series = file.series[number]
-    stated = _ome_um(file, series) or _aperio_um(series) or _imagej_um(file, series) or _tagged_um(series)
-    return plausible_um(stated)
-
-
-def plausible_um(um: float | None) -> float | None:
-    """Return µm per px that a scanner may have, None for others, such as 353 of 72 dpi."""
-    low, high = _PLAUSIBLE_UM
-    return um if um is not None and low <= um <= high else None
-
-
 def _photometric(series: TiffPageSeries) -> str:
     photometric = series.keyframe.photometric
     return str(getattr(photometric, "name", photometric))
-
-
-def _height_width(series: TiffPageSeries) -> tuple[int, int]:
-    size = dict(zip(series.axes, series.shape, strict=True))
-    return size.get("Y", 0), size.get("X", 0)
 
 
 def _is_color(series: TiffPageSeries) -> bool:
@@ -184,53 +164,6 @@ def _is_color(series: TiffPageSeries) -> bool:
 
 def _ome_channels(series: TiffPageSeries) -> list[str]:
     """Return the names of the channels in OME metadata, none where they have no names."""
-    pixels = _ome_pixels(series.keyframe.parent, series)
+    pixels = ome_pixels(series.keyframe.parent, series)
     names = [one.get("Name") for one in pixels.iter() if one.tag.endswith("}Channel")] if pixels is not None else []
     return [str(name) for name in names] if len(names) in (3, 4) and all(names) else []
-
-
-def _ome_pixels(file: Any, series: TiffPageSeries) -> ET.Element | None:
-    """Return the element Pixels of OME metadata that has the size of the series."""
-    if not file.is_ome or not file.ome_metadata:
-        return None
-    height, width = _height_width(series)
-    for element in ET.fromstring(file.ome_metadata).iter():
-        if (
-            element.tag.endswith("}Pixels")
-            and element.get("SizeX") == str(width)
-            and element.get("SizeY") == str(height)
-        ):
-            return element
-    return None
-
-
-def _ome_um(file: TiffFile, series: TiffPageSeries) -> float | None:
-    pixels = _ome_pixels(file, series)
-    if pixels is None or pixels.get("PhysicalSizeX") is None:
-        return None
-    factor = _UM.get(pixels.get("PhysicalSizeXUnit", "µm"))
-    return None if factor is None else float(pixels.get("PhysicalSizeX", "nan")) * factor
-
-
-def _aperio_um(series: TiffPageSeries) -> float | None:
-    stated = re.search(r"\bMPP\s*=\s*([0-9.]+)", series.keyframe.description or "")
-    return float(stated.group(1)) if stated else None
-
-
-def _imagej_um(file: TiffFile, series: TiffPageSeries) -> float | None:
-    unit = str((file.imagej_metadata or {}).get("unit", "")) if file.is_imagej else ""
-    per_unit = _resolution(series)
-    return _UM[unit] / per_unit if unit in _UM and per_unit else None
-
-
-def _tagged_um(series: TiffPageSeries) -> float | None:
-    unit, per_unit = series.keyframe.tags.get("ResolutionUnit"), _resolution(series)
-    um = _UM_OF_UNIT.get(int(unit.value)) if unit is not None else _UM_OF_UNIT[2]
-    return um / per_unit if um and per_unit else None
-
-
-def _resolution(series: TiffPageSeries) -> float | None:
-    """Return px per unit, None where it is not stated or differs between x and y."""
-    values = [series.keyframe.tags.get(name) for name in ("XResolution", "YResolution")]
-    ratios = [one.value[0] / one.value[1] for one in values if one is not None and one.value[1]]
-    return ratios[0] if len(ratios) == 2 and ratios[0] > 0 and abs(ratios[0] / ratios[1] - 1) < 0.01 else None

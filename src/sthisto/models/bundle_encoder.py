@@ -11,7 +11,8 @@ from torch import nn
 
 from sthisto.models.base import ExpressionModel
 from sthisto.models.encoders import pathology
-from sthisto.models.encoders.encoder import PACKAGED, RANDOM, Encoder, load_encoder
+from sthisto.models.encoders.encoder import PACKAGED, RANDOM, TEXTURE, Encoder, load_encoder
+from sthisto.models.encoders.given import PREFIX, GivenFeatures
 from sthisto.models.training.loop import seeded
 
 _LOCAL: Final = "local"
@@ -28,7 +29,8 @@ def encoder_record(model: ExpressionModel) -> dict[str, Any]:
     """
     encoder = model.encoder
     finetuned = model.trains_encoder(model.options)
-    weights = encoder.weights if encoder.weights in ("", RANDOM) else _LOCAL
+    is_text = encoder.weights in ("", RANDOM) or encoder.name.startswith(PREFIX)  # names and widths of given features
+    weights = encoder.weights if is_text else _LOCAL
     return {
         "name": encoder.name,
         "weights": RANDOM if finetuned else weights,
@@ -71,6 +73,8 @@ def load_recorded(
     if finetuned == bool(record["digest"]) or (finetuned and record["weights"] != RANDOM):
         msg = f"{file} is damaged: weights or digest of its image encoder are missing or wrong. Save the model again."
         raise ValueError(msg)
+    if given is None and record["name"].startswith(PREFIX):
+        return _given_features(record, file)
     if given is None:
         _check_record(record, file, allow_download=allow_download)
     try:
@@ -91,6 +95,19 @@ def load_recorded(
         )
         raise ValueError(msg)
     return encoder
+
+
+def _given_features(record: dict[str, Any], file: Path) -> GivenFeatures:
+    """Return the features that were computed elsewhere and take an encoder's place."""
+    try:
+        found = GivenFeatures.from_record(record["weights"])
+    except (ValueError, TypeError) as error:
+        msg = f"{file} is damaged: the given features {record['weights'][:80]!r} cannot be read. Save the model again."
+        raise ValueError(msg) from error
+    if found.name != record["name"] or found.digest() != record["digest"]:
+        msg = f"{file} is damaged: the given features are not those named {record['name']!r}. Save the model again."
+        raise ValueError(msg)
+    return found
 
 
 def _check_record(record: dict[str, Any], file: Path, *, allow_download: bool) -> None:
@@ -117,7 +134,7 @@ def _check_name(name: str, file: Path, *, allow_download: bool) -> None:
     Allowed are the packaged encoder, names of timm, and the pathology encoders that are listed; other models of the
     Hugging Face hub only with `allow_download`. No name that leads to a file is ever followed.
     """
-    if name == PACKAGED or _is_of_timm(name):
+    if name in (PACKAGED, TEXTURE) or _is_of_timm(name):
         return
     if not _HUB_NAME.fullmatch(name):
         msg = (

@@ -18,6 +18,11 @@ _RECOGNIZED_BY_PX: Final = 32
 """Width of what a spot of a dense section is recognized by."""
 
 
+def _no_features(name: str) -> np.ndarray:
+    msg = f"There are no features {name!r}. Pass given=… to SectionInput."
+    raise KeyError(msg)
+
+
 @dataclass(frozen=True)
 class Features:
     """Features of a section's spots.
@@ -52,6 +57,8 @@ class SectionInput:
         µm per px of the full resolution as the patches have them; None if unknown.
     dense
         Whether features are means over windows of maps of the whole image, instead of features of cut patches.
+    given
+        Returns features that were computed elsewhere, (n_spots, n_features) float32, by their name.
     """
 
     name: str
@@ -60,6 +67,7 @@ class SectionInput:
     dense: bool = False
     image: Pyramid | None = None
     um_per_px: float | None = None
+    given: Callable[[str], np.ndarray] = field(default=_no_features, repr=False)
     _features: dict[str, Features] = field(default_factory=dict, init=False, repr=False)
     _measured: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: np.ndarray | None = field(default=None, init=False, repr=False)

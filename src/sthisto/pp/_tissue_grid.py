@@ -88,7 +88,7 @@ def tissue_grid(
     if not len(centers):
         msg = f"No tissue was found in image {image_key!r}. Lower least_tissue, or look at the image."
         raise ValueError(msg)
-    table = annotating_table({key_added: len(centers)}, np.empty((len(centers), 0), dtype=np.float32), [])
+    table = annotating_table({key_added: centers}, np.empty((len(centers), 0), dtype=np.float32), [])
     apply(
         [
             Update(sdata, "shapes", key_added, circles(sdata, image_key, centers, diameter)),

@@ -10,6 +10,7 @@ import numpy as np
 
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization
+from sthisto._sdata.features import for_encoder
 from sthisto._sdata.inputs import check_scale, read_expression, section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
@@ -91,7 +92,10 @@ def embed(
     if not fitted.has_embedding:
         msg = f"Method {fitted.method!r} has no embedding."
         raise TypeError(msg)
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
+    sections = for_encoder(
+        read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
+        fitted.encoder if fitted.has_encoder else None,
+    )
     expression = {}
     if genes and fitted.has_gene_embedding:
         normalization = Normalization.from_record(fitted.normalization)

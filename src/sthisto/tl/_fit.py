@@ -13,6 +13,7 @@ from torch import nn
 from sthisto import __version__
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Target
+from sthisto._sdata.features import feature_keys, given_features, with_features
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
@@ -24,11 +25,13 @@ from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
 from sthisto.models import (
+    Encoder,
     ExpressionModel,
     TrainingSection,
     resolve_method,
 )
 from sthisto.models.encoders.default import encoder_for
+from sthisto.models.encoders.given import PREFIX
 from sthisto.models.encoders.layers import LayerArgument
 from sthisto.models.registry import method_name
 from sthisto.models.torch_state import plain_torch, seeded
@@ -53,6 +56,7 @@ def fit(
     input_size: int | str | None = None,
     encoder_layer: LayerArgument = None,
     dense_features: bool | None = None,
+    features: str | Sequence[str] | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int = 1000,
     gene_flavor: Flavor = "pearson_residuals",
@@ -102,6 +106,12 @@ def fit(
         the same windows of one map of the whole image, at a cost that depends on the image alone; for convolutional
         encoders. None: True if that saves at least three quarters of the work, as for bins and cells. The model
         predicts the way it was fitted.
+    features
+        Features that were computed elsewhere, to use instead of an image encoder: "obsm:X_uni2" for
+        ``obsm["X_uni2"]``, or several, which are concatenated, each scaled to the same total variance over the training
+        spots. The model predicts tables that have the same features. See `sthisto.pp.add_features`. None: those of
+        `image_encoder`. For "kernel", "mlp" and "recommended" also the kinds of features to use, of "texture",
+        "encoder" and "border".
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
         (regardless of method and seed).
@@ -181,10 +191,15 @@ def fit(
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
+    named = [name for name in _as_list(features) if name.startswith(PREFIX)]
+    if features is not None and not named:
+        options["features"] = features
     cls, chosen_options = check_fit(method, options)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
+    given = _given_keys(named, cls, chosen_options)
+    sections = read_sections(sdata, keys)
     prepared = prepare(
-        read_sections(sdata, keys),
+        with_features(sections, given) if given else sections,
         cls,
         chosen_options,
         genes=genes,
@@ -200,11 +215,14 @@ def fit(
     )
     for section in prepared.sections:
         check_slot(section.table, "uns", key_added)
-    encoder = None
-    if cls.needs_encoder(chosen_options):
+    encoder: Encoder | None = None
+    if given:
+        trained = [prepared.sections[i] for i in prepared.trained]
+        encoder = given_features(trained, [section.train for section in prepared.training], given)
+    elif cls.needs_encoder(chosen_options):
         with seeded(0):  # weights that are not loaded are drawn from a fixed seed, regardless of the fit's
             encoder = encoder_for(cls, image_encoder, encoder_weights, input_size, encoder_layer)
-    if use_dense(dense_features, cls, chosen_options, encoder, prepared):
+    if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
     kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
@@ -226,6 +244,27 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
     cls, options = resolve_method(method_name(method), check_arguments(fit, arguments))
     check_devices(options)
     return cls, options
+
+
+def _as_list(features: str | Sequence[str] | None) -> list[str]:
+    return [] if features is None else [features] if isinstance(features, str) else list(features)
+
+
+def _given_keys(features: Sequence[str], cls: type[ExpressionModel], options: Any) -> list[str]:
+    """Return the slots of ``obsm`` with features that take the encoder's place, none where it stays.
+
+    Raises
+    ------
+    ValueError
+        The method uses no encoder, or trains it.
+    """
+    if not features:
+        return []
+    if not cls.needs_encoder(options) or cls.trains_encoder(options):
+        why = "trains its image encoder" if cls.trains_encoder(options) else "uses no image encoder"
+        msg = f"Method {cls.method!r} {why}, so features={features!r} can't take its place. Leave one of them out."
+        raise ValueError(msg)
+    return feature_keys(features)
 
 
 def _train(

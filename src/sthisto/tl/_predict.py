@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._sdata import slots
+from sthisto._sdata.features import for_encoder
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
@@ -115,7 +116,10 @@ def predict(
     >>> sth.tl.predict(sdata, model)
     """
     fitted = given_model(model)
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
+    sections = for_encoder(
+        read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
+        fitted.encoder if fitted.has_encoder else None,
+    )
     if new_table_key is None:
         for section in sections:
             check_slot(section.table, "uns", key_added)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthisto._sdata import slots
+from sthisto._sdata.features import for_encoder
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles
@@ -109,7 +110,10 @@ def predict_between(
         raise TypeError(msg)
     cohort = as_cohort(sdata)
     check_no_table(cohort, new_table_key)
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px))
+    sections = for_encoder(
+        read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
+        fitted.encoder if fitted.has_encoder else None,
+    )
     members = members_of(cohort, sections)
     for one, own in members:
         names = [slots.shapes_between(section.region, new_table_key) for section in own]
@@ -125,23 +129,23 @@ def _updates(
 ) -> list[Update]:
     """Return the updates that write the new shapes and the table of one SpatialData."""
     shapes: list[Update] = []
-    n_points: dict[str, int] = {}
+    points_of: dict[str, np.ndarray] = {}
     spots, predictions = [], []
     for section in sections:
         inputs = section_input(section, model.patch)
         fine, seen = model.predict_between(inputs, factor=factor), model.predict(inputs).seen
         name = slots.shapes_between(section.region, key)
-        n_points[name] = len(fine.spot)
+        points_of[name] = fine.positions
         points = circles(sdata, section.image_key, fine.positions, section.diameter / factor)
         shapes.append(Update(sdata, "shapes", name, points))
         spots.append(section.table.obs_names[section.rows][fine.spot].to_numpy())
         predictions.append(Prediction(expression=fine.expression, seen=seen[fine.spot]))
     values = np.concatenate([prediction.expression for prediction in predictions])
-    table = annotating_table(n_points, values, model.genes, {slots.SPOT: np.concatenate(spots)})
-    ends = np.cumsum(list(n_points.values()))
+    table = annotating_table(points_of, values, model.genes, {slots.SPOT: np.concatenate(spots)})
+    ends = np.cumsum([len(points) for points in points_of.values()])
     new = [
-        replace(section, table=table, table_key=key, region=name, rows=np.arange(end - n, end))
-        for section, (name, n), end in zip(sections, n_points.items(), ends, strict=True)
+        replace(section, table=table, table_key=key, region=name, rows=np.arange(end - len(points), end))
+        for section, (name, points), end in zip(sections, points_of.items(), ends, strict=True)
     ]
     return [
         *slot_updates(new, predictions, model, key_added=key_added, gene_symbols=None),

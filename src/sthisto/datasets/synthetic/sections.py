@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import vstack
 
-from sthisto._sdata.slots import KEY, UM_PER_UNIT
+from sthisto._sdata.slots import KEY, SPATIAL, UM_PER_UNIT
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import number
 from sthisto.datasets.synthetic import biology
@@ -90,7 +90,7 @@ def synthetic(
     rng = np.random.default_rng(seed)
     brushes = prepare_brushes(um_per_px, rng)
     patients = [(draw_stain(rng), biology.batch_shift(rng)) for _ in range(n_patients)]
-    images, shapes, counts, obs = {}, {}, [], []
+    images, shapes, counts, obs, centers = {}, {}, [], [], []
     for i in range(n_sections):
         section, patient = f"S{i + 1}", i % n_patients
         stain, shift = patients[patient]
@@ -102,7 +102,8 @@ def synthetic(
         abundance = biology.abundances(tissue.spots, tissue.cells, tissue.types)
         counts.append(biology.sample_counts(abundance, shift, rng))
         obs.append(_observations(tissue, section, f"P{patient + 1}"))
-    sdata = SpatialData(images=images, shapes=shapes, tables={"expression": _table(counts, obs, rng)})
+        centers.append(tissue.spots / um_per_px)
+    sdata = SpatialData(images=images, shapes=shapes, tables={"expression": _table(counts, obs, centers, rng)})
     sdata.attrs[KEY] = {UM_PER_UNIT: {f"S{i + 1}": 1.0 for i in range(n_sections)}}
     return sdata
 
@@ -173,7 +174,9 @@ def _observations(tissue: Tissue, section: str, patient: str) -> pd.DataFrame:
     )
 
 
-def _table(counts: list[csr_matrix], obs: list[pd.DataFrame], rng: np.random.Generator) -> AnnData:
+def _table(
+    counts: list[csr_matrix], obs: list[pd.DataFrame], centers: list[np.ndarray], rng: np.random.Generator
+) -> AnnData:
     from anndata import AnnData
     from spatialdata.models import TableModel
 
@@ -182,6 +185,7 @@ def _table(counts: list[csr_matrix], obs: list[pd.DataFrame], rng: np.random.Gen
     rows = rows.iloc[order].astype(dict.fromkeys(("section", "patient", "annotation", "region"), "category"))
     program = biology.gene_programs()
     genes = pd.DataFrame({"program": pd.Categorical(list(program.values()))}, index=list(program))
-    table = AnnData(X=vstack(counts, format="csr")[order], obs=rows, var=genes)
+    spatial = {SPATIAL: np.concatenate(centers)[order]}
+    table = AnnData(X=vstack(counts, format="csr")[order], obs=rows, var=genes, obsm=spatial)
     regions = list(rows["region"].cat.categories)
     return TableModel.parse(table, region=regions, region_key="region", instance_key="spot_id")

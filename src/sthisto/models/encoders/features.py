@@ -18,6 +18,7 @@ from sthisto.models.encoders import cache
 from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.dense import Tiling, window_means
 from sthisto.models.encoders.encoder import Encoder
+from sthisto.models.encoders.given import GivenFeatures, feature_fingerprints
 from sthisto.models.encoders.inference import FrozenEncoder
 from sthisto.models.encoders.reach import known_reach, reach
 from sthisto.models.encoders.texture_encoder import TextureEncoder
@@ -53,6 +54,9 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
     def encode() -> Features:
         if isinstance(encoder, TextureEncoder):
             return _textures(section)
+        if isinstance(encoder, GivenFeatures):
+            given = encoder.of(section)
+            return Features(given, feature_fingerprints(given))
         sources = read_once(section.patches)
         if section.dense:
             values = [_dense_means(source, encoder, identity, section.name) for source in sources]

@@ -12,13 +12,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
-from sthisto.io._tiff import channels_last, color_model, color_series, open_tiff
+from sthisto.io._slide import SlideFile
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-
-_CHUNK_PX = 2048
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def assemble(samples: Sequence[Sample]) -> SpatialData:
     """Return the samples as regions of one table, each with its image; genes are united, those not listed are 0."""
     from anndata import AnnData
 
-    from sthisto.io import from_anndata
+    from sthisto.io._from_anndata import from_anndata
 
     listed = [pd.Index(list(map(str, sample.genes))) for sample in samples]
     genes = pd.Index(np.concatenate([names.unique() for names in listed])).unique()
@@ -77,43 +74,14 @@ def assemble(samples: Sequence[Sample]) -> SpatialData:
 
 
 def lazy_tiff(path: Path) -> Any:
-    """Return the full resolution of a TIFF's largest image in color as a dask array, channels last or as stored.
-
-    Only what is asked for is read, and brought to RGB by the color model of the file.
+    """Return the full resolution of a TIFF's largest image in color as a dask array (height, width, 3), uint8.
 
     Raises
     ------
     ValueError
         The file holds no image in color.
     """
-    import dask.array as da
-
-    with open_tiff(path) as file:
-        number = color_series(file, path)
-        series = file.series[number]
-        chunks = da.core.normalize_chunks(_CHUNK_PX, series.shape)
-        stored = da.map_blocks(_block, path, number, chunks=chunks, dtype=series.dtype)
-        pixels = channels_last(stored, series, path)
-        model = color_model(series)
-        if model is None:
-            return stored if stored.ndim == 3 else pixels
-        whole = pixels.rechunk(dict.fromkeys(range(2, pixels.ndim), -1))
-        chunks = (*whole.chunks[:2], (model.n_channels,))
-        new_axis = None if pixels.ndim == 3 else 2
-        return whole.map_blocks(model.apply, dtype=series.dtype, chunks=chunks, new_axis=new_axis)
-
-
-def _block(path: Path, number: int, block_info: Any = None) -> np.ndarray:
-    """Read one block; the file is not kept open in between."""
-    import zarr
-    from tifffile import memmap
-
-    where = tuple(slice(*ends) for ends in block_info[None]["array-location"])
-    with open_tiff(path) as file:
-        if file.series[number].dataoffset is not None:  # plain pixels, which can be one strip: one chunk to zarr
-            return np.array(memmap(path, series=number, mode="r")[where])
-        with file.aszarr(series=number, level=0) as store:
-            return np.asarray(zarr.open_array(store, mode="r")[where])
+    return SlideFile.at(path).levels()[0].transpose(1, 2, 0)
 
 
 def _observations(sample: Sample) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
-from sthisto.datasets._samples import Sample, assemble, lazy_tiff
+from sthisto.io._samples import Sample, assemble, lazy_tiff
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -1,0 +1,96 @@
+"""Features of tiles to the spots that lie in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from sthisto._sdata.slots import FEATURES, SPATIAL
+from sthisto._sdata.write import Update, obsm_updates, uns_updates
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_key
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sthisto._sdata.sections import Section
+
+TILES: Final = "tiles"
+TILES_TABLE: Final = "tiles_table"
+BARCODE: Final = "barcode"
+"""``obs`` column with the name of the spot that a tile lies around."""
+
+
+def tile_updates(sections: Sequence[Section], features: SpatialData | Mapping[str, SpatialData]) -> list[Update]:
+    """Return the updates that give the spots of sections the features of their tiles.
+
+    Parameters
+    ----------
+    sections
+        Of one table or several.
+    features
+        Tiles as `io.read_features` returns them, or a mapping from region to them.
+
+    Raises
+    ------
+    KeyError
+        A region has no tiles.
+    ValueError
+        No spot of a section has a tile.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    records: dict[str, Any] = {}
+    for section in sections:
+        if isinstance(features, Mapping):
+            check_key(section.region, features, name="features", where="the regions with features")
+        own = features[section.region] if isinstance(features, Mapping) else features
+        tiles = own.tables[TILES_TABLE]
+        width = max(float(one["width_px"]) for one in tiles.uns[FEATURES].values())
+        names = section.table.obs_names[section.rows].to_numpy().astype(str)
+        barcodes = tiles.obs[BARCODE].to_numpy().astype(str) if BARCODE in tiles.obs else None
+        tile = _tile_of(section.centers, names, np.asarray(tiles.obsm[SPATIAL]), width, barcodes)
+        _report(tile, section.name)
+        for key, record in tiles.uns[FEATURES].items():
+            values = np.asarray(tiles.obsm[key], dtype=np.float32)
+            padded = np.vstack([values, np.full((1, values.shape[1]), np.nan, dtype=np.float32)])
+            found.setdefault(key, []).append(padded[tile])
+            um = _width_um(record, section.um_per_px)
+            records[key] = {"width_px": float(record["width_px"]), "width_um": um}
+    known = {**dict(sections[0].table.uns.get(FEATURES, {})), **records}
+    updates = [update for key, values in found.items() for update in obsm_updates(sections, key, values)]
+    return [*updates, *uns_updates(sections, FEATURES, known)]
+
+
+def _width_um(record: Mapping[str, Any], um_per_px: float | None) -> float:
+    stated = float(record["width_um"])
+    return float(record["width_px"]) * um_per_px if np.isnan(stated) and um_per_px is not None else stated
+
+
+def _tile_of(
+    centers: np.ndarray, names: np.ndarray, tiles: np.ndarray, width: float, barcodes: np.ndarray | None
+) -> np.ndarray:
+    """Return (n_spots,) the number of each spot's tile, -1 for none: by its name, else the nearest in half a tile."""
+    from scipy.spatial import KDTree
+
+    if barcodes is not None:
+        number = {name: i for i, name in enumerate(barcodes)}
+        by_name = np.array([number.get(name, -1) for name in names])
+        if (by_name >= 0).any():
+            return by_name
+    away, nearest = KDTree(tiles).query(centers, p=np.inf)
+    return np.where(away <= width / 2 + 1e-6, nearest, -1)
+
+
+def _report(tile: np.ndarray, name: str) -> None:
+    """Warn of spots without a tile; raise ValueError where none has one."""
+    missing = int((tile < 0).sum())
+    if missing == len(tile):
+        msg = (
+            f"No spot of section {name!r} lies in a tile. The tiles must be in px of the full resolution of the image "
+            "of the section: were they computed from another file?"
+        )
+        raise ValueError(msg)
+    if missing:
+        logger.warning("%d of %d spots of section %r lie in no tile: their features are NaN.", missing, len(tile), name)

@@ -1,0 +1,181 @@
+"""Predict many slides with one model."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from sthisto._utils.atomic import atomic_file
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_positive
+from sthisto.cohort._manifest import SlideJob, find_slides
+from sthisto.cohort._slide import Task, is_done, store_of
+from sthisto.cohort._state import DONE, SlideState, read_state, state_path
+from sthisto.cohort._workers import run_all
+
+if TYPE_CHECKING:
+    from sthisto.models import ExpressionModel
+
+SUMMARY: Final = "summary.csv"
+_MODEL: Final = "model.sthisto"
+
+
+def predict(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    model: ExpressionModel | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    workers: int = 1,
+    cluster: str | None = None,
+    pitch_um: float = 100.0,
+    diameter_um: float = 55.0,
+    least_tissue: float = 0.5,
+    smooth: float = 0.0,
+    write_image: bool = False,
+    overwrite: bool = False,
+) -> pd.DataFrame:
+    """Predict a cohort of slides, in one process or several, and go on where an earlier call ended.
+
+    Every slide is read with `sthisto.io.read`; where it has no spots, `sthisto.pp.tissue_grid` lays them. An error ends
+    that slide alone. What a killed process had not finished is done again by the next call, and nothing else: results
+    take their place in one step. Two calls may work on one folder at the same time; each slide is done by one of them.
+
+    Parameters
+    ----------
+    paths
+        A folder of slides; a manifest in CSV with a column "path" and, where wanted, "um_per_px" and "name"; or paths.
+    model
+        Fitted model, or the path of a saved one. A model that is not saved yet is saved to ``out/"model.sthisto"``.
+    out
+        Folder of the results.
+    workers
+        Processes on this machine; 1 works in this one.
+    cluster
+        Address of a dask scheduler, such as "tcp://10.0.0.1:8786", on whose workers the slides are predicted. They
+        see the same folders. Needs ``pip install distributed``.
+    pitch_um, diameter_um, least_tissue
+        Of `sthisto.pp.tissue_grid`.
+    smooth
+        Of `sthisto.tl.predict`.
+    write_image
+        Whether stores hold the image too. They grow to the size of the slides.
+    overwrite
+        Whether slides that are done are predicted again.
+
+    Returns
+    -------
+    A row for each slide: "slide", "state" ("done", "failed", or "running" in another call), "message" (why it failed),
+    "spots" and "seconds". The same is written to ``out/"summary.csv"``. Each slide that is done has a SpatialData store
+    ``out/f"{slide}.zarr"`` with the table "predicted" and the shapes that it annotates; ``out/"states"`` holds its
+    state. Slides that failed are tried again by the next call.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are no slides, or no model, at the path.
+    ValueError
+        Two slides have one name, or `out` holds predictions of another model or of other arguments.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> states = sth.cohort.predict("slides", "liver.sthisto", out="predicted", workers=4)  # doctest: +SKIP
+    """
+    check_positive(workers, name="workers")
+    jobs, folder = find_slides(paths), Path(out).expanduser()
+    grid = {"pitch_um": pitch_um, "diameter_um": diameter_um, "least_tissue": least_tissue}
+    saved = _saved(model, folder, overwrite=overwrite)
+    arguments: dict[str, Any] = {"grid": grid, "predict": {"smooth": smooth}, "write_image": write_image}
+    task = Task(saved, folder, _digest(saved, arguments), threads=_threads(workers, cluster), **arguments)
+    if not overwrite:
+        _check_same(jobs, task)
+    states = {job.name: read_state(folder, job.name) for job in jobs if not overwrite and is_done(job, task)}
+    if states:
+        logger.info("%d of %d slides are done already.", len(states), len(jobs))
+    rest = [job for job in jobs if job.name not in states]
+    if overwrite:
+        _forget(rest, task)
+    in_process = None if workers > 1 or cluster or isinstance(model, str | os.PathLike) else model
+    for name, state in run_all(rest, task, workers=int(workers), cluster=cluster, model=in_process):
+        states[name] = state
+        _write_summary(_table(jobs, states), folder)
+    table = _table(jobs, states)
+    _write_summary(table, folder)
+    return table
+
+
+def _saved(model: ExpressionModel | str | os.PathLike[str], out: Path, *, overwrite: bool) -> Path:
+    """Return the path of the saved model; one in memory is saved beside the results."""
+    if isinstance(model, str | os.PathLike):
+        path = Path(model).expanduser().resolve()
+        if not path.exists():
+            msg = f"There is no model at {path}. Save one with model.save(…)."
+            raise FileNotFoundError(msg)
+        return path
+    path = (out / _MODEL).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".model-") as folder:
+        saved = Path(folder) / _MODEL
+        model.save(saved)
+        if not path.exists():
+            saved.rename(path)
+        elif overwrite:
+            model.save(path, overwrite=True)
+        elif _digest(saved, {}) != _digest(path, {}):
+            msg = (
+                f"{path} is another model than the given one. Choose another out, or pass overwrite=True to predict "
+                "all slides again."
+            )
+            raise ValueError(msg)
+    return path
+
+
+def _digest(model: Path, arguments: Mapping[str, Any]) -> str:
+    """Return a digest of a saved model's files and of the arguments."""
+    state = blake2b(json.dumps(arguments, sort_keys=True).encode(), digest_size=16)
+    for file in sorted(path for path in model.rglob("*") if path.is_file()):
+        state.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                state.update(block)
+    return state.hexdigest()
+
+
+def _threads(workers: int, cluster: str | None) -> int | None:
+    return max(1, (os.cpu_count() or 1) // int(workers)) if workers > 1 and not cluster else None
+
+
+def _check_same(jobs: list[SlideJob], task: Task) -> None:
+    """Raise ValueError where slides are done with another model or other arguments."""
+    for job in jobs:
+        state = read_state(task.out, job.name)
+        if state.state == DONE and state.settings != task.settings and store_of(task.out, job.name).is_dir():
+            msg = (
+                f"{task.out} holds the prediction of slide {job.name!r} by another model or with other arguments. "
+                "Choose another out, or pass overwrite=True to predict all slides again."
+            )
+            raise ValueError(msg)
+
+
+def _forget(jobs: list[SlideJob], task: Task) -> None:
+    """Remove what is known of slides that are predicted again."""
+    for job in jobs:
+        state_path(task.out, job.name).unlink(missing_ok=True)
+
+
+def _table(jobs: list[SlideJob], states: Mapping[str, SlideState]) -> pd.DataFrame:
+    rows = [(job.name, states.get(job.name, SlideState())) for job in jobs]
+    columns = ("state", "message", "spots", "seconds")
+    return pd.DataFrame([{"slide": name, **{c: getattr(state, c) for c in columns}} for name, state in rows])
+
+
+def _write_summary(table: pd.DataFrame, out: Path) -> None:
+    with atomic_file(out / SUMMARY) as staged:
+        table.to_csv(staged, index=False, float_format="%.2f")

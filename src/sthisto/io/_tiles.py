@@ -1,0 +1,130 @@
+"""Files with the features of a slide's tiles: of TRIDENT, CLAM and HEST."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_choice, listed
+
+TileFormat = Literal["trident", "clam", "hest"]
+FORMATS: Final = ("trident", "clam", "hest")
+_FEATURES: Final = ("features", "embeddings", "feats")
+_BARCODES: Final = ("barcodes", "barcode")
+_UM_AT_1X: Final = 10.0
+"""µm per px times magnification: 0.5 at 20x."""
+_HEST_UM: Final = 112.0
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Features of tiles.
+
+    Attributes
+    ----------
+    values
+        (n_tiles, n_features) float32.
+    centers
+        (n_tiles, 2) x and y in px of the slide's full resolution.
+    width
+        Width of a tile in px of the slide's full resolution.
+    width_um
+        The same in µm, None where it is unknown.
+    barcodes
+        (n_tiles,) names of the spots that the tiles lie around, None where there are none.
+    """
+
+    values: np.ndarray
+    centers: np.ndarray
+    width: float
+    width_um: float | None = None
+    barcodes: np.ndarray | None = None
+
+
+def read_tiles(path: Path, format: TileFormat | None) -> Tiles:  # noqa: A002
+    """Read the features of tiles from an HDF5 file.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no file.
+    KeyError
+        It lacks features or coordinates.
+    ValueError
+        It is no HDF5 file, or its parts do not fit together.
+    """
+    import h5py
+
+    if not path.is_file():
+        msg = f"There is no file with features at {path}."
+        raise FileNotFoundError(msg)
+    if format is not None:
+        check_choice(format, FORMATS, name="format")
+    try:
+        with h5py.File(path) as file:
+            return _of_file(file, path, format)
+    except OSError as error:
+        msg = f"{path} can't be read as an HDF5 file: {error}."
+        raise ValueError(msg) from error
+
+
+def _of_file(file: Any, path: Path, format: str | None) -> Tiles:  # noqa: A002
+    key = next((name for name in _FEATURES if name in file), None)
+    if key is None or "coords" not in file:
+        msg = f"{path} holds {listed(file)}; expected are 'features' (or 'embeddings') and 'coords'."
+        raise KeyError(msg)
+    values = np.asarray(file[key], dtype=np.float32)
+    values = values.reshape(-1, values.shape[-1])
+    corners = np.asarray(file["coords"], dtype=float).reshape(-1, 2)
+    if len(values) != len(corners):
+        msg = f"{path} holds {len(values)} rows of features and {len(corners)} of coordinates."
+        raise ValueError(msg)
+    attrs = {**dict(file.attrs), **dict(file["coords"].attrs)}
+    barcode = next((name for name in _BARCODES if name in file), None)
+    barcodes = None if barcode is None else _text(file[barcode])
+    kind = format or _recognize(attrs, barcodes)
+    logger.info("%s holds %d tiles with %d features, as %s writes them.", path, *values.shape, kind.upper())
+    width, width_um = _width(attrs, corners, kind, path)
+    return Tiles(values, corners + width / 2, width, width_um, barcodes)
+
+
+def _text(stored: Any) -> np.ndarray:
+    flat = np.asarray(stored).ravel()
+    return np.array([one.decode() if isinstance(one, bytes) else str(one) for one in flat])
+
+
+def _recognize(attrs: dict[str, Any], barcodes: np.ndarray | None) -> str:
+    if "patch_size_level0" in attrs:
+        return "trident"
+    return "clam" if barcodes is None else "hest"
+
+
+def _width(attrs: dict[str, Any], corners: np.ndarray, kind: str, path: Path) -> tuple[float, float | None]:
+    """Return the width of a tile in px of the full resolution, and in µm."""
+    size = _number(attrs.get("patch_size"))
+    if kind == "trident" and (width := _number(attrs.get("patch_size_level0"))):
+        magnification = _number(attrs.get("target_magnification"))
+        return width, size * _UM_AT_1X / magnification if size and magnification else None
+    if kind == "clam" and size:
+        return size * (_number(attrs.get("downsample")) or 1.0), None
+    steps = [np.diff(np.unique(corners[:, axis])) for axis in (0, 1)]
+    steps = [step[step > 0] for step in steps if (step > 0).any()]
+    if not steps:
+        msg = f"{path} does not state the width of its tiles, and a single place does not tell it."
+        raise ValueError(msg)
+    width = float(min(np.median(step) for step in steps))
+    if kind != "hest":
+        logger.warning("%s does not state the width of its tiles: %g px, the distance between them.", path, width)
+    return width, _HEST_UM if kind == "hest" else None
+
+
+def _number(value: Any) -> float | None:
+    """Return the first number of an attribute, which may be an array; None without."""
+    if value is None:
+        return None
+    number = float(np.ravel(np.asarray(value, dtype=float))[0])
+    return number if number > 0 else None

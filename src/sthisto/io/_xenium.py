@@ -1,0 +1,166 @@
+"""What Xenium writes: cells as polygons, their counts, and the aligned H&E image."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from sthisto._sdata.slots import INSTANCE, KEY, REGION, UM_PER_UNIT
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import listed
+from sthisto.io._libraries import element_name
+from sthisto.io._scan import Scan, open_scan
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+SPECS: Final = "experiment.xenium"
+_ALIGNMENT: Final = ("{}_imagealignment.csv", "{}_alignment.csv", "{}alignment.csv", "{}_alignment_matrix.csv")
+_HE: Final = ("*he_image*.ome.tif*", "*HE*.ome.tif*", "*h&e*.ome.tif*", "*H&E*.ome.tif*")
+
+
+def read_xenium(folder: Path, *, image: Path | None, name: str | None) -> SpatialData:
+    """Read cells of a Xenium run in µm, and its H&E image with the alignment that stands beside it.
+
+    Parameters
+    ----------
+    folder
+        Of the run, with "experiment.xenium".
+    image
+        The H&E image; None looks for "…he_image.ome.tif" in the folder.
+    name
+        Of the elements; None takes that of the run.
+
+    Raises
+    ------
+    FileNotFoundError
+        Counts or cells are missing, or there is no H&E image.
+    """
+    from spatialdata import SpatialData
+
+    specs: dict[str, Any] = json.loads((folder / SPECS).read_text(encoding="utf-8"))
+    pixel_um = float(specs["pixel_size"])
+    name = element_name(name or str(specs.get("region_name") or folder.resolve().name))
+    path = image or _he_image(folder)
+    scan = open_scan(path)
+    table, cells = _cells(folder, name)
+    to_um = _to_um(path, scan, pixel_um)
+    sdata = SpatialData(images={f"{name}_image": scan.element(name, to_um)}, shapes={f"{name}_cells": cells})
+    sdata.tables["table"] = table
+    sdata.attrs[KEY] = {UM_PER_UNIT: {name: 1.0}}
+    return sdata
+
+
+def _he_image(folder: Path) -> Path:
+    """Return the H&E image of a run.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none, or more than one.
+    """
+    found = sorted({path for pattern in _HE for path in folder.glob(pattern)})
+    if len(found) == 1:
+        logger.info("The H&E image is %s.", found[0])
+        return found[0]
+    images = found or sorted(folder.glob("*.tif*"))
+    msg = (
+        f"{folder} has {len(found)} H&E images ('…he_image.ome.tif'). Pass image=…, the path of the H&E image, with "
+        f"'…_imagealignment.csv' beside it. Images there: {listed(one.name for one in images)}."
+    )
+    raise FileNotFoundError(msg)
+
+
+def _to_um(path: Path, scan: Scan, pixel_um: float) -> Any:
+    """Return the transformation from px of the H&E image to µm of the run."""
+    from spatialdata.transformations import Affine
+
+    stem = path.name.split(".ome")[0].removesuffix(path.suffix)
+    stems = (stem, stem.removesuffix("_image"), stem.removesuffix("image"))
+    files = [path.parent / pattern.format(one) for pattern in _ALIGNMENT for one in stems]
+    alignment = next((file for file in files if file.is_file()), None)
+    matrix = np.eye(3)
+    if alignment is not None:
+        logger.info("The H&E image is aligned by %s.", alignment)
+        matrix = pd.read_csv(alignment, header=None).to_numpy(dtype=float)
+    else:
+        logger.warning(
+            "%s has no '…_imagealignment.csv' beside it: it is taken to lie on the morphology image, px by px.", path
+        )
+    if matrix.shape != (3, 3):
+        msg = f"{alignment} holds a matrix of {matrix.shape}; expected is the (3, 3) affine of Xenium Explorer."
+        raise ValueError(msg)
+    return Affine(np.diag([pixel_um, pixel_um, 1.0]) @ matrix, input_axes=("x", "y"), output_axes=("x", "y"))
+
+
+def _cells(folder: Path, name: str) -> tuple[AnnData, Any]:
+    """Return the counts of the cells, and the cells: polygons, or circles of their area where these are missing."""
+    import scanpy as sc
+    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.transformations import Identity
+
+    counts = folder / "cell_feature_matrix.h5"
+    if not counts.is_file():
+        msg = f"{folder} lacks {counts.name}: the counts of the cells."
+        raise FileNotFoundError(msg)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Variable names are not unique")
+        adata = sc.read_10x_h5(counts, gex_only=False)
+    adata.var_names_make_unique()
+    about = _about_cells(folder).reindex(adata.obs_names)
+    xy = about[["x_centroid", "y_centroid"]].to_numpy(dtype=float)
+    adata.obs = about.drop(columns=["x_centroid", "y_centroid"])
+    adata.obsm["spatial"] = xy
+    region = f"{name}_cells"
+    polygons = _polygons(folder, adata.obs_names)
+    if polygons is not None:
+        cells = ShapesModel.parse(polygons, transformations={name: Identity()})
+    else:
+        logger.warning("%s lacks cell_boundaries.parquet: cells are circles of their area.", folder)
+        radius = np.sqrt(about["cell_area"].to_numpy(dtype=float) / np.pi)
+        index = pd.Index(adata.obs_names, name=INSTANCE)
+        cells = ShapesModel.parse(xy, geometry=0, radius=radius, index=index, transformations={name: Identity()})
+    adata.obs[REGION] = pd.Categorical([region] * adata.n_obs)
+    adata.obs[INSTANCE] = adata.obs_names.to_numpy()
+    return TableModel.parse(adata, region=region, region_key=REGION, instance_key=INSTANCE), cells
+
+
+def _about_cells(folder: Path) -> pd.DataFrame:
+    """Return what is known of each cell, by its id."""
+    packed, text = folder / "cells.parquet", folder / "cells.csv.gz"
+    if packed.is_file():
+        table = pd.read_parquet(packed)
+    elif text.is_file():
+        table = pd.read_csv(text)
+    else:
+        msg = f"{folder} lacks {packed.name}, or {text.name}: where the cells lie."
+        raise FileNotFoundError(msg)
+    return table.set_index(_as_text(table.pop("cell_id")))
+
+
+def _polygons(folder: Path, cells: pd.Index) -> Any:
+    """Return the boundaries of the cells that have one, by their ids; None without the file."""
+    import geopandas as gpd
+    import shapely
+
+    path = folder / "cell_boundaries.parquet"
+    if not path.is_file():
+        return None
+    vertices = pd.read_parquet(path, columns=["cell_id", "vertex_x", "vertex_y"])
+    codes, ids = pd.factorize(_as_text(vertices["cell_id"]))
+    order = np.argsort(codes, kind="stable")
+    xy = vertices[["vertex_x", "vertex_y"]].to_numpy(dtype=float)[order]
+    drawn = shapely.polygons(shapely.linearrings(xy, indices=codes[order]))
+    index = pd.Index(ids, name=INSTANCE)
+    return gpd.GeoDataFrame(geometry=drawn, index=index).loc[index.isin(cells)]
+
+
+def _as_text(ids: pd.Series) -> pd.Index:
+    values = [one.decode() if isinstance(one, bytes) else str(one) for one in ids]
+    return pd.Index(values)

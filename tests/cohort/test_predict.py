@@ -1,0 +1,253 @@
+"""Many slides with one model: faults of one slide, crashes, several processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+from tifffile import imwrite
+
+import sthisto as sth
+from sthisto.cohort._manifest import find_slides
+from sthisto.cohort._state import locked, read_state
+
+GENES = ["COL1A1", "CD3E"]
+
+
+def draw_slide(path: Path, seed: int, *, resolution: int | None = 10_000) -> Path:
+    """Write a slide of 1 µm per px with pink tissue in its middle."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((900, 1100, 3), 245, dtype=np.uint8)
+    pixels[200:700, 250:850] = rng.integers((150, 60, 120), (230, 140, 200), (500, 600, 3))
+    unit = {"resolution": (resolution, resolution), "resolutionunit": "CENTIMETER"} if resolution else {}
+    imwrite(path, pixels, photometric="rgb", tile=(256, 256), compression="zlib", **unit)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    sdata = sth.datasets.synthetic(n_sections=2, n_patients=2, n_spots=40, seed=1)
+    path = tmp_path_factory.mktemp("model") / "m.sthisto"
+    sth.tl.fit(sdata, method="color", genes=GENES).save(path)
+    return path
+
+
+@pytest.fixture
+def slides(tmp_path):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for i in range(3):
+        draw_slide(folder / f"slide{i}.tif", i)
+    return folder
+
+
+def tables(out: Path) -> dict[str, pd.DataFrame]:
+    return {path.stem: sd.read_zarr(path).tables["predicted"].to_df() for path in sorted(out.glob("*.zarr"))}
+
+
+def assert_equal(first: dict[str, pd.DataFrame], second: dict[str, pd.DataFrame]):
+    assert list(first) == list(second)
+    for name, table in first.items():
+        pd.testing.assert_frame_equal(table, second[name])
+
+
+def test_each_slide_has_its_store_and_a_row(slides, model, tmp_path):
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out")
+    assert list(states.columns) == ["slide", "state", "message", "spots", "seconds"]
+    assert set(states["state"]) == {"done"}
+    stored = pd.read_csv(tmp_path / "out" / "summary.csv", keep_default_na=False)
+    assert list(stored["slide"]) == ["slide0", "slide1", "slide2"]
+    for name, spots in zip(states["slide"], states["spots"], strict=True):
+        sdata = sd.read_zarr(tmp_path / "out" / f"{name}.zarr")
+        table = sdata.tables["predicted"]
+        assert table.n_obs == spots > 10
+        assert list(table.var_names) == GENES
+        assert np.isfinite(table.X).all()
+        assert not sdata.images
+        assert sdata.attrs["sthisto"]["um_per_unit"] == {name: 1.0}
+
+
+def test_the_prediction_is_that_of_single_calls(slides, model, tmp_path):
+    sth.cohort.predict(slides, sth.models.load(model), out=tmp_path / "out", write_image=True)
+    sdata = sth.io.read_slide(slides / "slide1.tif")
+    sth.pp.tissue_grid(sdata)
+    sth.tl.predict(sdata, sth.models.load(model), table_key="tissue_grid_table", new_table_key="predicted")
+    stored = sd.read_zarr(tmp_path / "out" / "slide1.zarr")
+    pd.testing.assert_frame_equal(stored.tables["predicted"].to_df(), sdata.tables["predicted"].to_df())
+    assert list(stored.images) == ["slide1_image"]
+
+
+def test_faults_of_slides_are_named_and_the_others_go_on(slides, model, tmp_path):
+    whole = (slides / "slide1.tif").read_bytes()
+    (slides / "slide1.tif").write_bytes(whole[: len(whole) // 2])
+    (slides / "empty.svs").write_bytes(b"")
+    imwrite(slides / "glass.tif", np.full((900, 900, 3), 245, np.uint8), photometric="rgb",
+            resolution=(10_000, 10_000), resolutionunit="CENTIMETER")  # fmt: skip
+    draw_slide(slides / "unknown.tif", 9, resolution=None)
+    (slides / "notes.txt").write_text("no slide")
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out").set_index("slide")
+    assert list(states.index[states["state"] == "done"]) == ["slide0", "slide2"]
+    assert "notes" not in states.index
+    for name, words in (
+        ("slide1", "incomplete"), ("empty", "empty.svs"), ("glass", "No tissue"), ("unknown", "µm per px")
+    ):  # fmt: skip
+        assert states.loc[name, "state"] == "failed"
+        assert words in states.loc[name, "message"]
+    draw_slide(slides / "slide1.tif", 1)
+    again = sth.cohort.predict(slides, model, out=tmp_path / "out").set_index("slide")
+    assert again.loc["slide1", "state"] == "done"
+
+
+def test_a_pixel_that_cant_be_read_fails_its_slide_alone(slides, model, tmp_path):
+    stored = bytearray((slides / "slide1.tif").read_bytes())
+    stored[20_000:60_000] = os.urandom(40_000)
+    (slides / "slide1.tif").write_bytes(bytes(stored))
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out")
+    assert list(states["state"]) == ["done", "failed", "done"]
+    assert "slide1.tif" in states["message"][1]
+    assert not (tmp_path / "out" / "slide1.zarr").exists()
+
+
+def test_what_is_done_is_left_as_it_is(slides, model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first = sth.cohort.predict(slides, model, out=out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.zarr")}
+    draw_slide(slides / "slide3.tif", 3)
+    again = sth.cohort.predict(slides, model, out=out)
+    assert list(again["state"]) == ["done"] * 4
+    assert again["seconds"][:3].tolist() == first["seconds"].tolist()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    draw_slide(slides / "slide0.tif", 77)
+    sth.cohort.predict(slides, model, out=out)
+    assert (out / "slide0.zarr").stat().st_mtime_ns > before[out / "slide0.zarr"]
+
+
+def test_results_of_another_model_are_not_mixed(slides, model, tmp_path):
+    sth.cohort.predict(slides, model, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="another model or with other arguments"):
+        sth.cohort.predict(slides, model, out=tmp_path / "out", smooth=0.5)
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out", smooth=0.5, overwrite=True)
+    assert set(states["state"]) == {"done"}
+
+
+def test_several_processes_predict_the_same(slides, model, tmp_path):
+    sth.cohort.predict(slides, model, out=tmp_path / "one")
+    states = sth.cohort.predict(slides, model, out=tmp_path / "two", workers=2)
+    assert set(states["state"]) == {"done"}
+    assert_equal(tables(tmp_path / "one"), tables(tmp_path / "two"))
+
+
+def test_a_slide_that_another_run_works_on_is_left_to_it(slides, model, tmp_path):
+    out = tmp_path / "out"
+    with locked(out, "slide1") as is_ours:
+        assert is_ours
+        states = sth.cohort.predict(slides, model, out=out).set_index("slide")
+    assert states.loc["slide1", "state"] == "running"
+    assert states["state"].drop("slide1").eq("done").all()
+    assert sth.cohort.predict(slides, model, out=out)["state"].eq("done").all()
+
+
+def command(slides, model, out, *more):
+    return [sys.executable, "-m", "sthisto", "predict", str(slides), "--model", str(model), "--out", str(out), *more]
+
+
+def test_a_killed_run_goes_on_where_it_ended(slides, model, tmp_path):
+    out, rng = tmp_path / "out", random.Random(4)
+    sth.cohort.predict(slides, model, out=tmp_path / "undisturbed")
+    for i in range(3):
+        process = subprocess.Popen(
+            command(slides, model, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not list((out / "states").glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+        process.wait()
+        if i == 0:
+            assert list((out / "states").glob("*.json")), "it was killed before it began"
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.zarr") if read_state(out, path.stem).state == "done"}
+    states = sth.cohort.predict(slides, model, out=out)
+    assert set(states["state"]) == {"done"}
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert_equal(tables(tmp_path / "undisturbed"), tables(out))
+    assert {path.name for path in out.iterdir()} == {
+        "slide0.zarr", "slide1.zarr", "slide2.zarr", "states", "summary.csv"
+    }  # fmt: skip
+
+
+def kill_own_process(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_slide_that_kills_its_process_does_not_end_the_others(slides, model, tmp_path, monkeypatch):
+    code = (
+        "import os, signal, sthisto as sth\n"
+        "read = sth.io.read\n"
+        "def fatal(path, **more):\n"
+        "    if path.stem == 'slide1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return read(path, **more)\n"
+        "sth.io.read = fatal\n"
+    )
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out", workers=2)
+    assert list(states["state"]) == ["done", "failed", "done"]
+    assert "killed" in states["message"][1]
+
+
+def test_manifests_name_slides_and_state_um(slides, model, tmp_path):
+    draw_slide(tmp_path / "plain.tif", 5, resolution=None)
+    (tmp_path / "list.csv").write_text("path,um_per_px,name\nplain.tif,1.0,P1\nslides/slide0.tif,,\n\n")
+    states = sth.cohort.predict(tmp_path / "list.csv", model, out=tmp_path / "out")
+    assert states[["slide", "state"]].to_numpy().tolist() == [["P1", "done"], ["slide0", "done"]]
+    spots = sd.read_zarr(tmp_path / "out" / "P1.zarr").shapes["tissue_grid"]
+    assert spots["radius"].iloc[0] == pytest.approx(27.5)
+
+
+def test_slides_are_found_and_told_apart(slides, tmp_path):
+    assert [job.name for job in find_slides(slides)] == ["slide0", "slide1", "slide2"]
+    assert [job.name for job in find_slides([slides / "slide2.tif"])] == ["slide2"]
+    (tmp_path / "empty").mkdir()
+    for paths, error, words in (
+        (tmp_path / "empty", ValueError, "no slides"),
+        (tmp_path / "nowhere", FileNotFoundError, "nothing at"),
+        ([slides / "slide0.tif", tmp_path / "slide0.svs"], ValueError, "one name"),
+    ):
+        with pytest.raises(error, match=words):
+            find_slides(paths)
+    (tmp_path / "wrong.csv").write_text("wsi\na.svs\n")
+    with pytest.raises(KeyError, match="no column 'path'"):
+        find_slides(tmp_path / "wrong.csv")
+
+
+def test_the_command_line_returns_1_where_slides_failed(slides, model, tmp_path, capsys):
+    from sthisto.cli import main
+
+    arguments = command(slides, model, tmp_path / "out")[3:]
+    assert main(arguments) == 0
+    assert "slide2" in capsys.readouterr().out
+    (slides / "bad.svs").write_bytes(b"II*\0 no slide")
+    assert main([*arguments, "--json"]) == 1
+    assert '"state":"failed"' in capsys.readouterr().out
+
+
+def test_a_dask_cluster_predicts_the_same(slides, model, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    sth.cohort.predict(slides, model, out=tmp_path / "one")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        states = sth.cohort.predict(slides, model, out=tmp_path / "dask", cluster=cluster.scheduler_address)
+    assert set(states["state"]) == {"done"}
+    assert_equal(tables(tmp_path / "one"), tables(tmp_path / "dask"))

@@ -1,0 +1,224 @@
+"""A path of any kind, read without a further argument."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import shutil
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from PIL import Image
+from slides import write_aperio
+from tifffile import imwrite
+from visium import PITCH_PX, Visium
+
+import sthisto as sth
+from sthisto._sdata.sections import read_sections
+
+UM = 100 / PITCH_PX
+XENIUM_UM = 0.2125
+
+
+def spots_are_marked(section, size: int = 9) -> bool:
+    (patches,) = section.patches(sth.models.PatchSpec(size=size, um_per_px=section.um_per_px))
+    return bool((patches.read()[:, size // 2, size // 2].mean(axis=-1) < 200).all())
+
+
+@pytest.fixture
+def outs(visium, tmp_path):
+    return visium.write(tmp_path / "P1" / "outs")
+
+
+def as_version(outs, version: int):
+    """Turn the folder of Space Ranger 2 into that of another version."""
+    positions, factors = outs / "spatial" / "tissue_positions.csv", outs / "spatial" / "scalefactors_json.json"
+    if version == 1:
+        table = pd.read_csv(positions)
+        table.to_csv(outs / "spatial" / "tissue_positions_list.csv", header=False, index=False)
+        positions.unlink()
+    if version == 3:
+        pd.read_csv(positions).to_parquet(outs / "spatial" / "tissue_positions.parquet")
+        positions.unlink()
+    if version == 4:
+        factors.write_text(json.dumps(json.loads(factors.read_text()) | {"regist_target_img_scalef": 0.1}))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_spots_of_every_space_ranger_lie_on_the_full_image(outs, version, caplog, visium):
+    as_version(outs, version)
+    with caplog.at_level(logging.INFO, "sthisto"):
+        sdata = sth.io.read(outs)
+    assert "is a Visium run" in caplog.text
+    assert "The full-resolution image is" in caplog.text
+    (section,) = read_sections(sdata)
+    assert section.image_key == "P1_full_image"
+    assert section.um_per_px == pytest.approx(UM, rel=0.01)
+    assert len(section) == len(visium.obs)
+    assert spots_are_marked(section)
+    assert sdata.tables["table"].obsm["spatial"].shape == (len(visium.obs), 2)
+
+
+def test_a_run_is_found_from_the_folder_around_outs_and_fitted(outs, tmp_path):
+    assert "P1_full_image" in sth.io.read(outs / "filtered_feature_bc_matrix.h5").images
+    sdata = sth.io.read(outs.parent, name="liver")
+    model = sth.tl.fit(sdata, method="color", genes=["GENE0", "GENE1"], patch_size=32)
+    sth.tl.predict(sdata, model)
+    sdata.write(tmp_path / "run.zarr")
+    assert list(sth.io.read(tmp_path / "run.zarr").shapes) == ["liver_spots"]
+
+
+def test_an_image_elsewhere_is_named_and_a_missing_one_is_warned_of(outs, tmp_path, caplog):
+    shutil.move(outs / "he.tif", tmp_path / "scan.tif")
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sdata = sth.io.read(outs)
+    assert "no full-resolution image" in caplog.text
+    assert list(sdata.images) == ["P1_hires_image"]
+    (section,) = read_sections(sth.io.read(outs, image=tmp_path / "scan.tif"))
+    assert section.image_key == "P1_full_image"
+
+
+def test_images_of_another_size_are_not_taken(outs):
+    Image.fromarray(np.full((50, 70, 3), 200, dtype=np.uint8)).save(outs / "another.png")
+    assert "P1_full_image" in sth.io.read(outs).images
+
+
+@pytest.fixture
+def visium_hd(tmp_path):
+    """Bins of 8 and 16 µm at 0.5 µm per px, as Space Ranger 3 and 4 write them."""
+    outs = tmp_path / "CRC" / "outs"
+    for um in (8, 16):
+        section = Visium()
+        px = um / 0.5
+        row, column = (one.ravel() for one in np.mgrid[:8, :10])
+        section.obs = pd.DataFrame(
+            {"in_tissue": 1, "array_row": row, "array_col": column},
+            index=[f"s_{um:03d}um_{r:05d}_{c:05d}-1" for r, c in zip(row, column, strict=True)],
+        )
+        section.xy = np.column_stack([30 + (column + 0.5) * px, 20 + (row + 0.5) * px])
+        section.counts = section.counts[: len(row)]
+        bins = section.write(outs / "binned_outputs" / f"square_{um:03d}um")
+        (bins / "he.tif").unlink()
+        positions = bins / "spatial" / "tissue_positions.csv"
+        pd.read_csv(positions).to_parquet(positions.with_suffix(".parquet"))
+        positions.unlink()
+        factors = bins / "spatial" / "scalefactors_json.json"
+        stated = {"bin_size_um": um, "microns_per_pixel": 0.5, "spot_diameter_fullres": px}
+        factors.write_text(json.dumps(json.loads(factors.read_text()) | stated))
+    Image.fromarray(Visium().image).save(outs / "he.tif")
+    return outs
+
+
+@pytest.mark.parametrize(("bin_size", "um"), [(None, 8), (8, 8), (16, 16)])
+def test_bins_of_one_size_are_read(visium_hd, bin_size, um, caplog):
+    with caplog.at_level(logging.INFO, "sthisto"):
+        sdata = sth.io.read(visium_hd, bin_size=bin_size)
+    assert "is a Visium HD run" in caplog.text
+    (section,) = read_sections(sdata)
+    assert section.um_per_px == pytest.approx(0.5)
+    assert section.diameter == pytest.approx(um / 0.5)
+    assert section.image_key == f"CRC_square_{um:03d}um_full_image"
+
+
+def test_a_size_of_bins_that_is_not_there_is_refused(visium_hd, outs):
+    with pytest.raises(KeyError, match="8, 16"):
+        sth.io.read(visium_hd, bin_size=2)
+    with pytest.raises(ValueError, match="leave bin_size out"):
+        sth.io.read(outs, bin_size=8)
+
+
+@pytest.fixture
+def xenium(visium, tmp_path):
+    """Cells of 10 µm, and an H&E image that lies turned by 90 degrees and half as fine on the morphology image."""
+    folder = tmp_path / "output-XETG"
+    folder.mkdir()
+    visium._write_counts(folder / "cell_feature_matrix.h5")
+    (folder / "experiment.xenium").write_text(json.dumps({"pixel_size": XENIUM_UM, "region_name": "Region_1"}))
+    turned = np.array([[0.0, -2.0, 2.0 * visium.image.shape[0]], [2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    he = np.column_stack([visium.xy, np.ones(len(visium.xy))])
+    xy = (he @ turned.T)[:, :2] * XENIUM_UM
+    cells = pd.DataFrame(
+        {"cell_id": visium.obs.index, "x_centroid": xy[:, 0], "y_centroid": xy[:, 1], "cell_area": 100.0}
+    )
+    cells.to_parquet(folder / "cells.parquet")
+    corners = np.array([[-5, -5], [5, -5], [5, 5], [-5, 5], [-5, -5]])
+    vertices = (xy[:, None] + corners).reshape(-1, 2)
+    boundaries = {"cell_id": np.repeat(visium.obs.index, 5), "vertex_x": vertices[:, 0], "vertex_y": vertices[:, 1]}
+    pd.DataFrame(boundaries).to_parquet(folder / "cell_boundaries.parquet")
+    imwrite(folder / "Region_1_he_image.ome.tif", visium.image, photometric="rgb")
+    imwrite(folder / "morphology.ome.tif", visium.image[..., 0])
+    np.savetxt(folder / "Region_1_he_imagealignment.csv", turned, delimiter=",")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["polygons", "circles"])
+def test_cells_of_xenium_lie_on_the_aligned_image(xenium, form, visium):
+    if form == "circles":
+        (xenium / "cell_boundaries.parquet").unlink()
+        cells = pd.read_parquet(xenium / "cells.parquet")
+        (xenium / "cells.parquet").unlink()
+        with gzip.open(xenium / "cells.csv.gz", "wt") as file:
+            cells.to_csv(file, index=False)
+    sdata = sth.io.read(xenium)
+    (section,) = read_sections(sdata)
+    assert section.um_per_px == pytest.approx(2 * XENIUM_UM)
+    assert section.diameter == pytest.approx(2 * np.sqrt(100 / np.pi) / (2 * XENIUM_UM))
+    np.testing.assert_allclose(section.centers, visium.xy, atol=1e-6)
+    assert spots_are_marked(section)
+    centers = shapely.get_coordinates(sdata["Region_1_cells"].centroid)
+    np.testing.assert_allclose(sdata.tables["table"].obsm["spatial"], centers, atol=1e-6)
+
+
+def test_a_xenium_run_without_its_he_names_the_images_there_are(xenium, tmp_path):
+    moved = shutil.move(xenium / "Region_1_he_image.ome.tif", tmp_path / "scan_he_image.ome.tif")
+    with pytest.raises(FileNotFoundError, match=r"morphology\.ome\.tif"):
+        sth.io.read(xenium)
+    shutil.move(xenium / "Region_1_he_imagealignment.csv", tmp_path / "scan_he_imagealignment.csv")
+    (section,) = read_sections(sth.io.read(xenium / "experiment.xenium", image=moved))
+    assert section.um_per_px == pytest.approx(2 * XENIUM_UM)
+
+
+def test_files_are_told_apart(visium, tmp_path, caplog):
+    visium.adata().write_h5ad(tmp_path / "liver.h5ad")
+    imwrite(tmp_path / "he.tif", visium.image, photometric="rgb")
+    write_aperio(tmp_path / "slide.svs")
+    with caplog.at_level(logging.INFO, "sthisto"):
+        assert list(sth.io.read(tmp_path / "liver.h5ad", image=tmp_path / "he.tif").images) == ["liver_image"]
+        assert list(sth.io.read(str(tmp_path / "slide.svs"), name="P1").images) == ["P1_image"]
+    assert "is an AnnData" in caplog.text
+    assert "is a slide" in caplog.text
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # anndata's, of the format of zarr
+        visium.adata().write_zarr(tmp_path / "liver.zarr")
+    assert list(sth.io.read(tmp_path / "liver.zarr").shapes) == ["liver_spots"]
+
+
+def test_what_is_unknown_and_arguments_that_do_not_belong_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    for path, error, words in (
+        (tmp_path, ValueError, r"it holds notes\.txt"),
+        (tmp_path / "notes.txt", ValueError, "Known are"),
+        (tmp_path / "missing", FileNotFoundError, "nothing at"),
+    ):
+        with pytest.raises(error, match=words):
+            sth.io.read(path)
+    write_aperio(tmp_path / "slide.svs")
+    with pytest.raises(ValueError, match="takes no bin_size"):
+        sth.io.read(tmp_path / "slide.svs", bin_size=8)
+    with pytest.raises(FileNotFoundError, match="no image"):
+        sth.io.read(tmp_path / "slide.svs", image="missing.tif")
+
+
+def test_a_folder_of_hest_is_read(visium, tmp_path):
+    for folder in ("st", "metadata", "wsis"):
+        (tmp_path / "hest" / folder).mkdir(parents=True)
+    adata = ad.AnnData(visium.counts.astype(np.float32), obs=visium.obs, obsm={"spatial": visium.xy})
+    adata.write_h5ad(tmp_path / "hest" / "st" / "T1.h5ad")
+    (tmp_path / "hest" / "metadata" / "T1.json").write_text(json.dumps({"pixel_size_um_estimated": 2.5}))
+    imwrite(tmp_path / "hest" / "wsis" / "T1.tif", visium.image, photometric="rgb", tile=(64, 64))
+    (section,) = read_sections(sth.io.read(tmp_path / "hest"))
+    assert section.um_per_px == pytest.approx(2.5)
