@@ -79,7 +79,6 @@ TL = [
     ("fit", {"gene_symbols": "nope"}, "the columns of var"),
     ("fit", {"checkpoint": 7}, "a path"),
     ("fit", {"checkpoint": ""}, "a path"),
-    ("fit", {"image_encoder": None}, "the name of an image encoder, or a torch module"),
     ("fit", {"image_encoder": Pool}, "the name of an image encoder, or a torch module"),
     ("fit", {"input_size": -3}, "'patch'"),
     ("fit", {"input_size": "whole"}, "'patch'"),
@@ -459,7 +458,7 @@ def test_a_table_that_annotates_in_another_form_is_refused(attrs):
 FOR_METHODS = {"extract", "register", "train"}
 #: Arguments that are checked inside: data, models and arrays.
 INSIDE = {
-    *("sdata", "model", "reference", "adata", "image", "table", "scores", "score", "metric", "residuals"),
+    *("sdata", "model", "reference", "adata", "wsi", "image", "table", "scores", "score", "metric", "residuals"),
     *("truth", "prediction", "target", "counts", "totals", "covariates", "labels", "blocks", "section", "x", "values"),
     *("coordinates", "graph"),
 }

@@ -51,5 +51,5 @@ def test_predict_smooths_on_request_and_records_what_is_left():
 
 
 def test_impossible_share_is_refused():
-    with pytest.raises(ValueError, match="between 0 and 1; found 2"):
+    with pytest.raises(ValueError, match="`smooth` must be a finite number of at least 0 and of at most 1, found 2"):
         sth.tl.predict(make_tissue(), sth.models.Mean(["a"], patch=sth.models.PatchSpec()), smooth=2)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.predicted import predicted_anndata, read_predicted
 from sthisto._sdata.slots import KEY
+from sthisto._utils.arguments import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
 
+@checked()
 def anndata(
     sdata: SpatialData | Sequence[SpatialData],
     genes: str | Sequence[str] | None = None,

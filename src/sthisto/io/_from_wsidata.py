@@ -13,6 +13,7 @@ import shapely
 from sthisto._sdata.new_shapes import annotating_table
 from sthisto._sdata.slots import FEATURES, KEY, UM_PER_UNIT
 from sthisto._sdata.tiles import TILES, TILES_TABLE
+from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 from sthisto.io._libraries import element_name
@@ -26,6 +27,7 @@ _PROPERTIES: Final = "slide_properties"
 _TILE_ID: Final = "tile_id"
 
 
+@checked()
 def from_wsidata(
     wsi: SpatialData | str | os.PathLike[str],
     *,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto.io._image import ANY_PICTURE
 from sthisto.io._slide import is_slide
@@ -26,6 +27,7 @@ _COUNTS_OF_RUN: Final = "feature_bc_matrix.h5"
 _STORES: Final = frozenset({"images", "labels", "points", "shapes", "tables"})
 
 
+@checked()
 def read(
     path: str | os.PathLike[str],
     *,

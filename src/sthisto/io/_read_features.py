@@ -11,6 +11,8 @@ import numpy as np
 from sthisto._sdata.new_shapes import annotating_table
 from sthisto._sdata.slots import FEATURES, KEY, UM_PER_UNIT
 from sthisto._sdata.tiles import BARCODE, TILES, TILES_TABLE
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import choice
 from sthisto._utils.validate import check_new_name
 from sthisto.io._libraries import element_name
 from sthisto.io._slide import stem_of
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked(format=choice("trident", "clam", "hest"))
 def read_features(
     path: str | os.PathLike[str],
     *,

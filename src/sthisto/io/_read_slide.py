@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthisto._sdata.slots import KEY, OBJECTIVE, UM_PER_UNIT
+from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_positive
 from sthisto.io._image import image_element, read_picture
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked()
 def read_slide(
     path: str | os.PathLike[str], *, um_per_px: float | None = None, name: str | None = None, apply_icc: bool = False
 ) -> SpatialData:

@@ -12,12 +12,14 @@ import pandas as pd
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.predicted import PredictedSection, read_predicted
 from sthisto._sdata.slots import KEY
+from sthisto._utils.arguments import checked
 from sthisto._utils.atomic import atomic_file
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked()
 def to_csv(
     sdata: SpatialData | Sequence[SpatialData],
     path: str | os.PathLike[str],

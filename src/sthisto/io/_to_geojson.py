@@ -15,6 +15,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.outlines import outlines
 from sthisto._sdata.predicted import only_section, read_predicted
 from sthisto._sdata.slots import KEY
+from sthisto._utils.arguments import checked
 from sthisto._utils.atomic import atomic_file
 from sthisto._utils.validate import check_choice
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _OBJECTS: Final = ("detection", "annotation", "cell")
 
 
+@checked()
 def to_geojson(
     sdata: SpatialData | Sequence[SpatialData],
     path: str | os.PathLike[str],

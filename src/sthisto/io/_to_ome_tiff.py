@@ -12,6 +12,7 @@ import numpy as np
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.predicted import PredictedSection, only_section, read_predicted
 from sthisto._sdata.slots import KEY
+from sthisto._utils.arguments import checked
 from sthisto._utils.atomic import atomic_file
 from sthisto._utils.validate import check_positive
 
@@ -24,6 +25,7 @@ _COARSEST_PX: Final = 1024
 _ROWS_AT_ONCE: Final = 256
 
 
+@checked()
 def to_ome_tiff(
     sdata: SpatialData | Sequence[SpatialData],
     path: str | os.PathLike[str],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -72,9 +72,6 @@ class BlockOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in fields(self):  # a saved model has lists
-            if isinstance(value := getattr(self, field.name), list):
-                object.__setattr__(self, field.name, tuple(value))
         if isinstance(self.features, str) or not self.features:
             msg = f"`features` is {self.features!r}; expected some of {', '.join(KINDS)}, such as ('texture',)."
             raise ValueError(msg)
@@ -132,6 +129,11 @@ class BlockModel(ExpressionModel):
     def alphas(self) -> Sequence[float]:
         """Strengths of the kernel regression."""
         return (1e-3, 1e-2, 1e-1, 1.0)
+
+    @classmethod
+    def make_options(cls, options: Mapping[str, Any]) -> Any:
+        """Return the method's options, with tuples for the lists that a saved model has."""
+        return super().make_options({n: tuple(v) if isinstance(v, list) else v for n, v in options.items()})
 
     @classmethod
     def needs_encoder(cls, options: BlockOptions) -> bool:

@@ -82,12 +82,13 @@ def _is_genes(value: Any) -> bool:
 
 def _is_options(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        entry is None or isinstance(entry, bool | str) or _is_number(entry) or _is_options(entry) or _is_numbers(entry)
+        entry is None or isinstance(entry, bool | str) or _is_number(entry) or _is_options(entry) or _is_list(entry)
         for entry in value.values()
     )
 
 
 _is_numbers = _is_list_of(_is_number, 0, _MOST_GENES)
+_is_list = _is_list_of(lambda entry: _is_number(entry) or _is_name(entry), 0, _MOST_GENES)
 
 
 def _is_patch(value: Any) -> bool:

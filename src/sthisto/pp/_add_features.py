@@ -9,11 +9,13 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.tiles import tile_updates
 from sthisto._sdata.write import apply
+from sthisto._utils.arguments import checked
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked()
 def add_features(
     sdata: SpatialData,
     features: SpatialData | Mapping[str, SpatialData],

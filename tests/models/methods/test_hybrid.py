@@ -33,11 +33,6 @@ def weights(model):
     return np.array([member.weight for member in model._plan()])
 
 
-def test_recommended_is_the_hybrid_with_context():
-    assert METHODS["recommended"] is Hybrid
-    assert Hybrid.default_context == (1.0, 2.0, 4.0)
-
-
 def test_ridge_learns_from_the_spots_that_choose_the_epoch_too():
     model = fitted()
     section = make_section("C", seed=2).inputs

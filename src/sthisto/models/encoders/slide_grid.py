@@ -25,7 +25,7 @@ _MOSTLY: Final = 0.5
 _SMOOTHING: Final = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SlideGrid:
     """A slide in px of `step` full-resolution px.
 

@@ -47,9 +47,13 @@ def check_devices(options: Any) -> None:
     Parameters
     ----------
     options
-        Of the method; those that are not trained by `training.loop` have neither `devices` nor `strategy`.
+        Of the method; those of methods that are not trained in epochs are not looked at.
     """
-    devices, strategy = getattr(options, "devices", 1), getattr(options, "strategy", "auto")
+    from sthisto.models.options import TrainingOptions
+
+    if not isinstance(options, TrainingOptions):
+        return
+    devices, strategy = options.devices, options.strategy
     if devices not in (1, "1", "auto", "-1"):
         accelerator, _ = resolve_device(settings.device)
         present = {"cuda": torch.cuda.device_count(), "cpu": available_cpus()}.get(accelerator, 1)
