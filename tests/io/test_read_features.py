@@ -211,7 +211,7 @@ def test_models_refuse_other_features(featured):
     ("arguments", "error", "words"),
     [
         ({"features": "X_uni2"}, ValueError, "obsm:X_uni2"),
-        ({"features": []}, ValueError, "names slots of obsm"),
+        ({"features": []}, ValueError, "names slots of obsm|is empty"),
         ({"features": "obsm:X_none"}, KeyError, "X_none"),
         ({"features": "obsm:X_uni2", "method": "color"}, ValueError, "uses no image encoder"),
         ({"features": "obsm:X_uni2", "method": "danet", "finetune": True}, ValueError, "trains its image encoder"),

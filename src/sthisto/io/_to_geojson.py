@@ -17,6 +17,7 @@ from sthisto._sdata.predicted import only_section, read_predicted
 from sthisto._sdata.slots import KEY
 from sthisto._utils.arguments import checked
 from sthisto._utils.atomic import atomic_file
+from sthisto._utils.checks import text
 from sthisto._utils.validate import check_choice
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _OBJECTS: Final = ("detection", "annotation", "cell")
 
 
-@checked()
+@checked(section=text)
 def to_geojson(
     sdata: SpatialData | Sequence[SpatialData],
     path: str | os.PathLike[str],

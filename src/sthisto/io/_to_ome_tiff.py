@@ -14,6 +14,7 @@ from sthisto._sdata.predicted import PredictedSection, only_section, read_predic
 from sthisto._sdata.slots import KEY
 from sthisto._utils.arguments import checked
 from sthisto._utils.atomic import atomic_file
+from sthisto._utils.checks import text
 from sthisto._utils.validate import check_positive
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _COARSEST_PX: Final = 1024
 _ROWS_AT_ONCE: Final = 256
 
 
-@checked()
+@checked(section=text)
 def to_ome_tiff(
     sdata: SpatialData | Sequence[SpatialData],
     path: str | os.PathLike[str],

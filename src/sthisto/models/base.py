@@ -143,9 +143,14 @@ class ExpressionModel(ABC):
         self.training_spots = TrainingSpots.none()
 
     @classmethod
+    def option_names(cls) -> list[str]:
+        """Return the names of the method's options."""
+        return [field.name for field in fields(cls.Options)]
+
+    @classmethod
     def make_options(cls, options: Mapping[str, Any]) -> Any:
         """Return the method's options; raise TypeError for one that it does not have."""
-        known = [field.name for field in fields(cls.Options)]
+        known = cls.option_names()
         old = {name: new for name, new in OPTION_NAMES.items() if new in known and name not in known}
         options = renamed_options(options, old, method=cls.method)
         unknown = [name for name in options if name not in known]

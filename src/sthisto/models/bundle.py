@@ -125,7 +125,7 @@ def _unfitted(
         ),
         normalization=config["normalization"],
     )
-    if model.uses_encoder and config["encoder"] is None:
+    if model.needs_encoder(model.options) and config["encoder"] is None:
         msg = f"{file} is damaged: it names no image encoder, which {model.method!r} needs. Save the model again."
         raise ValueError(msg)
     model.training_sections = tuple(config["training_sections"])

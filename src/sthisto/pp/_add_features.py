@@ -10,12 +10,19 @@ from sthisto._sdata.sections import read_sections
 from sthisto._sdata.tiles import tile_updates
 from sthisto._sdata.write import apply
 from sthisto._utils.arguments import checked
+from sthisto._utils.checks import Check
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-@checked()
+_FEATURES = Check(
+    "the SpatialData that sth.io.read_features returned, or a mapping from region to one",
+    lambda value: isinstance(value, Mapping) or hasattr(value, "tables"),
+)
+
+
+@checked(features=_FEATURES)
 def add_features(
     sdata: SpatialData,
     features: SpatialData | Mapping[str, SpatialData],

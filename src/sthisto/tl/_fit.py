@@ -19,12 +19,13 @@ from sthisto._sdata.record import record_updates, removed_embeddings, removed_re
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, check_slot, var_updates
 from sthisto._utils.arguments import check_arguments, checked
-from sthisto._utils.checks import choice
+from sthisto._utils.checks import choice, texts
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
 from sthisto.models import (
+    METHODS,
     Encoder,
     ExpressionModel,
     TrainingSection,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-@checked(target=choice("log1p", "pearson_residuals", "as_is"))
+@checked(target=choice("log1p", "pearson_residuals", "as_is"), features=texts)
 @plain_torch()
 def fit(
     sdata: SpatialData | Sequence[SpatialData],
@@ -192,8 +193,10 @@ def fit(
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
     named = [name for name in _as_list(features) if name.startswith(PREFIX)]
-    if features is not None and not named:
+    if features is not None and not named and "features" in METHODS[method_name(method)].option_names():
         options["features"] = features
+    elif features is not None:
+        feature_keys(features)
     cls, chosen_options = check_fit(method, options)
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     given = _given_keys(named, cls, chosen_options)
