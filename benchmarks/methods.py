@@ -15,7 +15,7 @@ with the frozen encoder's features in the cache. Differences are in residual PCC
 from resampled blocks of 5 x 5 spots, the mean over seeds of value and limits.
 
 ``--inside`` looks at no test section: it cross-validates over the sections of each split's training set, and prints
-what the recommended setting was chosen by.
+what the setting "hybrid" was chosen by.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ METHODS = (
     MethodSpec("ridge", "ridge", seeds=1),
     MethodSpec("ridge + context", "ridge", WIDE, seeds=1),
     MethodSpec("knn", "knn", seeds=1),
-    *(MethodSpec(name, name) for name in ("danet", "bleep", "stnet", "histogene", "recommended")),
+    *(MethodSpec(name, name) for name in ("danet", "bleep", "stnet", "histogene", "hybrid", "recommended")),
 )
 CANDIDATES = (
-    MethodSpec("hybrid", "hybrid", {"n_models": 2}),
+    MethodSpec("hybrid of two danets", "hybrid", {"n_models": 2}),
     MethodSpec("hybrid of log1p", "hybrid", {"n_models": 2, "residuals": False}),
     MethodSpec("hybrid of residuals", "hybrid", {"n_models": 2, "target": "pearson_residuals"}),
     MethodSpec("hybrid of log1p, no colors", "hybrid", {"n_models": 2, "residuals": False, "colors": False}),
 )
-"""What the recommended setting was chosen among, with two DANets each, which is enough to choose by."""
+"""What the setting "hybrid" was chosen among, with two DANets each, which is enough to choose by."""
 VARIANTS = (
     MethodSpec("danet + context", "danet", WIDE),
     MethodSpec("five danets", "danet", {"n_models": 5}),
     *CANDIDATES,
 )
-"""What the recommended setting is made of or was chosen among; run when they are named."""
+"""What the setting "hybrid" is made of or was chosen among; run when they are named."""
 KNOWN = {spec.label: spec for spec in (*METHODS, *VARIANTS)}
 SETTING = {"patch": {"patch_size": 112, "patch_um": 77.28}, "block_spots": 5, "warm_up": True}
 
