@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -111,9 +112,9 @@ class BlockModel(ExpressionModel):
     _networks: Perceptrons | None = None
 
     @property
+    @abstractmethod
     def learner_weights(self) -> dict[str, float]:
         """Weight of "kernel" and of "mlp"."""
-        raise NotImplementedError
 
     @property
     def perceptron_settings(self) -> PerceptronSettings:
