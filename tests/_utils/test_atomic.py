@@ -168,6 +168,19 @@ def test_of_several_writers_of_one_folder_the_last_one_wins(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_running_process_has_moved_aside_is_left_to_it(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    with atomic._staged(path, "aside") as aside:
+        aside.mkdir()
+        recover(path)
+        assert not path.exists()
+    killed = tmp_path / staging_name(path, "aside")
+    killed.mkdir()
+    monkeypatch.setattr(atomic, "_changed", lambda entry: 0.0)
+    recover(path)
+    assert path.exists()
+
+
 def test_names_that_are_long_or_have_signs_of_glob(tmp_path):
     for name in ("a" * 250, "[x]*?", "é" * 100):
         write(tmp_path / name, "whole")

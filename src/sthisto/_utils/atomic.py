@@ -86,12 +86,16 @@ def atomic_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def recover(path: Path) -> None:
-    """Put back a folder that a killed process had moved aside to replace it."""
+    """Put back the last folder that a killed process had moved aside to replace it.
+
+    What a running process of this machine has moved aside is its own to put back.
+    """
     if path.exists() or not path.parent.is_dir():
         return
-    aside = sorted(path.parent.glob(f".{_stem(path)}.*.aside*"), key=lambda p: p.stat().st_mtime)
-    if aside:
-        aside[-1].rename(path)
+    left = [entry for entry in path.parent.glob(f".{_stem(path)}.*.aside*") if not _is_at_work(entry)]
+    for entry in sorted(left, key=_changed, reverse=True):
+        if _put_back(entry, path):
+            return
 
 
 def remove_leftovers(path: Path) -> int:
@@ -148,7 +152,7 @@ def _move_folder(new: Path, path: Path, *, overwrite: bool) -> None:
                 try:
                     new.rename(path)
                 except BaseException:
-                    recover(path)
+                    _put_back(aside, path)
                     raise
                 return
         except OSError as error:
@@ -156,6 +160,17 @@ def _move_folder(new: Path, path: Path, *, overwrite: bool) -> None:
                 raise
     msg = f"{path} could not be replaced: other processes keep writing it. Save to another path."
     raise OSError(msg)
+
+
+def _put_back(aside: Path, path: Path) -> bool:
+    """Move a folder back to its place; return whether it was there and the place was free."""
+    try:
+        aside.rename(path)
+    except OSError as error:
+        if error.errno not in (*_TAKEN, errno.ENOENT):
+            raise
+        return False
+    return True
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -184,16 +199,32 @@ def _exchange_call() -> Any:
 
 
 def _is_left(entry: Path) -> bool:
+    if _is_at_work(entry):
+        return False
+    return _is_of_this_machine(entry) or time.time() - _changed(entry) > _AGE_S
+
+
+def _is_at_work(entry: Path) -> bool:
+    """Return whether this process, or another one that runs on this machine, staged an entry."""
     if entry.name in _mine:
-        return False
+        return True
     writer = _WRITER.search(entry.name)
-    if writer is not None and writer["host"] == _host():
-        pid = int(writer["pid"])
-        return pid == os.getpid() or not _is_running(pid)
-    try:
-        return time.time() - entry.stat().st_mtime > _AGE_S
-    except FileNotFoundError:
+    if writer is None or writer["host"] != _host():
         return False
+    return int(writer["pid"]) != os.getpid() and _is_running(int(writer["pid"]))
+
+
+def _is_of_this_machine(entry: Path) -> bool:
+    writer = _WRITER.search(entry.name)
+    return writer is not None and writer["host"] == _host()
+
+
+def _changed(entry: Path) -> float:
+    """Return when an entry was last changed, in seconds since the epoch; now, if it has gone meanwhile."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _is_running(pid: int) -> bool:

@@ -56,6 +56,7 @@ class Kernel(BlockModel):
     """
 
     method = "kernel"
+    label = "Kernel"
     Options = KernelOptions
 
     @property

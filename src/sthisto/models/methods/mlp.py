@@ -63,6 +63,7 @@ class MLP(BlockModel):
     """
 
     method = "mlp"
+    label = "MLP"
     Options = MLPOptions
 
     @property

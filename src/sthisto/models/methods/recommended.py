@@ -54,6 +54,7 @@ class Recommended(BlockModel):
     """
 
     method = "recommended"
+    label = "Recommended"
     Options = RecommendedOptions
 
     @property
