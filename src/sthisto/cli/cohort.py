@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_STORE_FILES = ("zarr.json", ".zgroup")
+from sthisto._sdata.stores import is_store
 
 
 def add_cohort_options(parser: argparse.ArgumentParser) -> None:
@@ -16,12 +16,11 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pitch-um", type=float, default=100.0, help="distance between spots in µm")
     group.add_argument("--diameter-um", type=float, default=55.0, help="diameter of a spot in µm")
     group.add_argument("--write-image", action="store_true", help="write the images to the stores too")
-    group.add_argument("--overwrite", action="store_true", help="predict again what is done")
 
 
 def is_cohort(path: Path) -> bool:
     """Return whether a path holds slides rather than a SpatialData store."""
-    return path.exists() and not any((path / name).exists() for name in _STORE_FILES)
+    return path.exists() and not is_store(path)
 
 
 def predict_cohort(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from sthisto._sdata.slots import KEY
+from sthisto._sdata.stores import atomic_store, check_store_target, is_store
 from sthisto._utils.arguments import read_value
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto.cli.cohort import add_cohort_options
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_OTHER_ERRORS = (ArithmeticError, ImportError, MemoryError, SafetensorError)
-_ZARR_FILES = ("zarr.json", ".zgroup")
-"""Files in the root of a store, in zarr's formats 3 and 2."""
+_OTHER_ERRORS = (ArithmeticError, AssertionError, MemoryError, SafetensorError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,6 +142,9 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
     parser.add_argument("--out", type=Path, required=True, help="output store")
     parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output store; predict again slides that are done"
+    )
+    parser.add_argument(
         "--allow-download",
         action="store_true",
         help="download the image encoder that the model names from any hub page",
@@ -229,11 +231,12 @@ def _predict(options: argparse.Namespace) -> int | None:
 
     if is_cohort(options.data):
         return predict_cohort(options)
-    _refuse(options.out, False, "Choose another --out.")
-    sdata = _read(options.data)
-    model = sth.models.load(options.model, allow_download=options.allow_download)
-    sth.tl.predict(sdata, model, new_table_key=options.new_table, um_per_px=options.um_per_px, **_keys(options))
-    sdata.write(options.out)
+    check_store_target(options.out, overwrite=options.overwrite, remedy="Choose another --out, or pass --overwrite.")
+    with atomic_store(options.out, overwrite=options.overwrite) as staged:
+        sdata = _read(options.data)
+        model = sth.models.load(options.model, allow_download=options.allow_download)
+        sth.tl.predict(sdata, model, new_table_key=options.new_table, um_per_px=options.um_per_px, **_keys(options))
+        sdata.write(staged)
     if options.json:
         print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
     else:
@@ -256,7 +259,7 @@ def _read(path: Path) -> Any:
     if not path.exists():
         msg = f"There is no SpatialData store at {path}."
         raise FileNotFoundError(msg)
-    if not any((path / name).exists() for name in _ZARR_FILES):
+    if not is_store(path):
         msg = (
             f"{path} is no SpatialData store. Read your data and write them first, for example "
             f"spatialdata_io.visium({str(path)!r}).write('sections.zarr')."
