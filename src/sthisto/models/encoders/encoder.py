@@ -40,7 +40,7 @@ class Encoder(nn.Module):
     name
         What the encoder is called in a saved model.
     mean, std
-        Of the three channels, for pixels between 0 and 1.
+        Mean and standard deviation of the three channels, for pixels between 0 and 1.
     input_size
         Width in px that patches are resized to; None leaves them as they are.
     weights
@@ -198,7 +198,7 @@ def load_encoder(
         kept. For vision transformers these are the blocks, and the mean is that of the patch tokens. None is the
         encoder's own output.
     seed
-        Of random weights.
+        Seed of random weights.
 
     Returns
     -------

@@ -35,7 +35,7 @@ def window_texture(section: SectionInput, fingerprint: np.ndarray, widths: Seque
     fingerprint
         (n_spots,) of the spots' patches: part of what kept textures are found by.
     widths
-        Of the windows, in px of the full resolution.
+        Widths of the windows in px of the full resolution.
     """
     grid, stains = SlideGrid.of(section), slide_facts(section, fingerprint).stains
     centers = grid.locate(section.positions)
