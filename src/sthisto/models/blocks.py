@@ -33,7 +33,7 @@ class BlockLayout:
     sizes
         Number of features of each block.
     weights
-        Of the blocks, with a sum of 1: the kind's, shared by its widths.
+        Weights of the blocks, which sum to 1; the widths of a kind share its weight.
     """
 
     sizes: tuple[int, ...]
@@ -79,7 +79,7 @@ def section_features(
     Parameters
     ----------
     kinds
-        Of `KINDS`.
+        Kinds of features, of `KINDS`.
     encoder
         For "encoder".
     context

@@ -35,7 +35,7 @@ def batch_key(patches: np.ndarray, fingerprints: np.ndarray) -> str:
 
 
 def read(identity: str, key: str) -> np.ndarray | None:
-    """Return the features that `write` kept; None where there are none, or where they are damaged, said."""
+    """Return the features that `write` kept; None where there are none, or where they are damaged, with a warning."""
     file = _file(identity, key)
     try:
         stored = file.read_bytes()

@@ -34,7 +34,7 @@ def window_texture(section: SectionInput, widths: Sequence[float]) -> np.ndarray
     section
         Its slide is read once, tile by tile, where windows lie.
     widths
-        Of the windows, in px of the full resolution.
+        Widths of the windows in px of the full resolution.
     """
     grid = slide_grid(section)
     centers = grid.locate(section.positions)
