@@ -5,14 +5,17 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
 from tissue import encoder, make_section
 
 from sthisto import settings
+from sthisto._images.patches import PatchSource
+from sthisto._images.pyramid import Level
 from sthisto._utils.atomic import staging_name
-from sthisto.models import Encoder, clear_cache
+from sthisto.models import Encoder, SectionInput, clear_cache
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.features import extract
 
@@ -279,3 +282,23 @@ def test_a_file_that_holds_something_else_under_its_digest_is_damaged(caplog):
         file.write_bytes(cache._digest(content) + content)
         assert cache.read("encoder", "a") is None
     assert caplog.text.count("are damaged") == 3
+
+
+def test_features_of_an_image_in_memory_are_found_without_cutting_a_patch(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+
+    def lazy(pixels: np.ndarray) -> SectionInput:
+        centers = np.array([[20.0, 20.0], [40.0, 30.0]])
+        level = Level(da.from_array(pixels, chunks=(3, 32, 32)), np.eye(3))
+        return SectionInput("A", [PatchSource(level, centers, extent=16, size=16)], centers)
+
+    module = Counting()
+    first = extract(lazy(pixels), Encoder(module, name="counting"))
+    pixels[:, 60:] = 0  # where no patch lies
+    assert n_encoded(module, lazy(pixels)) == 0
+    monkeypatch.setattr(PatchSource, "batches", None)
+    again = extract(lazy(pixels), Encoder(module, name="counting"))
+    assert np.array_equal(first.values, again.values)
+    assert np.array_equal(first.fingerprint, again.fingerprint)
+    with pytest.raises(TypeError):
+        extract(lazy(pixels[:, ::-1]), Encoder(module, name="counting"))

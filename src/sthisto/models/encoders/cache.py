@@ -7,6 +7,7 @@ import math
 import os
 import stat
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,7 +16,10 @@ from typing import Final
 
 import numpy as np
 
+from sthisto._images.content import stored_digest
+from sthisto._images.patches import PatchSource
 from sthisto._utils.atomic import atomic_file, is_staged, remove_if_left
+from sthisto._utils.digest import digest_arrays
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 
@@ -89,6 +93,31 @@ def write(identity: str, key: str, features: np.ndarray) -> None:
         _count(_DIGEST_BYTES + content.tell())
     except OSError as error:
         _warn_once("write", "Features could not be kept in %s and will be computed again: %s", file.parent, error)
+
+
+def of_sources(identity: str, sources: Sequence[PatchSource], compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what is kept of whole sources of patches, or compute and keep it.
+
+    Only images that are recognized without being read are kept so: no patch is cut to look anything up. Of others,
+    `compute` looks up batches.
+    """
+    key = _sources_key(sources) if settings.cache_features else ""
+    if not key:
+        return compute()
+    kept = read(identity, key)
+    if kept is None:
+        kept = compute()
+        write(identity, key, kept)
+    return kept
+
+
+def _sources_key(sources: Sequence[PatchSource]) -> str:
+    """Return what recognizes the patches of all sources, "" where their images would have to be read."""
+    images = [stored_digest(source.level) for source in sources]
+    if not all(images):
+        return ""
+    windows = {str(i): source.centers for i, source in enumerate(sources)}
+    return digest_arrays(windows, *images, *(f"{source.extent!r} to {source.size}" for source in sources))
 
 
 def clear_cache() -> None:
