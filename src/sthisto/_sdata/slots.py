@@ -51,6 +51,12 @@ NEW_INSTANCE: Final = "instance"
 SPOT: Final = "spot"
 """``obs`` columns of a table that annotates new shapes; `SPOT` names the measured spot that a new one lies around."""
 
+GIVEN_NAME: Final = "sthisto_prediction"
+"""Key of ``uns`` of an AnnData that `io.read_prediction` read: what the prediction is called."""
+GENES_OF_PREDICTION: Final = "those of the prediction"
+GIVEN: Final = "given"
+"""Rule of the genes, and flag in the record, of a prediction that sthisto did not make."""
+
 FEATURES: Final = "sthisto_features"
 """Key of ``uns`` that names the width of the tiles which features in ``obsm`` were computed from."""
 

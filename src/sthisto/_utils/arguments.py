@@ -59,6 +59,10 @@ PRECISIONS: Final = (
 )
 """What Lightning Fabric computes in."""
 
+PREDICTION: Final = (text | Check("an AnnData", lambda value: hasattr(value, "obs_names"))).called(
+    "'layer:NAME', 'table:NAME', or an AnnData of the predicted spots"
+)
+
 ARGUMENTS: Final[Mapping[str, Check]] = {
     "allow_download": flag,
     "allow_outside": flag,

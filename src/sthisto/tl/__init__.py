@@ -10,5 +10,16 @@ from sthisto.tl._fit import fit
 from sthisto.tl._learning_curve import learning_curve
 from sthisto.tl._predict import predict
 from sthisto.tl._predict_between import predict_between
+from sthisto.tl._report import report
 
-__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "learning_curve", "predict", "predict_between"]
+__all__ = [
+    "cluster",
+    "cross_validate",
+    "embed",
+    "evaluate",
+    "fit",
+    "learning_curve",
+    "predict",
+    "predict_between",
+    "report",
+]
