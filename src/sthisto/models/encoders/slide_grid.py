@@ -12,8 +12,8 @@ from PIL import Image
 from scipy import ndimage
 
 from sthisto._images.pyramid import Level, Pyramid
+from sthisto._images.stains import SlideStains, fit_stains, is_tissue
 from sthisto.models.data import SectionInput
-from sthisto.models.encoders.stains import SlideStains, fit_stains, is_tissue
 from sthisto.models.encoders.texture import UM_PER_PX
 
 NARROWEST_PX: Final = 24

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sthisto._images.stains import fit_stains
 from sthisto.models.encoders.encoder import TEXTURE, Encoder
-from sthisto.models.encoders.stains import fit_stains
 from sthisto.models.encoders.texture import patch_texture
 
 _PATCH_PX: Final = 24
