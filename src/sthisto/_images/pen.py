@@ -16,6 +16,8 @@ _BLOOD_UM: Final = 13.0
 _LEAST_DENSITY: Final = 0.2
 _MOST_BLUE: Final = (0.38, 0.56, 0.65)
 _LEAST_GREEN: Final = 0.1
+_LEAST_BLACK: Final = 0.17
+_BLACK_DENSITY: Final = 1.0
 _LEAST_RED: Final = -0.03
 _RED_SLOPE: Final = 0.6
 
@@ -46,7 +48,7 @@ def pen_mask(rgb: np.ndarray, um_per_px: float) -> np.ndarray:
     relative = density / np.maximum(mean, 1e-6)[..., None]
     x, y = relative[..., 0] - 1, (relative[..., 1] - relative[..., 2]) / np.sqrt(3)
     blue = (x > _MOST_BLUE[0]) | (y > _MOST_BLUE[1]) | (x + y > _MOST_BLUE[2])
-    green_or_black = (y < _LEAST_GREEN) & (x > -_LEAST_GREEN)
+    green_or_black = (y < np.where(mean > _BLACK_DENSITY, _LEAST_BLACK, _LEAST_GREEN)) & (x > -_LEAST_BLACK)
     red = y + _RED_SLOPE * x < _LEAST_RED
     is_dense = mean > _LEAST_DENSITY
     return np.asarray(is_dense & (blue | green_or_black | _wide(red & is_dense, _BLOOD_UM / um_per_px)))
