@@ -60,6 +60,15 @@ GIVEN: Final = "given"
 FEATURES: Final = "sthisto_features"
 """Key of ``uns`` that names the width of the tiles which features in ``obsm`` were computed from."""
 
+BLUR: Final = "sthisto_blur"
+PEN: Final = "sthisto_pen"
+FOLD: Final = "sthisto_fold"
+TISSUE: Final = "sthisto_tissue"
+QUALITY: Final = "sthisto_quality"
+"""``obs`` columns that `pp.quality` writes: of the image around each spot, 0 to 1."""
+USABLE: Final = "sthisto_usable"
+"""``obs`` column: spots where it is 0 are left out everywhere, as those off tissue are; others are 1, or NaN."""
+
 TISSUE_GRID: Final = "tissue_grid"
 """Shapes that `pp.tissue_grid` writes by default."""
 

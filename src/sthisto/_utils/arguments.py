@@ -115,6 +115,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "n_splits": _COUNT,
     "n_spots": _COUNT,
     "n_top_genes": _COUNT,
+    "min_quality": share,
     "name": text,
     "new_table_key": new_name,
     "object_type": choice("detection", "annotation"),
@@ -157,6 +158,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "vmax": number(),
     "vmin": number(),
     "weights": path,
+    "width_um": _POSITIVE,
     "workers": _COUNT,
     "write_image": flag,
 }

@@ -1,7 +1,8 @@
-"""Tools: fit a method, embed, predict, predict between spots, evaluate, cross-validate, learning curves, cluster."""
+"""Tools: check the alignment, fit a method, embed, predict, evaluate, cross-validate, learning curves, cluster."""
 
 from __future__ import annotations
 
+from sthisto.tl._check_alignment import check_alignment
 from sthisto.tl._cluster import cluster
 from sthisto.tl._cross_validate import cross_validate
 from sthisto.tl._embed import embed
@@ -13,6 +14,7 @@ from sthisto.tl._predict_between import predict_between
 from sthisto.tl._report import report
 
 __all__ = [
+    "check_alignment",
     "cluster",
     "cross_validate",
     "embed",

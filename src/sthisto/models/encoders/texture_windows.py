@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from tqdm.auto import tqdm
 
+from sthisto._images.stains import N_NUMBERS, SlideStains
 from sthisto._utils.digest import digest_arrays
 from sthisto._utils.settings import settings
 from sthisto.models.data import SectionInput
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.slide_grid import SlideGrid
-from sthisto.models.encoders.stains import N_NUMBERS, SlideStains
 from sthisto.models.encoders.texture import HALO, N_TEXTURES, texture_maps, texture_of_means
 
 _GRID: Final = "slide grid"
