@@ -1,7 +1,8 @@
-"""Tools: fit a method, embed, predict, predict between spots, evaluate, cross-validate, learning curves, cluster."""
+"""Tools: fit, assess, embed, predict (between spots too), evaluate, cross-validate, learning curves, cluster."""
 
 from __future__ import annotations
 
+from sthisto.tl._assess import assess
 from sthisto.tl._cluster import cluster
 from sthisto.tl._cross_validate import cross_validate
 from sthisto.tl._embed import embed
@@ -11,4 +12,14 @@ from sthisto.tl._learning_curve import learning_curve
 from sthisto.tl._predict import predict
 from sthisto.tl._predict_between import predict_between
 
-__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "learning_curve", "predict", "predict_between"]
+__all__ = [
+    "assess",
+    "cluster",
+    "cross_validate",
+    "embed",
+    "evaluate",
+    "fit",
+    "learning_curve",
+    "predict",
+    "predict_between",
+]
