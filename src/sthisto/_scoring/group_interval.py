@@ -42,7 +42,7 @@ def group_interval(scores: np.ndarray, sampling: np.ndarray, *, level: float = L
     Parameters
     ----------
     scores
-        (n_groups, n_genes) scores, NaN where a gene has none.
+        (n_groups, n_genes) correlations, or differences of them, NaN where a gene has none.
     sampling
         (n_groups, n_genes) sampling variance of each score within its group.
     level
@@ -70,5 +70,6 @@ def group_interval(scores: np.ndarray, sampling: np.ndarray, *, level: float = L
     quantile = student.ppf(0.5 + level / 2, counted - 1 + _SHARED_FREEDOM)
     half = quantile * np.sqrt(variance * (1 + 1 / counted))
     half_of_mean = quantile * np.sqrt(variance / counted)
-    bounds = [np.where(enough, bound, np.nan) for bound in (mean - half, mean + half, mean - half_of_mean)]
+    limits = (np.maximum(mean - half, -1), np.minimum(mean + half, 1), mean - half_of_mean)
+    bounds = [np.where(enough, limit, np.nan) for limit in limits]
     return GroupInterval(np.where(n > 0, mean, np.nan), *bounds, n)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import pandas as pd
 
 from sthisto._utils.digest import digest_names
-from sthisto._utils.validate import listed
+from sthisto._utils.logging import logger
+from sthisto._utils.validate import check_key, listed
+
+if TYPE_CHECKING:
+    from sthisto.models.base import ExpressionModel
 
 USE: Final = "use"
 PATTERN_ONLY: Final = "pattern only"
 DO_NOT_USE: Final = "do not use"
 VERDICTS: Final = (USE, PATTERN_ONLY, DO_NOT_USE)
+ALL: Final = "all"
+"""Every gene of a model."""
 NOT_ASSESSED: Final = "not assessed"
 """Verdict on a gene of a model without passport."""
 
@@ -111,3 +117,53 @@ def read_passport(file: Path, genes: Sequence[str], *, fit: str) -> pd.DataFrame
         msg = f"{file} belongs to another model than the files beside it. {remedy}"
         raise ValueError(msg)
     return check_passport(stored.to_pandas(ignore_metadata=True), genes, name=str(file))
+
+
+def model_verdicts(model: ExpressionModel) -> np.ndarray:
+    """Return the verdict on each gene of a model, (n_genes,) text; "not assessed" without a passport."""
+    if model.passport is None:
+        return np.full(len(model.genes), NOT_ASSESSED, dtype=object)
+    return model.passport["verdict"].to_numpy(dtype=object)
+
+
+def chosen_genes(model: ExpressionModel, genes: str | Sequence[str], min_score: float | None) -> np.ndarray:
+    """Return which genes of a model are wanted, (n_genes,) bool; what is left out is logged.
+
+    Parameters
+    ----------
+    model
+        The model.
+    genes
+        "all", "use" for those with that verdict, or names.
+    min_score
+        Least `pcc_residual` in the passport; None is no bar.
+
+    Raises
+    ------
+    KeyError
+        A name is no gene of the model.
+    ValueError
+        The model has no passport and one is needed, or no gene is left.
+    """
+    names = np.asarray(model.genes, dtype=object)
+    if (genes == USE or min_score is not None) and model.passport is None:
+        what = f"genes={USE!r}" if genes == USE else f"min_score={min_score}"
+        msg = f"{what} needs the model's passport, and it has none. Call sth.tl.assess(sdata, model) first."
+        raise ValueError(msg)
+    if isinstance(genes, str) and genes in (ALL, USE):
+        chosen = np.full(len(names), True) if genes == ALL else model_verdicts(model) == USE
+    else:
+        wanted = [genes] if isinstance(genes, str) else list(genes)
+        for gene in wanted:
+            check_key(gene, names, name="genes", where="the model's genes", remedy="Or pass 'use' or 'all'.")
+        chosen = np.isin(names, wanted)
+    if min_score is not None and model.passport is not None:
+        chosen = chosen & (model.passport["pcc_residual"].to_numpy() >= min_score)
+    if not chosen.any():
+        msg = f"None of the model's {len(names)} genes meets genes={genes!r}, min_score={min_score}. Lower the bar."
+        raise ValueError(msg)
+    if not chosen.all():
+        logger.info(
+            "%d of %d genes are not predicted and NaN: %s.", (~chosen).sum(), len(names), listed(names[~chosen])
+        )
+    return chosen

@@ -24,6 +24,7 @@ from sthisto._splits.subset import SpotSubset, expression_layers
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.files import load_arrays, load_table, save_arrays, save_table
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
+from sthisto.models.encoders.given import PREFIX
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
 from sthisto.tl._predict import predict
@@ -100,17 +101,25 @@ class FoldContext:
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
         return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}{suffix}"
 
-    def sides(self, fold: Fold) -> tuple[SpotSubset, SpotSubset]:
-        """Return the training spots, and the held-out ones without their expression."""
+    def sides(self, fold: Fold, features: Sequence[str] = ()) -> tuple[SpotSubset, SpotSubset]:
+        """Return the training spots, and the held-out ones without their expression; both with given features."""
         layers = expression_layers(
             [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
         )
-        known = SpotSubset(self.cohort, self.sections, fold.train, layers=layers)
+        known = SpotSubset(self.cohort, self.sections, fold.train, layers=layers, features=features)
         if fold.depth < 1:
             known.thin(self.arguments.get("layer"), fold.depth, fold.seed)
         return (
             known,
-            SpotSubset(self.cohort, self.sections, fold.test, role=slots.TEST, layers=layers, expression=False),
+            SpotSubset(
+                self.cohort,
+                self.sections,
+                fold.test,
+                role=slots.TEST,
+                layers=layers,
+                expression=False,
+                features=features,
+            ),
         )
 
     def fit(self, run: FoldRun, known: SpotSubset) -> ExpressionModel:
@@ -124,7 +133,7 @@ class FoldContext:
         return keys.for_regions(side.regions)
 
     def _scores(self, run: FoldRun) -> pd.DataFrame:
-        known, hidden = self.sides(run.fold)
+        known, hidden = self.sides(run.fold, self._features(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -144,7 +153,7 @@ class FoldContext:
         return scores.assign(seconds_fit=fitted - start, seconds_predict=predicted - fitted)
 
     def _predictions(self, run: FoldRun) -> dict[str, np.ndarray]:
-        known, hidden = self.sides(run.fold)
+        known, hidden = self.sides(run.fold, self._features(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -164,6 +173,12 @@ class FoldContext:
         arrays["seconds"] = np.array([fitted - start, time.perf_counter() - fitted])
         arrays["siblings"], arrays["depth_knots"] = model.siblings, np.asarray(model.depth_knots, dtype=float)
         return arrays
+
+    def _features(self, run: FoldRun) -> list[str]:
+        """Return the slots of ``obsm`` with the features that a run is fitted on."""
+        named = run.options.get("features", self.arguments.get("features")) or ()
+        every = [named] if isinstance(named, str) else list(named)
+        return [name.removeprefix(PREFIX) for name in every if name.startswith(PREFIX)]
 
     def _fit_arguments(self, withheld: SpotSubset) -> dict[str, Any]:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -69,6 +69,17 @@ def write(identity: str, key: str, features: np.ndarray) -> None:
         logger.warning("Features could not be kept in %s and will be computed again: %s", file.parent, error)
         return
     _shrink()
+
+
+def kept(identity: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what the cache keeps, or compute and keep it; without a cache (see the settings), compute it."""
+    if not settings.cache_features:
+        return compute()
+    found = read(identity, key)
+    if found is None:
+        found = compute()
+        write(identity, key, found)
+    return found
 
 
 def clear_cache() -> None:

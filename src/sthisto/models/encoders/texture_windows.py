@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -41,7 +41,7 @@ def window_texture(section: SectionInput, fingerprint: np.ndarray, widths: Seque
     centers = grid.locate(section.positions)
     across = np.maximum(np.round(np.asarray(widths) / grid.step).astype(int), 1)
     key = _key(grid, centers, fingerprint, across.astype(np.int64), stains.key())
-    return _kept(key, lambda: _measure(grid, stains, centers, across, section.name))
+    return cache.kept(_IDENTITY, key, lambda: _measure(grid, stains, centers, across, section.name))
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,13 @@ def slide_facts(section: SectionInput, fingerprint: np.ndarray) -> SlideFacts:
     def look() -> SlideFacts:
         grid = SlideGrid.of(section)
         key = _key(grid, grid.locate(section.positions), fingerprint)
-        found = _kept(key, lambda: np.concatenate([grid.stains.key(), grid.border_distance(section.positions)]))
+        found = cache.kept(
+            _IDENTITY, key, lambda: np.concatenate([grid.stains.key(), grid.border_distance(section.positions)])
+        )
         return SlideFacts(SlideStains.from_key(found[:N_NUMBERS]), found[N_NUMBERS:])
 
     facts: SlideFacts = section.measured(_SLIDE, look)
     return facts
-
-
-def _kept(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return what the cache keeps under a key, or compute and keep it."""
-    if not settings.cache_features:
-        return compute()
-    kept = cache.read(_IDENTITY, key)
-    if kept is None:
-        kept = compute()
-        cache.write(_IDENTITY, key, kept)
-    return kept
 
 
 def _key(grid: SlideGrid, centers: np.ndarray, *more: np.ndarray) -> str:
