@@ -1,4 +1,4 @@
-"""The command line: `sthisto demo | fit | predict | evaluate | benchmark`."""
+"""The command line: `sthisto demo | fit | assess | predict | evaluate | benchmark`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from sthisto._sdata.slots import KEY
+from sthisto._sdata.slots import KEY, PATIENT
 from sthisto._utils.arguments import read_value
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto.cli.cohort import add_cohort_options
+from sthisto.cli.genes import names_in, predicted_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_fit(commands)
+    _add_assess(commands)
     _add_predict(commands)
     _add_evaluate(commands)
     add_command(commands, _add)
@@ -130,6 +132,28 @@ def _add_fit(commands: Any) -> None:
     )
 
 
+def _add_assess(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "assess",
+        _assess,
+        "Fit a saved model again with groups held out, and keep a verdict on every gene with it.",
+        "sthisto assess sections.zarr --model liver.sthisto --out folds",
+    )
+    _add_elements(parser)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the saved model, which gets the passport")
+    parser.add_argument(
+        "--groups",
+        default=PATIENT,
+        help="what is held out: a column of obs, section or block",
+    )
+    parser.add_argument("--n-folds", type=int, help="folds that the groups are assigned to; default: one group each")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--counts-layer", help="layer of raw counts")
+    parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
+    parser.add_argument("--out", type=Path, help="folder that keeps each finished fit; the same command goes on")
+
+
 def _add_predict(commands: Any) -> None:
     parser = _add(
         commands,
@@ -147,6 +171,10 @@ def _add_predict(commands: Any) -> None:
         action="store_true",
         help="download the image encoder that the model names from any hub page",
     )
+    parser.add_argument(
+        "--genes", default="all", help="all, use (by the model's passport), or a file with one gene a line"
+    )
+    parser.add_argument("--min-score", type=float, help="least residual score in the model's passport")
     parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
 
@@ -164,6 +192,11 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
+    _add_elements(parser)
+    parser.add_argument("--key-added", default=KEY, help="prefix of the results")
+
+
+def _add_elements(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="SpatialData store (zarr)")
     parser.add_argument(
         "--image",
@@ -173,13 +206,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", action="append", help="region with the spots (shapes_key); may be repeated")
     parser.add_argument("--table", help="table of the spots (table_key), if there are several")
     parser.add_argument("--coordinate-system", help="coordinate system of image and spots, if they share several")
-    parser.add_argument("--key-added", default=KEY, help="prefix of the results")
-
-
-def _names(path: Path) -> list[str]:
-    """Return the names in a file, one a line; a byte order mark, empty lines and comments after "#" are left out."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -206,7 +232,7 @@ def _fit(options: argparse.Namespace) -> None:
         _read(options.data),
         method=options.method,
         image_encoder=options.image_encoder,
-        genes=None if options.genes is None else _names(options.genes),
+        genes=None if options.genes is None else names_in(options.genes),
         layer=options.layer,
         patch_size=options.patch_size,
         patch_um=options.patch_um,
@@ -223,6 +249,26 @@ def _fit(options: argparse.Namespace) -> None:
     _print_table(model.history, as_json=options.json)
 
 
+def _assess(options: argparse.Namespace) -> None:
+    import sthisto as sth
+
+    model = sth.models.load(options.model)
+    sth.tl.assess(
+        _read(options.data),
+        model,
+        groups=options.groups,
+        n_folds=options.n_folds,
+        seeds=options.seeds,
+        counts_layer=options.counts_layer,
+        out=options.out,
+        um_per_px=options.um_per_px,
+        **_keys(options),
+    )
+    passport = sth.get.passport(model)
+    columns = ["gene", "verdict", "pcc_residual", "pcc_residual_low", "pcc_residual_high", "gain", "color", "groups"]
+    _print_table(passport if options.json else passport[columns], as_json=options.json)
+
+
 def _predict(options: argparse.Namespace) -> int | None:
     import sthisto as sth
     from sthisto.cli.cohort import is_cohort, predict_cohort
@@ -232,7 +278,15 @@ def _predict(options: argparse.Namespace) -> int | None:
     _refuse(options.out, False, "Choose another --out.")
     sdata = _read(options.data)
     model = sth.models.load(options.model, allow_download=options.allow_download)
-    sth.tl.predict(sdata, model, new_table_key=options.new_table, um_per_px=options.um_per_px, **_keys(options))
+    sth.tl.predict(
+        sdata,
+        model,
+        genes=predicted_genes(options.genes),
+        min_score=options.min_score,
+        new_table_key=options.new_table,
+        um_per_px=options.um_per_px,
+        **_keys(options),
+    )
     sdata.write(options.out)
     if options.json:
         print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
@@ -271,7 +325,7 @@ def _keys(options: argparse.Namespace) -> dict[str, Any]:
         "shapes_key": options.shapes,
         "table_key": options.table,
         "coordinate_system": options.coordinate_system,
-        "key_added": options.key_added,
+        **({"key_added": options.key_added} if "key_added" in options else {}),
     }
 
 
