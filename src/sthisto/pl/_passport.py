@@ -76,7 +76,7 @@ def passport(
     Examples
     --------
     >>> import sthisto as sth
-    >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3, n_spots=60)
+    >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
     >>> model = sth.tl.fit(sdata, method="color", n_top_genes=10)
     >>> sth.tl.assess(sdata, model)
     >>> figure = sth.pl.passport(model)

@@ -170,8 +170,8 @@ def assess(
     Examples
     --------
     >>> import sthisto as sth
-    >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3, n_spots=60)
-    >>> model = sth.tl.fit(sdata, method="kernel", image_encoder="texture", n_top_genes=20)
+    >>> sdata = sth.datasets.synthetic(n_sections=3, n_patients=3)
+    >>> model = sth.tl.fit(sdata, method="ridge", image_encoder="texture", n_top_genes=20)
     >>> sth.tl.assess(sdata, model)
     >>> model.passport["verdict"].value_counts()  # doctest: +SKIP
     """
