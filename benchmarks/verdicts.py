@@ -28,7 +28,7 @@ import pandas as pd
 from spatialdata import SpatialData
 
 import sthisto as sth
-from sthisto.models.passport import VERDICTS
+from sthisto._utils.verdicts import VERDICTS
 
 PATIENTS = {"A": ("A1", "A2"), "C": ("C2", "C3", "C4")}
 

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from tissue import GENES, PATCHES, encoder, make_section
 
+from sthisto._utils.verdicts import VERDICTS
 from sthisto.models import Color, Knn, load
 from sthisto.models.encoders.describe import terms_of
 from sthisto.models.manifest import sha256
-from sthisto.models.passport import COLUMNS, NUMBERS, VERDICTS, check_passport, chosen_genes
+from sthisto.models.passport import COLUMNS, NUMBERS, check_passport, chosen_genes
 
 
 def passport(genes=GENES, seed=0):

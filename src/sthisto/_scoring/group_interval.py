@@ -71,5 +71,5 @@ def group_interval(scores: np.ndarray, sampling: np.ndarray, *, level: float = L
     half = quantile * np.sqrt(variance * (1 + 1 / counted))
     half_of_mean = quantile * np.sqrt(variance / counted)
     limits = (np.maximum(mean - half, -1), np.minimum(mean + half, 1), mean - half_of_mean)
-    bounds = [np.where(enough, limit, np.nan) for limit in limits]
-    return GroupInterval(np.where(n > 0, mean, np.nan), *bounds, n)
+    low, high, mean_low = (np.where(enough, limit, np.nan) for limit in limits)
+    return GroupInterval(np.where(n > 0, mean, np.nan), low, high, mean_low, n)

@@ -13,8 +13,9 @@ from sthisto._scoring.group_interval import group_interval
 from sthisto._scoring.measure import Measured
 from sthisto._scoring.score import ScoreOptions, score_genes
 from sthisto._scoring.summary import gene_means
+from sthisto._utils.verdicts import DO_NOT_USE, PATTERN_ONLY, USE
 from sthisto.metrics._bootstrap import resample_genes
-from sthisto.models.passport import COLUMNS, DO_NOT_USE, PATTERN_ONLY, USE
+from sthisto.models.passport import COLUMNS
 
 COLOR: Final = "color"
 RIDGE: Final = "ridge"
@@ -157,8 +158,8 @@ def _score(part: HeldOut, *, n_boot: int, seed: int) -> _Scores:
 
 
 def _variance(resampled: np.ndarray, n_blocks: int) -> np.ndarray:
-    """Return the variance over resamples of blocks, (n_genes,), as of a sample; 0 for a single block."""
-    if n_blocks < 2:
+    """Return the variance over resamples of blocks, (n_genes,), as of a sample; 0 without resamples or blocks."""
+    if n_blocks < 2 or len(resampled) < 2:
         return np.zeros(resampled.shape[1])
     return np.nan_to_num(np.var(resampled[1:], axis=0)) * n_blocks / (n_blocks - 1)
 

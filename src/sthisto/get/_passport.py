@@ -12,11 +12,11 @@ from sthisto._sdata.record import has_record, read_part
 from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import KEY
 from sthisto._utils.arguments import checked
-from sthisto.models.base import ExpressionModel
-from sthisto.models.given import given_model
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+    from sthisto.models import ExpressionModel
 
 
 @checked()
@@ -55,6 +55,9 @@ def passport(
     >>> sth.get.passport(model)[["gene", "verdict"]].shape
     (10, 2)
     """
+    from sthisto.models.base import ExpressionModel
+    from sthisto.models.given import given_model
+
     call = "sth.tl.assess(sdata, model)"
     if isinstance(sdata, ExpressionModel | str | PathLike):
         found = given_model(sdata).passport

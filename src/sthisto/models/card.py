@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from sthisto._utils.verdicts import DO_NOT_USE, PATTERN_ONLY, USE
 from sthisto.models.base import ExpressionModel
 from sthisto.models.encoders.describe import EncoderTerms, terms_of
-from sthisto.models.passport import DO_NOT_USE, PATTERN_ONLY, USE
 from sthisto.models.recipe import fit_call
 
 FILE: Final = "README.md"
@@ -89,7 +89,8 @@ def _scale(normalization: dict[str, Any]) -> str:
     target = normalization.get("target")
     if target == "log1p":
         return f"log1p of counts scaled to {normalization.get('target_sum', 1e4):g} over all measured genes"
-    return {"pearson_residuals": "Pearson residuals", "as_is": "that of the training table"}.get(target, _NOT_STATED)
+    named = {"pearson_residuals": "Pearson residuals", "as_is": "that of the training table"}
+    return named.get(str(target), _NOT_STATED)
 
 
 def _encoder(model: ExpressionModel, terms: EncoderTerms | None) -> str:

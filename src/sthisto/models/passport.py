@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -13,20 +13,10 @@ import pandas as pd
 from sthisto._utils.digest import digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
+from sthisto._utils.verdicts import ALL, NOT_ASSESSED, USE, VERDICTS
 
 if TYPE_CHECKING:
     from sthisto.models.base import ExpressionModel
-
-USE: Final = "use"
-PATTERN_ONLY: Final = "pattern only"
-DO_NOT_USE: Final = "do not use"
-VERDICTS: Final = (USE, PATTERN_ONLY, DO_NOT_USE)
-ALL: Final = "all"
-"""Every gene of a model."""
-NOT_ASSESSED: Final = "not assessed"
-"""Verdict on a gene of a model without passport."""
-
-Verdict = Literal["use", "pattern only", "do not use"]
 
 TEXTS: Final = ("gene", "verdict", "groups")
 NUMBERS: Final = (

@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 from sthisto import get
 from sthisto._sdata.slots import KEY
 from sthisto._utils.checks import text
-from sthisto.models.base import ExpressionModel
-from sthisto.models.passport import DO_NOT_USE, PATTERN_ONLY, USE, VERDICTS
+from sthisto._utils.verdicts import DO_NOT_USE, PATTERN_ONLY, USE, VERDICTS
 from sthisto.pl._arguments import checked_plot
 from sthisto.pl._decorations import TICK_SIZE, figure_of, ink
 from sthisto.pl._figures import closes_on_error
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
+
+    from sthisto.models import ExpressionModel
 
 _COLORS: Final = {USE: "#0072B2", PATTERN_ONLY: "#E69F00", DO_NOT_USE: "0.7"}
 _MANY: Final = 2000

@@ -15,8 +15,8 @@ from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen, verdict
 from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_matrix, read_rows
 from sthisto._utils.validate import check_key, listed
+from sthisto._utils.verdicts import VERDICTS
 from sthisto.metrics import pearson
-from sthisto.models.passport import VERDICTS
 
 if TYPE_CHECKING:
     from anndata import AnnData

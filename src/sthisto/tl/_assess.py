@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from torch import nn
 
-from sthisto._scoring.measure import measure
+from sthisto._scoring.measure import Measured, measure
 from sthisto._scoring.passport import COLOR, RIDGE, HeldOut, passport_table
 from sthisto._scoring.score import ScoreOptions
 from sthisto._sdata.expression import Normalization
@@ -24,11 +24,11 @@ from sthisto._splits.roles import known_patients, read_patients, read_roles
 from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
+from sthisto._utils.verdicts import VERDICTS
 from sthisto.metrics import SiblingReference
 from sthisto.models import ExpressionModel
 from sthisto.models.bundle import save_passport
 from sthisto.models.given import given_model
-from sthisto.models.passport import VERDICTS
 from sthisto.models.recipe import given_features, recipe, untrained_encoder
 from sthisto.models.torch_state import plain_torch
 from sthisto.tl._fold_run import FoldContext, FoldRun
@@ -182,6 +182,8 @@ def assess(
     used = [is_known(role) for role in read_roles(sections)]
     chosen = _groups(sections, groups)
     folds = _folds(sections, used, chosen, n_folds, fitted)
+    for section in sections:  # what scores need is there, before anything is fitted
+        _measured(section, fitted, {}, None, counts_layer, gene_symbols)
     _say_what_is_held_out(chosen, folds)
     shared = keys.arguments() | {"gene_symbols": gene_symbols}
     runs = _runs(fitted, FoldContext(as_cohort(sdata), sections, encoder, shared, counts_layer), seeds)
@@ -306,21 +308,35 @@ def _held_out(
         depth_knots=tuple(first["depth_knots"]), siblings=SiblingReference(siblings) if siblings.shape[1] else None
     )
     group_of = dict(zip((section.name for section in context.sections), chosen.of_sections, strict=True))
-    scale = Normalization.from_record(model.normalization) if model.normalization else None
     for i, section in enumerate(read_sections(hidden.sdata, context.keys(hidden))):
         values = {key: arrays[f"section {i}"] for key, arrays in predicted.items()}
         spots = np.flatnonzero(np.all([np.isfinite(one).all(axis=1) for one in values.values()], axis=0))
-        measured = measure(
-            section,
-            model.genes,
-            {key: one[spots] for key, one in values.items()},
-            spots=spots,
-            normalization=scale,
-            counts_layer=context.counts_layer,
-            gene_symbols=context.arguments["gene_symbols"],
-            name=hidden.names[i],
-        )
+        found = {key: one[spots] for key, one in values.items()}
+        measured = _measured(section, model, found, spots, context.counts_layer, context.arguments["gene_symbols"])
+        name = hidden.names[i]
         if len(measured) < _FEWEST:
-            logger.warning("Only %d spots of %r can be scored: they are left out.", len(measured), hidden.names[i])
+            logger.warning("Only %d spots of %r can be scored: they are left out.", len(measured), name)
             continue
-        yield HeldOut(fold.name if chosen.by == BLOCK else group_of[hidden.names[i]], measured, options, own.keys)
+        yield HeldOut(
+            fold.name if chosen.by == BLOCK else group_of[name], replace(measured, name=name), options, own.keys
+        )
+
+
+def _measured(
+    section: Section,
+    model: ExpressionModel,
+    predictions: Mapping[str, np.ndarray],
+    spots: np.ndarray | None,
+    counts_layer: str | None,
+    gene_symbols: str | None,
+) -> Measured:
+    """Read what was measured of the model's genes on some spots of a section and put predictions beside it."""
+    return measure(
+        section,
+        model.genes,
+        predictions,
+        spots=spots,
+        normalization=Normalization.from_record(model.normalization) if model.normalization else None,
+        counts_layer=counts_layer,
+        gene_symbols=gene_symbols,
+    )
