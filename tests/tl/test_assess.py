@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 from tissue import GENES, encoder, make_tissue, mark_split, rows_of
 
 import sthisto as sth
@@ -255,3 +256,57 @@ def test_given_features_are_assessed_too():
     sth.tl.assess(sdata, model)
     assert (model.passport.set_index("gene").loc[FOLLOWS, "pcc_residual"] > 0.5).all()
     np.testing.assert_allclose(model.passport["ridge"], model.passport["pcc_residual"], atol=1e-6)
+
+
+def test_genes_below_the_bar_are_nan(cohort, model, caplog):
+    table = cohort["counts"]
+    sth.tl.predict(cohort, model, min_score=0.5)
+    found = model.passport.set_index("gene")["pcc_residual"] >= 0.5
+    predicted = np.isfinite(table.layers["sthisto_pred"])
+    np.testing.assert_array_equal(predicted.all(axis=0), found.loc[table.var_names])
+    np.testing.assert_array_equal(predicted.any(axis=0), table.var["sthisto_gene"])
+    assert f"{(~found).sum()} of 12 genes are not predicted and NaN" in caplog.text
+    assert table.var["sthisto_verdict"].astype(str).to_dict() == verdicts(model).to_dict()
+    pd.testing.assert_frame_equal(sth.get.passport(cohort), model.passport)
+    with pytest.raises(ValueError, match="Lower the bar"):
+        sth.tl.predict(cohort, model, genes="use", min_score=1.0)
+
+
+def test_chosen_genes_are_scored_and_drawn_alone(model):
+    sdata = make("EF", patients={"E": "P5", "F": "P6"})
+    sth.tl.predict(sdata, model, genes=FOLLOWS[:3])
+    sth.tl.evaluate(sdata)
+    assert set(sth.get.scores(sdata)["gene"]) == set(FOLLOWS[:3])
+    assert sth.get.predictions(sdata, FOLLOWS[0]).notna().all(axis=None)
+    with pytest.raises(KeyError, match="gene5"):
+        sth.pl.gene_compare(sdata, "gene5")
+
+
+def test_without_a_passport_genes_are_not_assessed(cohort, tmp_path):
+    model = sth.tl.fit(cohort, method="color", genes=FOLLOWS, **PATCH)
+    sth.tl.predict(cohort, model, key_added="plain")
+    cohort.write(tmp_path / "cohort.zarr")
+    column = sd.read_zarr(tmp_path / "cohort.zarr")["counts"].var["plain_verdict"].astype(str)
+    assert set(column[FOLLOWS]) == {"not assessed"}
+    assert set(column[NOISE]) == {""}
+    for missing in (cohort, model):
+        with pytest.raises(KeyError, match=r"sth\.tl\.assess"):
+            sth.get.passport(missing, key_added="plain")
+
+
+def test_verdicts_stand_in_titles_and_the_passport_is_drawn(cohort, model):
+    sth.tl.predict(cohort, model)
+    figure = sth.pl.gene_compare(cohort, ["gene0", "gene8"], sections="A", show_image=False)
+    titles = [ax.get_title().replace("\n", " ") for ax in figure.axes]
+    assert any(title.endswith(verdicts(model)["gene0"]) for title in titles)
+    assert any(title.endswith(verdicts(model)["gene8"]) for title in titles)
+    figure = sth.pl.passport(model)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ranked = model.passport.sort_values("pcc_residual", ascending=False)
+    assert labels == ranked["gene"].tolist()
+    points = figure.axes[0].collections[1].get_offsets()
+    np.testing.assert_allclose(points[:, 1], ranked["pcc_residual"])
+    counts = model.passport["verdict"].value_counts()
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend[0] == f"use ({counts.get('use', 0)})"
+    assert legend[2] == f"do not use ({counts['do not use']})"

@@ -17,7 +17,8 @@ from sthisto._sdata.slots import KEY, PATIENT
 from sthisto._utils.arguments import read_value
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto.cli.cohort import add_cohort_options
-from sthisto.cli.genes import names_in, predicted_genes
+from sthisto.cli.genes import names_in as _names
+from sthisto.cli.genes import predicted_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,7 +233,7 @@ def _fit(options: argparse.Namespace) -> None:
         _read(options.data),
         method=options.method,
         image_encoder=options.image_encoder,
-        genes=None if options.genes is None else names_in(options.genes),
+        genes=None if options.genes is None else _names(options.genes),
         layer=options.layer,
         patch_size=options.patch_size,
         patch_um=options.patch_um,

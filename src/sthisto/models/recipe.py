@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
 from torch import nn
@@ -39,11 +39,13 @@ def recipe(model: ExpressionModel) -> dict[str, Any]:
 
 def changed_options(model: ExpressionModel) -> dict[str, Any]:
     """Return the options of a model that differ from the method's defaults."""
-    default = {} if model.combines_models else asdict(type(model).Options())
-    own = model.parameters
-    if given_features(model) is not None:
-        own.pop("features", None)
-    return {name: value for name, value in own.items() if name not in default or value != default[name]}
+    default = {field.name: _default(field) for field in fields(model.options)}
+    hidden = () if given_features(model) is None else ("features",)
+    return {name: value for name, value in model.parameters.items() if value != default[name] and name not in hidden}
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def given_features(model: ExpressionModel) -> GivenFeatures | None:

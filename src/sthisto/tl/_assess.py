@@ -197,8 +197,6 @@ def assess(
     counts = fitted.passport["verdict"].value_counts()
     found = ", ".join(f"{counts.get(verdict, 0)} {verdict!r}" for verdict in VERDICTS)
     logger.info("Verdicts on %d genes: %s.", len(fitted.passport), found)
-    if chosen.by not in (SECTION, BLOCK):
-        fitted.facts["patients"] = sorted(set(chosen.of_sections))
     save_passport(fitted)
 
 
