@@ -28,6 +28,9 @@ CALIBRATION: Final = "calibration"
 FITTED: Final = (TRAIN, VALIDATION)
 """Roles of the spots whose expression a fit may read."""
 
+PATIENT: Final = "patient"
+"""``obs`` column that names the patient in our data sets, and where tools look for it by default."""
+
 SELECTED_GENES: Final = "sthisto_selected"
 """``var`` column that `pp.select_genes` writes, and key of ``uns`` with the rule that it chose them by."""
 GENES_GIVEN: Final = "given"
@@ -122,6 +125,11 @@ def seen(key: str) -> str:
 def modeled_gene(key: str) -> str:
     """Slot of ``var`` that is true for the genes that the model predicts."""
     return f"{key}_gene"
+
+
+def verdict(key: str) -> str:
+    """Slot of ``var`` with the verdict on a gene: "use", "pattern only", "do not use", or "not assessed"."""
+    return f"{key}_verdict"
 
 
 def score(key: str, metric: str) -> str:

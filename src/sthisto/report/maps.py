@@ -72,7 +72,9 @@ def n_pictures(subject: Subject) -> int:
 
 def genes_block(subject: Subject, genes: Sequence[str], *, chosen: bool, most_bytes: int) -> Block:
     """Return the maps of some genes in every section, measured beside predicted."""
-    how = "the genes of the highest, a middle and the lowest score" if subject.scores is not None else "the most variable"
+    how = (
+        "the genes of the highest, a middle and the lowest score" if subject.scores is not None else "the most variable"
+    )
     text = [f"Drawn are {', '.join(genes)}" + ("." if chosen else f", {how}.")]
     text[0] += " Panels of a gene share one color scale within a section."
     if left_out := subject.sections[MOST_SECTIONS:]:

@@ -1,7 +1,8 @@
-"""Tools: check the alignment, fit a method, embed, predict, evaluate, cross-validate, learning curves, cluster."""
+"""Tools: check the alignment, fit a method, assess it, embed, predict, evaluate, cross-validate, learning curves, cluster."""
 
 from __future__ import annotations
 
+from sthisto.tl._assess import assess
 from sthisto.tl._check_alignment import check_alignment
 from sthisto.tl._cluster import cluster
 from sthisto.tl._cross_validate import cross_validate
@@ -14,6 +15,7 @@ from sthisto.tl._predict_between import predict_between
 from sthisto.tl._report import report
 
 __all__ = [
+    "assess",
     "check_alignment",
     "cluster",
     "cross_validate",
