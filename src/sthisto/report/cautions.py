@@ -40,7 +40,9 @@ def _of_data(subject: Subject) -> list[str]:
 
 def _of_scores(subject: Subject) -> list[str]:
     if subject.summary is None:
-        return ["The prediction was not scored." if subject.is_measured() else "Nothing was measured: no score is possible."]
+        return [
+            "The prediction was not scored." if subject.is_measured() else "Nothing was measured: no score is possible."
+        ]
     found = []
     whole = subject.summary[subject.summary["genes"] == ALL_GENES]
     overall = whole[whole["section"] == "all"].iloc[0]

@@ -87,4 +87,6 @@ def repeat_block(command: str) -> Block:
             found.append([name, metadata.version(name)])
         except metadata.PackageNotFoundError:
             continue
-    return Block("Versions and how to repeat it", tables=[Table("Versions", ["package", "version"], found)], code=command)
+    return Block(
+        "Versions and how to repeat it", tables=[Table("Versions", ["package", "version"], found)], code=command
+    )
