@@ -44,7 +44,7 @@ def report(
         One SpatialData or a list of them, predicted by `tl.predict`, or with somebody's prediction that `tl.evaluate`
         scored.
     out
-        The file; one that exists is replaced.
+        The HTML file; one that exists is replaced.
     genes
         Gene or genes to draw. None: those of the highest, a middle and the lowest score.
     passport
