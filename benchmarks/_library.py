@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
-import numpy as np
 import torch
-
-
-def torch_spline_bases(x: torch.Tensor, grid: torch.Tensor, order: int) -> torch.Tensor:
-    """Evaluate B-splines by Cox and de Boor's recurrence in torch, with autograd."""
-    x = x.unsqueeze(-1)
-    bases = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
-    for k in range(1, order + 1):
-        rising = (x - grid[:, : -k - 1]) / (grid[:, k:-1] - grid[:, : -k - 1])
-        falling = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:-k])
-        bases = rising * bases[..., :-1] + falling * bases[..., 1:]
-    return bases
 
 
 def step_by_step_scan(
@@ -31,19 +18,6 @@ def step_by_step_scan(
         h = decay_ * h + drive_
         outputs.append((h * c_.unsqueeze(1)).sum(-1))
     return torch.stack(outputs, 1)
-
-
-def use_numpy_functions() -> None:
-    """Let the fused Mamba block call numpy's exp and log1p in the place of float32's own; before it is imported."""
-    import numba
-
-    from sthisto.nn._kernels import float32
-
-    one = np.float32(1)
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    float32.exp_of_negative = numba.njit(**options)(lambda x: np.exp(x))
-    float32.logistic = numba.njit(**options)(lambda x: one / (one + np.exp(-x)))
-    float32.softplus = numba.njit(**options)(lambda x: np.maximum(x, np.float32(0)) + np.log1p(np.exp(-np.abs(x))))
 
 
 def put(module: ModuleType, name: str, value: object) -> None:

@@ -120,7 +120,7 @@ class FitRecord:
             normalization=Normalization.from_record(model.normalization) if model.normalization else None,
             genes_rule=model.genes_rule,
             depth_knots=model.depth_knots,
-            siblings=_sibling_table(model.genes, model.siblings),
+            siblings=sibling_table(model.genes, model.siblings),
             gene_symbols=gene_symbols,
             training_sections=model.training_sections,
             history=model.history,
@@ -176,7 +176,7 @@ class FitRecord:
 _FIELDS = tuple(one.name for one in fields(FitRecord) if one.name != "more")
 
 
-def _sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
+def sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
     """Return the (n_genes, n_components) components as a table; None without any."""
     if not components.shape[1]:
         return None

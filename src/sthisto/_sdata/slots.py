@@ -54,8 +54,23 @@ NEW_INSTANCE: Final = "instance"
 SPOT: Final = "spot"
 """``obs`` columns of a table that annotates new shapes; `SPOT` names the measured spot that a new one lies around."""
 
+GIVEN_NAME: Final = "sthisto_prediction"
+"""Key of ``uns`` of an AnnData that `io.read_prediction` read: what the prediction is called."""
+GENES_OF_PREDICTION: Final = "those of the prediction"
+GIVEN: Final = "given"
+"""Rule of the genes, and flag in the record, of a prediction that sthisto did not make."""
+
 FEATURES: Final = "sthisto_features"
 """Key of ``uns`` that names the width of the tiles which features in ``obsm`` were computed from."""
+
+BLUR: Final = "sthisto_blur"
+PEN: Final = "sthisto_pen"
+FOLD: Final = "sthisto_fold"
+TISSUE: Final = "sthisto_tissue"
+QUALITY: Final = "sthisto_quality"
+"""``obs`` columns that `pp.quality` writes: of the image around each spot, 0 to 1."""
+USABLE: Final = "sthisto_usable"
+"""``obs`` column: spots where it is 0 are left out everywhere, as those off tissue are; others are 1, or NaN."""
 
 TISSUE_GRID: Final = "tissue_grid"
 """Shapes that `pp.tissue_grid` writes by default."""
@@ -114,7 +129,7 @@ def modeled_gene(key: str) -> str:
 
 def verdict(key: str) -> str:
     """Slot of ``var`` with the verdict on a gene: "use", "pattern only", "do not use", or "not assessed"."""
-    return f"{key}_verdict"
+    return score(key, "verdict")
 
 
 def score(key: str, metric: str) -> str:

@@ -59,6 +59,10 @@ PRECISIONS: Final = (
 )
 """What Lightning Fabric computes in."""
 
+PREDICTION: Final = (text | Check("an AnnData", lambda value: hasattr(value, "obs_names"))).called(
+    "'layer:NAME', 'table:NAME', or an AnnData of the predicted spots"
+)
+
 ARGUMENTS: Final[Mapping[str, Check]] = {
     "allow_download": flag,
     "allow_outside": flag,
@@ -112,6 +116,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "n_splits": _COUNT,
     "n_spots": _COUNT,
     "n_top_genes": _COUNT,
+    "min_quality": share,
     "name": text,
     "new_table_key": new_name,
     "object_type": choice("detection", "annotation"),
@@ -154,6 +159,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "vmax": number(),
     "vmin": number(),
     "weights": path,
+    "width_um": _POSITIVE,
     "workers": _COUNT,
     "write_image": flag,
 }
