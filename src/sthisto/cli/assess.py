@@ -11,7 +11,7 @@ from sthisto.cli.options import add_command, add_elements, element_keys
 from sthisto.cli.output import print_table
 from sthisto.cli.stores import read_store
 
-_SHOWN = ("gene", "verdict", "pcc_residual", "pcc_residual_low", "pcc_residual_high", "gain", "color", "groups")
+_PRINTED = ["gene", "verdict", "pcc_residual", "pcc_residual_low", "pcc_residual_high", "gain", "color", "groups"]
 
 
 def add(commands: Any) -> None:
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Assess the model and print its passport."""
+    """Assess the model, which keeps its passport, and print the passport."""
     sdata = read_store(options.data)
 
     import sthisto as sth
@@ -52,4 +52,4 @@ def run(options: argparse.Namespace) -> None:
         **element_keys(options),
     )
     passport = sth.get.passport(model)
-    print_table(passport if options.json else passport[list(_SHOWN)], as_json=options.json)
+    print_table(passport if options.json else passport[_PRINTED], as_json=options.json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sthisto.cli.options import predicted_genes
+from sthisto.cli.genes import predicted_genes
 from sthisto.cli.stores import is_store
 
 

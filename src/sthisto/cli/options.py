@@ -9,7 +9,6 @@ from typing import Any
 
 from sthisto._sdata.slots import KEY
 from sthisto._utils.arguments import read_value
-from sthisto._utils.verdicts import ALL, USE
 
 
 def add_command(
@@ -63,14 +62,14 @@ def add_elements(parser: argparse.ArgumentParser) -> None:
 
 
 def element_keys(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of the functions that `add_data`, or `add_elements`, stands for."""
-    keys = {
+    """Return the arguments of the functions that `add_data` or `add_elements` stands for."""
+    return {
         "image_key": image_key(options.image),
         "shapes_key": options.shapes,
         "table_key": options.table,
         "coordinate_system": options.coordinate_system,
+        **({"key_added": options.key_added} if "key_added" in options else {}),
     }
-    return keys | {"key_added": options.key_added} if "key_added" in options else keys
 
 
 def image_key(names: Sequence[str] | None) -> str | dict[str, str] | None:
@@ -99,19 +98,3 @@ def read_names(path: Path) -> list[str]:
     """Return the names in a file, one per line, without a byte order mark, empty lines and comments after "#"."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def predicted_genes(given: str) -> str | list[str]:
-    """Return `genes` of `tl.predict` from what follows `--genes`: "all", "use", or the names in a file.
-
-    Raises
-    ------
-    FileNotFoundError
-        It is neither of the words nor a file.
-    """
-    if given in (ALL, USE):
-        return given
-    if not Path(given).is_file():
-        msg = f"--genes takes all, use, or a file with one gene per line; there is no file {given!r}."
-        raise FileNotFoundError(msg)
-    return read_names(Path(given))

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sthisto._utils.verdicts import ALL
 from sthisto.cli.cohort import add_cohort_options, is_cohort, predict_cohort
-from sthisto.cli.options import add_command, add_data, element_keys, predicted_genes
+from sthisto.cli.genes import predicted_genes
+from sthisto.cli.options import add_command, add_data, element_keys
 from sthisto.cli.stores import read_store, refuse_existing
 
 
@@ -31,7 +31,9 @@ def add(commands: Any) -> None:
         action="store_true",
         help="download the image encoder that the model names from any hub page",
     )
-    parser.add_argument("--genes", default=ALL, help="all, use (by the passport), or a file with one gene per line")
+    parser.add_argument(
+        "--genes", default="all", help="all, use (by the model's passport), or a file with one gene per line"
+    )
     parser.add_argument("--min-score", type=float, help="least residual score in the model's passport")
     parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")

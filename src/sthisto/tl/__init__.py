@@ -1,4 +1,4 @@
-"""Tools: check the alignment, fit, assess, embed, predict, evaluate, cross-validate, learning curves, cluster."""
+"""Tools: check the alignment, fit a method, assess it, embed, predict, evaluate, cross-validate, learning curves, cluster."""
 
 from __future__ import annotations
 

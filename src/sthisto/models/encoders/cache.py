@@ -92,9 +92,7 @@ def of_sources(identity: str, sources: Sequence[PatchSource], compute: Callable[
     `compute` looks up batches.
     """
     key = _sources_key(sources) if settings.cache_features else ""
-    if not key:
-        return compute()
-    return kept(identity, key, compute)
+    return kept(identity, key, compute) if key else compute()
 
 
 def _sources_key(sources: Sequence[PatchSource]) -> str:
