@@ -129,7 +129,7 @@ def modeled_gene(key: str) -> str:
 
 def verdict(key: str) -> str:
     """Slot of ``var`` with the verdict on a gene: "use", "pattern only", "do not use", or "not assessed"."""
-    return f"{key}_verdict"
+    return score(key, "verdict")
 
 
 def score(key: str, metric: str) -> str:
