@@ -78,6 +78,9 @@ class FitRecord:
         then one per component. None for a fit without counts, or of 0.1.
     gene_symbols
         Column of ``var`` that names the genes; None is ``var_names``.
+    confidence_groups
+        What was held out of the training spots to tell how unlike new tissue is: "patient", "section" or "block"; ""
+        for a method without confidence.
     training_sections
         Names of the sections with training or validation spots.
     history
@@ -99,6 +102,7 @@ class FitRecord:
     depth_knots: tuple[float, ...] = ()
     siblings: pd.DataFrame | None = None
     gene_symbols: str | None = None
+    confidence_groups: str = ""
     training_sections: tuple[str, ...] = ()
     history: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
@@ -119,6 +123,7 @@ class FitRecord:
             depth_knots=model.depth_knots,
             siblings=_sibling_table(model.genes, model.siblings),
             gene_symbols=gene_symbols,
+            confidence_groups="" if model.familiarity is None else model.familiarity.groups,
             training_sections=model.training_sections,
             history=model.history,
             more=more,
@@ -134,6 +139,7 @@ class FitRecord:
             image_encoder=str(stored.get("image_encoder", "")),
             encoder_layer=str(stored.get("encoder_layer", "")),
             genes_rule=str(stored.get("genes_rule", "")),
+            confidence_groups=str(stored.get("confidence_groups", "")),
             **{name: stored[name] for name in kept if name in stored},
             patch=_read_patch(stored["patch"]) if "patch" in stored else None,
             normalization=Normalization.from_record(stored["normalization"]) if "normalization" in stored else None,

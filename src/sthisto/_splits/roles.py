@@ -102,6 +102,21 @@ def read_patients(sections: Sequence[Section], patient_key: str) -> list[str]:
     return [_patient(section, patient_key) for section in sections]
 
 
+def known_patients(sections: Sequence[Section], patient_key: str | None) -> list[str]:
+    """Return the patient of each section by a column of obs, None for the one that `pp.split` was given; else "" each.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As for `read_patients`.
+    """
+    recorded = {str(one.table.uns.get(SPLIT, {}).get("patient_key", "")) for one in sections}
+    key = patient_key or (recorded.pop() if len(recorded) == 1 else "")
+    if patient_key is None and not all(key in section.table.obs for section in sections):
+        key = ""
+    return read_patients(sections, key) if key else [""] * len(sections)
+
+
 def _patient(section: Section, patient_key: str) -> str:
     check_key(patient_key, section.table.obs.columns, name="patient_key", where="the columns of obs")
     names = pd.unique(read_names(section.table.obs[patient_key].iloc[section.rows].dropna()))

@@ -25,7 +25,9 @@ from sthisto.models.base import ExpressionModel
 from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_today
 from sthisto.models.bundle_encoder import encoder_record, load_recorded
 from sthisto.models.bundle_tensors import (
+    FAMILIARITY,
     FINGERPRINT,
+    NO_LONGER_READ,
     SECTION,
     SIBLINGS,
     check_axes,
@@ -36,6 +38,7 @@ from sthisto.models.bundle_tensors import (
     read_tensors,
 )
 from sthisto.models.data import TrainingSpots
+from sthisto.models.familiarity import FAMILIARITY_AXES, Familiarity
 from sthisto.models.manifest import CONFIG, ModelFolder, write_manifest
 from sthisto.models.torch_state import seeded
 
@@ -68,6 +71,8 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         SECTION: torch.from_numpy(model.training_spots.section),
         SIBLINGS: torch.from_numpy(model.siblings),
     }
+    if model.familiarity is not None:
+        state |= {f"{FAMILIARITY}{name}": values for name, values in model.familiarity.state().items()}
     for tensors in (state, bank):
         check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
     config = _config(model) | {"fit": _digest(state)}
@@ -92,7 +97,7 @@ def load(
     folder = ModelFolder(path, verify=verify)
     config = _read_config(folder, methods)
     state = _with_names_of_today(read_tensors(folder.file(MODEL), config))
-    bank = read_tensors(folder.file(BANK), config)
+    bank = {k: v for k, v in read_tensors(folder.file(BANK), config).items() if not k.endswith(NO_LONGER_READ)}
     model = _unfitted(folder, config, methods, state, image_encoder, allow_download)
     _take(model, state, bank, folder)
     model.is_fitted = True
@@ -137,9 +142,26 @@ def _unfitted(
     siblings = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(len(model.genes), 0))}
     check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
     model.siblings = siblings[SIBLINGS].numpy()
+    model.familiarity = _familiarity(state, config, folder.path / MODEL)
     fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
     model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
+
+
+def _familiarity(state: dict[str, Tensor], config: Mapping[str, Any], file: Path) -> Familiarity | None:
+    """Return what the confidence follows from, taken out of `state`; None for a model without it, as those of 0.1."""
+    names = [name for name in state if name.startswith(FAMILIARITY)]
+    found = {name.removeprefix(FAMILIARITY): state.pop(name) for name in names}
+    groups = config.get("confidence_groups", "")
+    if not found and not groups:
+        return None
+    sizes = {"components, rest and fold": found["axes"].shape[-1] + 2} if "axes" in found else {}
+    check_axes(found, FAMILIARITY_AXES, sizes, file)
+    try:
+        return Familiarity.from_state(found, groups)
+    except ValueError as error:
+        msg = f"{file} is damaged: {error}. Save the model again."
+        raise ValueError(msg) from error
 
 
 def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:
@@ -231,6 +253,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
         "depth_knots": list(model.depth_knots),
+        "confidence_groups": "" if model.familiarity is None else model.familiarity.groups,
         "encoder": encoder_record(model) if model.has_encoder else None,
         "training_sections": list(model.training_sections),
         "training_spots": np.bincount(model.training_spots.section, minlength=len(model.training_sections)).tolist(),

@@ -36,7 +36,7 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
     if missing:
         msg = f"{file} is damaged: it has no entry {missing[0]!r}. Save the model again."
         raise ValueError(msg)
-    for name, (is_valid, expected) in {**_ENTRIES, **_SINCE_FORMAT_2}.items():
+    for name, (is_valid, expected) in {**_ENTRIES, **_SINCE_FORMAT_2, **_OPTIONAL}.items():
         if name in config and not is_valid(config[name]):
             msg = f"{file} is damaged: {name!r} must be {expected}, found {_short(config[name])}. Save the model again."
             raise ValueError(msg)
@@ -161,4 +161,10 @@ _SINCE_FORMAT_2: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "training_spots": (_is_list_of(_is_int, 1, _MOST_GENES), "a list of numbers of spots"),
     "n_recognized": (lambda value: _is_int(value) and value >= 0, "a number of training spots"),
     "fit": (lambda value: isinstance(value, str) and _DIGEST.fullmatch(value) is not None, "a digest"),
+}
+_OPTIONAL: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "confidence_groups": (
+        lambda value: value in ("", "patient", "section", "block"),
+        "'patient', 'section' or 'block'",
+    ),
 }

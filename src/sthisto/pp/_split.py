@@ -11,7 +11,7 @@ from sthisto._sdata.columns import as_text
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import GENES_VARIABLE, SELECTED_GENES, SPLIT, TEST, TRAIN, VALIDATION
-from sthisto._sdata.write import Update, apply, obs_updates, removals
+from sthisto._sdata.write import Update, apply, obs_updates, removals, uns_updates
 from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._splits.roles import read_patients, warn_of_shared_patients
 from sthisto._utils.arguments import checked
@@ -79,7 +79,8 @@ def split(
     Returns
     -------
     None. Writes ``obs["sthisto_split"]``, categorical: "train", "val" or "test"; missing for spots that are left out
-    (off tissue, outside the image, inside the margin, or in regions that `shapes_key` does not name). Removes highly
+    (off tissue, outside the image, inside the margin, or in regions that `shapes_key` does not name); and
+    ``uns["sthisto_split"]`` with `by` as "rule" and `patient_key`, by which `tl.fit` knows the patients. Removes highly
     variable genes of `pp.select_genes` that test spots helped to choose.
 
     Raises
@@ -116,7 +117,8 @@ def split(
     _check_sides(roles)
     if by != "patient":
         warn_of_shared_patients(patients, [held_out], what="split")
-    apply([*obs_updates(sections, SPLIT, roles), *_outdated_genes(sections)])
+    record = {"rule": by, "patient_key": patient_key or ""}
+    apply([*obs_updates(sections, SPLIT, roles), *uns_updates(sections, SPLIT, record), *_outdated_genes(sections)])
 
 
 def _outdated_genes(sections: Sequence[Section]) -> list[Update]:

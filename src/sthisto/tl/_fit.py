@@ -74,6 +74,7 @@ def fit(
     coordinate_system: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
     gene_symbols: str | None = None,
+    patient_key: str | None = None,
     key_added: str = slots.KEY,
     **options: Any,
 ) -> ExpressionModel:
@@ -151,6 +152,10 @@ def fit(
         known.
     gene_symbols
         Column of ``var`` with the gene names. None: ``var_names``.
+    patient_key
+        Column of ``obs`` with the patient, for the confidence of predictions: 0.5 is as unlike the training spots as
+        half of the spots of a held-out patient. None: the one that `pp.split` was given; where that is unknown, or
+        there is one patient, sections are held out, and of a single section spatial blocks.
     key_added
         Prefix of the written slots.
     **options
@@ -214,6 +219,7 @@ def fit(
         patch_um=patch_um,
         context=context,
         gene_symbols=gene_symbols,
+        patient_key=patient_key,
         seed=seed,
     )
     for section in prepared.sections:

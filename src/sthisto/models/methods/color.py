@@ -29,6 +29,7 @@ class Color(ExpressionModel):
     method = "color"
     label = "Color"
     uses_encoder = False
+    rates_confidence = True
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Fit ridge regression on the standardized colors."""
@@ -48,6 +49,10 @@ class Color(ExpressionModel):
         colors = patch_colors(section)
         expression = self._map((colors.values - self._mean) / self._sd)
         return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return the colors of each spot's patch."""
+        return [patch_colors(section).values]
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:
         """Return the axes of what was learned."""

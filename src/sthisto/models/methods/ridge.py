@@ -52,6 +52,7 @@ class Ridge(ExpressionModel):
     label = "Ridge"
     Options = RidgeOptions
     has_embedding = True
+    rates_confidence = True
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Fit ridge regression on the features."""
