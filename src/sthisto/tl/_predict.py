@@ -19,9 +19,11 @@ from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
 from sthisto._sdata.write import Update, apply, check_slot, layer_updates, obs_updates, var_updates
 from sthisto._utils.arguments import checked
+from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.models import ExpressionModel, Prediction
 from sthisto.models.base import Exclude
+from sthisto.models.familiarity import UNLIKE
 from sthisto.models.given import given_model
 from sthisto.models.parallel import map_over_devices
 from sthisto.models.smoothing import smooth_expression, variance_kept
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 
 _WEAKEST_FIRST = ("", "none", "spot", "section")
+_MOST = 0.5
+"""Share of a section's spots that look unlike the training spots above which `predict` warns."""
 
 
 @checked()
@@ -53,7 +57,8 @@ def predict(
 ) -> None:
     """Predict the expression of every spot from its image patch.
 
-    Only the images of `sdata` are used, not its expression.
+    Only the images of `sdata` are used, not its expression. A warning names sections most of which look unlike what the
+    model was trained on: spots with a confidence below 0.05.
 
     Parameters
     ----------
@@ -93,8 +98,10 @@ def predict(
     -------
     None. Writes, on the scale given by ``uns["{key_added}"]["normalization"]``: ``layers["{key_added}_pred"]`` and, for
     methods that average training spots, ``layers["{key_added}_pred_sd"]`` (their standard deviation), both (n_obs,
-    n_vars) float32, NaN for spots and genes without a prediction, and ``obs["{key_added}_confidence"]``, 0 to 1. Also
-    ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
+    n_vars) float32, NaN for spots and genes without a prediction. For all methods that look at the image also
+    ``obs["{key_added}_confidence"]``: 0 to 1, 0.5 for a spot as unlike the training spots as half of the spots of a
+    held-out training patient (section, block: see "confidence_groups" in ``uns``); NaN where it cannot be told, as with
+    models saved by 0.1. Also ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
     ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section. Existing results under the key
     are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
 
@@ -130,6 +137,7 @@ def predict(
     predictions = map_over_devices(
         fitted, sections, lambda own, section: own.predict(section_input(section, own.patch), exclude=exclude)
     )
+    _warn_of_unlike(sections, predictions, fitted)
     more: dict[str, Any] = {
         "excluded": min((prediction.excluded for prediction in predictions), key=_WEAKEST_FIRST.index)
     }
@@ -156,6 +164,27 @@ def predict(
             *tables,
         ]
     )
+
+
+def _warn_of_unlike(sections: Sequence[Section], predictions: Sequence[Prediction], model: ExpressionModel) -> None:
+    """Warn of sections most of which look unlike the training spots, and of a model that cannot tell."""
+    if model.rates_confidence and model.familiarity is None:
+        logger.warning(
+            "This model cannot tell how like its training spots a spot looks: it was saved by 0.1, or fitted on a "
+            "single spot. The confidence is NaN; fit again to get it."
+        )
+        return
+    for section, prediction in zip(sections, predictions, strict=True):
+        known = np.empty(0) if prediction.confidence is None else prediction.confidence
+        known = known[np.isfinite(known)]
+        if len(known) and (unlike := (known < UNLIKE).mean()) > _MOST:
+            logger.warning(
+                "%.0f %% of the spots of section %r look unlike what the model was trained on (confidence below %g): "
+                "compare tissue, staining, focus and um_per_px with the training sections before using the prediction.",
+                100 * unlike,
+                section.name,
+                UNLIKE,
+            )
 
 
 def _smoothed(
