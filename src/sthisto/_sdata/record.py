@@ -284,7 +284,11 @@ def record_updates(
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove what was predicted and scored under a key, so that two models never mix."""
     return [
-        *removals(sections, "layers", [slots.prediction(key_added), slots.prediction_sd(key_added)]),
+        *removals(
+            sections,
+            "layers",
+            [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)],
+        ),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
     ]

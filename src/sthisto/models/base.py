@@ -18,6 +18,7 @@ from sthisto._utils.arguments import check_fields
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
 from sthisto._utils.validate import check_choice, listed
+from sthisto.models.conformal import NOT_CALIBRATED, Calibration
 from sthisto.models.data import (
     FinePrediction,
     Prediction,
@@ -28,8 +29,10 @@ from sthisto.models.data import (
 )
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import extract
+from sthisto.models.encoders.given import GivenFeatures
 from sthisto.models.familiarity import Familiarity, fit_familiarity
 from sthisto.models.options import NoOptions
+from sthisto.models.pixels import pixel_blocks
 from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
@@ -105,6 +108,8 @@ class ExpressionModel(ABC):
     familiarity
         What the confidence of a prediction follows from; None where there was no second spot to compare with, and for
         models of 0.1.
+    calibration
+        Errors on calibration spots, from which intervals follow; None where there were no such spots.
     is_fitted
         Whether the model can predict. After an interrupted fit it can if an epoch was finished.
     """
@@ -158,6 +163,7 @@ class ExpressionModel(ABC):
         self.siblings = np.zeros((len(self.genes), 0), dtype=np.float32)
         self.training_spots = TrainingSpots.none()
         self.familiarity: Familiarity | None = None
+        self.calibration: Calibration | None = None
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -264,7 +270,7 @@ class ExpressionModel(ABC):
     def _remember(self, sections: Sequence[TrainingSection], seed: int) -> None:
         self.training_spots = TrainingSpots.of(sections)
         if self.rates_confidence:
-            seen = [[block[one.used] for block in self.appearance(one.inputs)] for one in sections]
+            seen = [[block[one.used] for block in self._looks(one.inputs)] for one in sections]
             self.familiarity = fit_familiarity(
                 [np.concatenate(block) for block in zip(*seen, strict=True)],
                 section=section_numbers(sections),
@@ -303,17 +309,23 @@ class ExpressionModel(ABC):
     def _confidence(self, section: SectionInput) -> np.ndarray:
         if self.familiarity is None:
             return np.full(len(section), np.nan, dtype=np.float32)
-        return self.familiarity.confidence(self.appearance(section))
+        return self.familiarity.confidence(self._looks(section))
+
+    def _looks(self, section: SectionInput) -> list[np.ndarray]:
+        """Return what the method sees of the spots, and their pixels where it sees these."""
+        of_pixels = [] if isinstance(self._encoder, GivenFeatures) else pixel_blocks(section)
+        return [*self.appearance(section), *of_pixels]
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
         """Return what the spots of a section look like to the method, for the confidence of their prediction.
 
         Here these are the features of the image encoder, trained or frozen. A subclass that looks at something else
-        overrides it. Nothing may be standardized by the section: a slide of another tissue would look normal.
+        overrides it. Nothing may be standardized by the section: a slide of another tissue would look normal. Colors
+        and sharpness of the patch are looked at beside them, for every method.
 
         Returns
         -------
-        Blocks of features, (n_spots, n) float32 each, that weigh alike.
+        Blocks of features, (n_spots, n) float32 each. A spot is as unlike as it is in the block in which it is most so.
         """
         return [extract(section, self.encoder).values]
 
@@ -359,6 +371,19 @@ class ExpressionModel(ABC):
         from sthisto.models.bundle import save
 
         save(self, Path(path), overwrite=overwrite)
+
+    def bounds(self, prediction: Prediction, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bounds between which a share `level` of the measured expression lies, (n_spots, n_genes) each.
+
+        Raises
+        ------
+        ValueError
+            The model has no calibration spots, or too few for that level.
+        """
+        if self.calibration is None:
+            raise ValueError(NOT_CALIBRATED)
+        least = 0.0 if self.normalization.get("target") == "log1p" else -np.inf
+        return self.calibration.bounds(prediction.expression, prediction.sd, level, least=least)
 
     def seen(self, fingerprint: np.ndarray) -> np.ndarray:
         """Return (n_spots,) bool: the model was trained on the spot with that fingerprint."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from sthisto.models.base import ExpressionModel
 from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_today
 from sthisto.models.bundle_encoder import encoder_record, load_recorded
 from sthisto.models.bundle_tensors import (
+    CALIBRATION,
     FAMILIARITY,
     FINGERPRINT,
     NO_LONGER_READ,
@@ -37,13 +38,15 @@ from sthisto.models.bundle_tensors import (
     check_training,
     read_tensors,
 )
+from sthisto.models.conformal import CALIBRATION_AXES, Calibration
 from sthisto.models.data import TrainingSpots
-from sthisto.models.familiarity import FAMILIARITY_AXES, Familiarity
+from sthisto.models.familiarity import Familiarity, familiarity_axes
 from sthisto.models.manifest import CONFIG, ModelFolder, write_manifest
 from sthisto.models.torch_state import seeded
 
 MODEL: Final = "model.safetensors"
 BANK: Final = "bank.safetensors"
+Part = TypeVar("Part")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -73,6 +76,8 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
     }
     if model.familiarity is not None:
         state |= {f"{FAMILIARITY}{name}": values for name, values in model.familiarity.state().items()}
+    if model.calibration is not None:
+        state |= {f"{CALIBRATION}{name}": values for name, values in model.calibration.state().items()}
     for tensors in (state, bank):
         check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
     config = _config(model) | {"fit": _digest(state)}
@@ -143,6 +148,7 @@ def _unfitted(
     check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
     model.siblings = siblings[SIBLINGS].numpy()
     model.familiarity = _familiarity(state, config, folder.path / MODEL)
+    model.calibration = _calibration(state, len(model.genes), folder.path / MODEL)
     fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
     model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
@@ -150,15 +156,32 @@ def _unfitted(
 
 def _familiarity(state: dict[str, Tensor], config: Mapping[str, Any], file: Path) -> Familiarity | None:
     """Return what the confidence follows from, taken out of `state`; None for a model without it, as those of 0.1."""
-    names = [name for name in state if name.startswith(FAMILIARITY)]
-    found = {name.removeprefix(FAMILIARITY): state.pop(name) for name in names}
-    groups = config.get("confidence_groups", "")
+    found, groups = _taken(state, FAMILIARITY), config.get("confidence_groups", "")
     if not found and not groups:
         return None
-    sizes = {"components, rest and fold": found["axes"].shape[-1] + 2} if "axes" in found else {}
-    check_axes(found, FAMILIARITY_AXES, sizes, file)
+    check_axes(found, familiarity_axes(found), {}, file)
+    return _made(lambda: Familiarity.from_state(found, groups), file)
+
+
+def _calibration(state: dict[str, Tensor], n_genes: int, file: Path) -> Calibration | None:
+    """Return what intervals follow from, taken out of `state`; None for a model without calibration spots."""
+    found = _taken(state, CALIBRATION)
+    if not found:
+        return None
+    check_axes(found, CALIBRATION_AXES, {"genes": n_genes}, file)
+    return _made(lambda: Calibration.from_state(found), file)
+
+
+def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take the tensors whose names begin with a prefix out of `state`."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}
+
+
+def _made(make: Callable[[], Part], file: Path) -> Part:
+    """Return what is made from stored values; raise ValueError that names the file if they contradict each other."""
     try:
-        return Familiarity.from_state(found, groups)
+        return make()
     except ValueError as error:
         msg = f"{file} is damaged: {error}. Save the model again."
         raise ValueError(msg) from error

@@ -39,6 +39,7 @@ from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
 from sthisto.pp._variable_genes import Flavor
+from sthisto.tl._calibrate import calibrate
 from sthisto.tl._embed import embedding_updates
 from sthisto.tl._prepare import Prepared, prepare, use_dense
 
@@ -80,7 +81,8 @@ def fit(
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
-    Spots with ``obs["sthisto_split"]`` "train" are trained on and those with "val" choose the epoch. Of all others,
+    Spots with ``obs["sthisto_split"]`` "train" are trained on and those with "val" choose the epoch. Those with
+    "calibration" are predicted by the fitted model, whose errors make the intervals of `tl.predict`. Of all others,
     only the images are used. Without a split, all spots are trained on; methods that are trained in epochs set aside
     spatial blocks (10 % of every section) to choose the epoch.
 
@@ -236,6 +238,7 @@ def fit(
     model = prepared.new_model(cls, chosen_options, encoder)
     kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
     _train(model, prepared.training, seed, kept)
+    model.calibration = calibrate(model, prepared, patient_key=patient_key)
     _write(model, prepared, key_added)
     return model
 

@@ -23,6 +23,7 @@ from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.models import ExpressionModel, Prediction
 from sthisto.models.base import Exclude
+from sthisto.models.conformal import HOLDS_FOR, NOT_CALIBRATED, fewest_groups
 from sthisto.models.familiarity import UNLIKE
 from sthisto.models.given import given_model
 from sthisto.models.parallel import map_over_devices
@@ -46,6 +47,7 @@ def predict(
     *,
     exclude: Exclude | None = None,
     smooth: float = 0.0,
+    interval: float | None = None,
     new_table_key: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
@@ -74,6 +76,9 @@ def predict(
     smooth
         Weight of the mean prediction of the neighboring spots, 0 to 1: 0 leaves predictions unchanged, 0.5 averages
         both. The share of the variance over spots that is left is recorded as "smooth_variance_kept".
+    interval
+        Share of the measured values that intervals are to cover, such as 0.9, for models that were fitted with spots
+        marked "calibration". None: no intervals.
     new_table_key
         Name of a new table with the modeled genes only, instead of a layer over all genes of the table. Use it if the
         table is wide or lacks the genes.
@@ -101,7 +106,10 @@ def predict(
     n_vars) float32, NaN for spots and genes without a prediction. For all methods that look at the image also
     ``obs["{key_added}_confidence"]``: 0 to 1, 0.5 for a spot as unlike the training spots as half of the spots of a
     held-out training patient (section, block: see "confidence_groups" in ``uns``); NaN where it cannot be told, as with
-    models saved by 0.1. Also ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
+    models saved by 0.1. With `interval` also
+    ``layers["{key_added}_low"]`` and ``layers["{key_added}_high"]``; "interval_holds_for" in ``uns`` is "new patients"
+    where they were calibrated on enough patients (9 for 0.9), else "same patients". Also
+    ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
     ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section. Existing results under the key
     are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
 
@@ -110,7 +118,8 @@ def predict(
     KeyError
         An element is missing, or a modeled gene is not in the table.
     ValueError
-        `smooth` is not between 0 and 1, an element is ambiguous, `new_table_key` exists, or every training spot that
+        `smooth` is not between 0 and 1, `interval` is asked for together with it or of a model with no or too few
+        calibration spots, an element is ambiguous, `new_table_key` exists, or every training spot that
         could be retrieved is excluded.
     MemoryError
         A layer over all genes of the table does not fit into the free memory.
@@ -134,6 +143,7 @@ def predict(
         check_layer_memory(sections, len(fitted.genes))
     else:
         check_no_table(as_cohort(sdata), new_table_key)
+    held_for = _check_interval(fitted, interval, smooth)
     predictions = map_over_devices(
         fitted, sections, lambda own, section: own.predict(section_input(section, own.patch), exclude=exclude)
     )
@@ -144,11 +154,15 @@ def predict(
     if smooth:
         predictions, kept = _smoothed(predictions, sections, smooth)
         more |= {"smooth": smooth, "smooth_variance_kept": kept}
+    if interval is not None:
+        more |= {"interval": interval, "interval_holds_for": held_for}
     if new_table_key is None:
         apply(
             [
                 *removed_results(sections, key_added),
-                *slot_updates(sections, predictions, fitted, key_added=key_added, gene_symbols=gene_symbols),
+                *slot_updates(
+                    sections, predictions, fitted, key_added=key_added, gene_symbols=gene_symbols, interval=interval
+                ),
                 *record_updates(sections, fitted, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
         )
@@ -157,13 +171,32 @@ def predict(
     tables, new_sections = new_tables(as_cohort(sdata), sections, expression, fitted.genes, new_table_key)
     apply(
         [
-            *slot_updates(new_sections, predictions, fitted, key_added=key_added, gene_symbols=None),
+            *slot_updates(new_sections, predictions, fitted, key_added=key_added, gene_symbols=None, interval=interval),
             *record_updates(
                 new_sections, fitted, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
             ),
             *tables,
         ]
     )
+
+
+def _check_interval(model: ExpressionModel, interval: float | None, smooth: float) -> str:
+    """Return whose tissue the intervals hold for, "" without any; raise ValueError where the model cannot give them."""
+    if interval is None:
+        return ""
+    if smooth:
+        msg = f"`interval` is for predictions as the model gives them, found smooth={smooth}. Leave one of them out."
+        raise ValueError(msg)
+    if model.calibration is None:
+        raise ValueError(NOT_CALIBRATED)
+    holds_for = HOLDS_FOR[model.calibration.groups_for(interval)]
+    if holds_for != HOLDS_FOR["patient"]:
+        logger.warning(
+            "There are fewer than %d calibration patients: intervals are calibrated on spatial blocks and hold for the "
+            "patients of the calibration spots, not for new ones.",
+            fewest_groups(interval),
+        )
+    return holds_for
 
 
 def _warn_of_unlike(sections: Sequence[Section], predictions: Sequence[Prediction], model: ExpressionModel) -> None:
@@ -204,6 +237,7 @@ def slot_updates(
     *,
     key_added: str,
     gene_symbols: str | None,
+    interval: float | None = None,
 ) -> list[Update]:
     """Return the updates that write predictions into the sections' tables."""
     genes = model.genes
@@ -217,6 +251,10 @@ def slot_updates(
     sd = [prediction.sd for prediction in predictions if prediction.sd is not None]
     if len(sd) == len(predictions):
         updates += layer_updates(sections, slots.prediction_sd(key_added), sd, genes=genes, gene_symbols=gene_symbols)
+    if interval is not None:
+        low, high = zip(*(model.bounds(prediction, interval) for prediction in predictions), strict=True)
+        updates += layer_updates(sections, slots.low(key_added), low, genes=genes, gene_symbols=gene_symbols)
+        updates += layer_updates(sections, slots.high(key_added), high, genes=genes, gene_symbols=gene_symbols)
     confidence = [prediction.confidence for prediction in predictions if prediction.confidence is not None]
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)

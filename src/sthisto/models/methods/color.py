@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from skimage.color import hed_from_rgb
 from torch import Tensor
 
 from sthisto._images.fingerprints import fingerprints
@@ -14,8 +13,8 @@ from sthisto._images.patches import PatchSource, read_once
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
+from sthisto.models.pixels import N_COLORS, color_numbers
 
-N_COLORS = 9
 _KEY = "color"
 
 
@@ -51,7 +50,7 @@ class Color(ExpressionModel):
         return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
-        """Return the colors of each spot's patch."""
+        """Return the colors of each spot's patches."""
         return [patch_colors(section).values]
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:
@@ -84,8 +83,5 @@ def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
     fingerprint = np.zeros(len(source), dtype=np.uint64)
     for index, patches in source.batches():
         fingerprint[index] = fingerprints(patches)
-        rgb = patches.astype(np.float32) / 255
-        stains = -np.log(np.maximum(rgb, 1 / 255)) @ hed_from_rgb.astype(np.float32)
-        numbers = (rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)))
-        values[index] = np.concatenate(numbers, axis=1)
+        values[index] = color_numbers(patches)
     return values, fingerprint

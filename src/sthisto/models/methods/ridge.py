@@ -13,8 +13,9 @@ from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
-from sthisto.models.methods.color import N_COLORS, patch_colors
+from sthisto.models.methods.color import patch_colors
 from sthisto.models.options import MethodOptions
+from sthisto.models.pixels import N_COLORS
 
 
 @dataclass(frozen=True)
