@@ -49,7 +49,7 @@ class FoldContext:
     Attributes
     ----------
     arguments
-        Of `tl.fit`.
+        Arguments of `tl.fit`.
     encoder
         The image encoder, loaded once; None where no method uses one.
     """
@@ -149,7 +149,7 @@ class FoldContext:
 
 
 def _text(value: Any) -> str:
-    """Return what tells a value apart, whole: the repr of a long array or index leaves out its middle."""
+    """Return an untruncated text key of a value: the repr of a long array or index leaves out its middle."""
     if isinstance(value, nn.Module):
         return load_encoder(value).digest()
     if isinstance(value, Mapping):
