@@ -12,6 +12,7 @@ import pandas as pd
 from sthisto._scoring.intervals import INTERVAL, Scope, intervals, with_intervals
 from sthisto._scoring.measure import Measured, measure
 from sthisto._scoring.score import ScoreOptions, score_genes
+from sthisto._scoring.selective import GAIN, RISK_COVERAGE, confidence_gain, risk_coverage
 from sthisto._scoring.summary import gene_means, gene_sets, summarize
 from sthisto._sdata import slots
 from sthisto._sdata.keys import ElementKeys
@@ -83,7 +84,9 @@ def evaluate(
     sequencing of the same spots would reach, no target for an image; NaN where its interval includes zero; until 0.3
     also as ``"{key_added}_ceiling"``, its old name). Into ``uns["{key_added}"]``: "scores", one row a section and gene,
     and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
-    for further tissue like this and not for new patients; `get.scores` reads them. Spots without counts are not
+    for further tissue like this and not for new patients; `get.scores` reads them. Their column "confidence_gain" is
+    what the residual score gains as the least confident spots are left out: its mean over the most confident 90, 80, …
+    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not
     scored.
 
     Raises
@@ -108,7 +111,7 @@ def evaluate(
     >>> sth.tl.evaluate(sdata)
     """
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
-    scores, found = [], []
+    scores, curves, found = [], [], []
     for section in sections:
         spots = _scored_spots(section, key_added)
         if not len(spots):
@@ -121,7 +124,9 @@ def evaluate(
         part = score_genes(measured, key_added, _options(record, measured, n_splits, seed))
         split = slots.TEST if slots.SPLIT in section.table.obs else "none"
         part.insert(part.columns.get_loc("mean_expression"), "split", split)
+        part[GAIN] = confidence_gain(measured, measured.predictions[key_added], measured.confidence)
         scores.append(part)
+        curves.append(risk_coverage(measured, key_added))
         found += _intervals(measured, part, n_boot=n_boot, seed=seed) if n_boot else []
     if not scores:
         msg = (
@@ -129,21 +134,26 @@ def evaluate(
             f"obs[{slots.SPLIT!r}]. Predict the test sections, or call sth.pp.split before sth.tl.fit."
         )
         raise ValueError(msg)
-    _write(sections, pd.concat(scores, ignore_index=True), found, key_added)
+    tables = [pd.concat(parts, ignore_index=True) for parts in (scores, curves)]
+    _write(sections, *tables, found, key_added)
 
 
 def _options(record: FitRecord, measured: Measured, n_splits: int, seed: int) -> ScoreOptions:
     return ScoreOptions(record.depth_knots, n_splits, seed, record.sibling_reference(measured.genes))
 
 
-def _write(sections: Sequence[Section], scores: pd.DataFrame, found: Sequence[dict[str, Any]], key: str) -> None:
-    """Write scores and summary into the record of every table, and the genes' means into its ``var``."""
+def _write(
+    sections: Sequence[Section], scores: pd.DataFrame, curve: pd.DataFrame, found: Sequence[dict[str, Any]], key: str
+) -> None:
+    """Write scores, summary and scores by confidence into the record of every table, and the genes' means into ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
     by_gene[slots.CEILING] = by_gene["reproducibility"]
     updates = []
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key)
-        updates += replace(record, scores=scores, summary=summary).updates([section], key)
+        more = {name: value for name, value in record.more.items() if name != RISK_COVERAGE}
+        more |= {RISK_COVERAGE: curve} if len(curve) else {}
+        updates += replace(record, scores=scores, summary=summary, more=more).updates([section], key)
         for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(
                 [section],
@@ -181,7 +191,7 @@ def _scored_spots(section: Section, key: str) -> np.ndarray:
 
 def _measured(section: Section, spots: np.ndarray, key: str, record: FitRecord, counts_layer: str | None) -> Measured:
     """Read what was measured and predicted under a key on some spots of a section."""
-    table = section.table
+    table, name = section.table, slots.confidence(key)
     genes = modeled_genes(table, key, record.gene_symbols)
     columns = gene_positions(table, genes, record.gene_symbols)
     prediction = np.asarray(table.layers[slots.prediction(key)][section.rows[spots]][:, columns])
@@ -193,6 +203,7 @@ def _measured(section: Section, spots: np.ndarray, key: str, record: FitRecord, 
         normalization=record.normalization,
         counts_layer=counts_layer,
         gene_symbols=record.gene_symbols,
+        confidence=table.obs[name].iloc[section.rows[spots]].to_numpy(dtype=float) if name in table.obs else None,
     )
 
 
