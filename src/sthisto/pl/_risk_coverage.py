@@ -89,8 +89,8 @@ def risk_coverage(
 def _curve(found: pd.DataFrame | None, key: str) -> pd.DataFrame:
     if found is None:
         msg = (
-            f"uns[{key!r}] holds no {RISK_COVERAGE!r}. Call sth.tl.evaluate(sdata, key_added={key!r}) first, for a method "
-            "with confidence and at least 20 scored spots of a section."
+            f"uns[{key!r}] holds no {RISK_COVERAGE!r}. Call sth.tl.evaluate(sdata, key_added={key!r}) first, for a "
+            "method with confidence and at least 20 scored spots of a section."
         )
         raise KeyError(msg)
     return found

@@ -145,7 +145,7 @@ def _options(record: FitRecord, measured: Measured, n_splits: int, seed: int) ->
 def _write(
     sections: Sequence[Section], scores: pd.DataFrame, curve: pd.DataFrame, found: Sequence[dict[str, Any]], key: str
 ) -> None:
-    """Write scores, summary and scores by confidence into the record of every table, and the genes' means into ``var``."""
+    """Write scores, summary and scores by confidence into every table's record, and the genes' means into ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
     by_gene[slots.CEILING] = by_gene["reproducibility"]
     updates = []
