@@ -69,7 +69,7 @@ def test_saved_model_gives_the_same_intervals(cohort, model, tmp_path):
 def test_too_few_patients_fall_back_to_blocks_with_a_label(caplog):
     sdata = make_tissue("ABC", side=10)
     sth.pp.split(sdata, by="patient", patient_key="patient", test=["C"], calibration=0.25, validation=0, margin=0)
-    assert "too few for intervals that hold for new patients" in caplog.text
+    assert "fewer than the 9 that intervals at 90 % for new patients need" in caplog.text
     assert {"train", "calibration"} == set(sdata["counts"].obs["sthisto_split"].iloc[rows_of(sdata, "A")])
     fitted = sth.tl.fit(sdata, method="knn", image_encoder=Pool(), k=5, **QUICK)
     sth.tl.predict(sdata, fitted, interval=0.9)
@@ -78,7 +78,7 @@ def test_too_few_patients_fall_back_to_blocks_with_a_label(caplog):
     sth.tl.predict(sdata, fitted, interval=0.9, new_table_key="new")
     np.testing.assert_array_equal(sdata["new"].layers["sthisto_low"] <= sdata["new"].X, True)
     with pytest.raises(ValueError, match=r"interval=0\.99 needs at least 99"):
-        sth.tl.predict(sdata, fitted, interval=0.99)
+        sth.tl.predict(sdata, fitted, interval=0.99, table_key="counts")
 
 
 def test_interval_without_calibration_spots_is_refused_before_anything_is_written():

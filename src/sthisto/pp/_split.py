@@ -160,9 +160,9 @@ def _set_aside(names: Sequence[str], calibration: float | Sequence[str], by: str
     if by == "patient" and n_drawn < _FEWEST_PATIENTS:
         if calibration:
             logger.warning(
-                "%d of %d patients are too few for intervals that hold for new patients (%d at 90 %%): spatial blocks "
-                "of the training sections are set aside for calibration instead.",
-                n_drawn,
+                "calibration=%g of %d patients are fewer than the %d that intervals at 90 %% for new patients need: "
+                "spatial blocks of the training sections are set aside instead, and hold for the same patients.",
+                calibration,
                 len(names),
                 _FEWEST_PATIENTS,
             )
