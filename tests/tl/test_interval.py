@@ -117,12 +117,13 @@ def test_patients_that_are_tested_cannot_be_calibrated_on():
 
 def test_confidence_is_by_patient_where_the_split_knows_the_patients():
     sdata = make_tissue("ABCD", patients={"A": "p", "B": "p", "C": "q", "D": "r"})
-    sth.pp.split(sdata, by="patient", patient_key="patient", test=["r"], validation=0)
+    sdata["counts"].obs = sdata["counts"].obs.rename(columns={"patient": "donor"})
+    sth.pp.split(sdata, by="patient", patient_key="donor", test=["r"], validation=0)
     assert sth.tl.fit(sdata, method="color", **QUICK).familiarity.groups == "patient"
     assert sdata["counts"].uns["sthisto"]["confidence_groups"] == "patient"
     del sdata["counts"].uns["sthisto_split"]
     assert sth.tl.fit(sdata, method="color", **QUICK).familiarity.groups == "section"
-    assert sth.tl.fit(sdata, method="color", patient_key="patient", **QUICK).familiarity.groups == "patient"
+    assert sth.tl.fit(sdata, method="color", patient_key="donor", **QUICK).familiarity.groups == "patient"
 
 
 def test_predict_warns_of_a_slide_unlike_the_training_sections(caplog):

@@ -137,6 +137,13 @@ def _is_encoder(value: Any) -> bool:
     )
 
 
+def _is_facts(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_name(name) and (_is_name(fact) or _is_list_of(_is_name, 0, _MOST_GENES)(fact))
+        for name, fact in value.items()
+    )
+
+
 def _is_epoch(row: Any) -> bool:
     return (
         isinstance(row, list) and len(row) == 3 and _is_int(row[0]) and all(v is None or _is_number(v) for v in row[1:])
@@ -167,4 +174,6 @@ _OPTIONAL: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         lambda value: value in ("", "patient", "section", "block"),
         "'patient', 'section' or 'block'",
     ),
+    "facts": (_is_facts, "an object of texts and lists of texts"),
+    "seed": (lambda value: value is None or (_is_int(value) and value >= 0), "null or a whole number from 0"),
 }

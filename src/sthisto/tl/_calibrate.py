@@ -31,7 +31,7 @@ def calibrate(model: ExpressionModel, prepared: Prepared, *, patient_key: str | 
     roles = read_roles(prepared.sections)
     used = [i for i, role in enumerate(roles) if (role == CALIBRATION).any()]
     measured, predicted, sd, patients, blocks = [], [], [], [], []
-    names = known_patients([prepared.sections[i] for i in used], patient_key)
+    names = known_patients([prepared.sections[i] for i in used], patient_key) or [""] * len(used)
     for i, name in zip(used, names, strict=True):
         section, spots = prepared.sections[i], np.flatnonzero(roles[i] == CALIBRATION)
         truth = read_expression(

@@ -18,6 +18,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, check_slot, var_updates
+from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
 from sthisto._utils.checks import choice, texts
 from sthisto._utils.defaults import PATCH_SIZE
@@ -156,8 +157,8 @@ def fit(
         Column of ``var`` with the gene names. None: ``var_names``.
     patient_key
         Column of ``obs`` with the patient, for the confidence of predictions: 0.5 is as unlike the training spots as
-        half of the spots of a held-out patient. None: the one that `pp.split` was given; where that is unknown, or
-        there is one patient, sections are held out, and of a single section spatial blocks.
+        half of the spots of a held-out patient. None: the one that `pp.split` was given, else "patient"; where there
+        is none, or one patient, sections are held out, and of a single section spatial blocks.
     key_added
         Prefix of the written slots.
     **options
@@ -236,6 +237,8 @@ def fit(
     if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
+    if patients := known_patients([prepared.sections[i] for i in prepared.trained], patient_key):
+        model.facts["patients"] = sorted(set(patients))
     kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
     _train(model, prepared.training, seed, kept)
     model.calibration = calibrate(model, prepared, patient_key=patient_key)

@@ -27,6 +27,7 @@ from sthisto.models.conformal import HOLDS_FOR, NOT_CALIBRATED, fewest_groups
 from sthisto.models.familiarity import UNLIKE
 from sthisto.models.given import given_model
 from sthisto.models.parallel import map_over_devices
+from sthisto.models.passport import chosen_genes, model_verdicts
 from sthisto.models.smoothing import smooth_expression, variance_kept
 from sthisto.models.torch_state import plain_torch
 
@@ -45,6 +46,8 @@ def predict(
     sdata: SpatialData | Sequence[SpatialData],
     model: ExpressionModel | str | Path,
     *,
+    genes: str | Sequence[str] = "all",
+    min_score: float | None = None,
     exclude: Exclude | None = None,
     smooth: float = 0.0,
     interval: float | None = None,
@@ -69,6 +72,11 @@ def predict(
     model
         Model from `tl.fit` or `models.load`, or the path of a saved one. Sections with another resolution
         than the model's are resampled.
+    genes
+        "all", "use" for those with the verdict "use" in the model's passport (see `tl.assess`), or names of genes. The
+        other genes of the model are NaN.
+    min_score
+        Least residual score in the passport, ``pcc_residual``; genes below it are NaN. None: no bar.
     exclude
         Training spots that a spot may not retrieve, for methods that retrieve: those of the same "section", the "spot"
         itself, or "none". None: "section" if the model was trained on other sections too, else "spot", with a warning.
@@ -106,21 +114,22 @@ def predict(
     n_vars) float32, NaN for spots and genes without a prediction. For all methods that look at the image also
     ``obs["{key_added}_confidence"]``: 0 to 1, 0.5 for a spot as unlike the training spots as half of the spots of a
     held-out training patient (section, block: see "confidence_groups" in ``uns``); NaN where it cannot be told, as with
-    models saved by 0.1. With `interval` also
-    ``layers["{key_added}_low"]`` and ``layers["{key_added}_high"]``; "interval_holds_for" in ``uns`` is "new patients"
-    where they were calibrated on enough patients (9 for 0.9), else "same patients". Also
-    ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
-    ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section. Existing results under the key
-    are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
+    models saved by 0.1. With `interval` also ``layers["{key_added}_low"]`` and ``layers["{key_added}_high"]``;
+    "interval_holds_for" in ``uns`` is "new patients" where they were calibrated on enough patients (9 for 0.9), else
+    "same patients". Also ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]``
+    (the gene is predicted), ``var["{key_added}_verdict"]`` (the passport's verdict on each gene of the model, "not
+    assessed" without a passport, "" for genes that the model does not have) and ``uns["{key_added}"]``, whose
+    "excluded" is the weakest rule used for any section and whose "passport" is the model's. Existing results under the
+    key are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
 
     Raises
     ------
     KeyError
-        An element is missing, or a modeled gene is not in the table.
+        An element is missing, a modeled gene is not in the table, or one of `genes` is none of the model's.
     ValueError
-        `smooth` is not between 0 and 1, `interval` is asked for together with it or of a model with no or too few
-        calibration spots, an element is ambiguous, `new_table_key` exists, or every training spot that
-        could be retrieved is excluded.
+        `genes` or `min_score` needs a passport and the model has none, or no gene is left; `smooth` is not between 0
+        and 1; `interval` is asked for together with it, or of a model with no or too few calibration spots; an element
+        is ambiguous, `new_table_key` exists, or every training spot that could be retrieved is excluded.
     MemoryError
         A layer over all genes of the table does not fit into the free memory.
 
@@ -132,6 +141,7 @@ def predict(
     >>> sth.tl.predict(sdata, model)
     """
     fitted = given_model(model)
+    chosen = chosen_genes(fitted, genes, min_score)
     sections = for_encoder(
         read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
         fitted.encoder if fitted.has_encoder else None,
@@ -154,14 +164,22 @@ def predict(
     if smooth:
         predictions, kept = _smoothed(predictions, sections, smooth)
         more |= {"smooth": smooth, "smooth_variance_kept": kept}
+    bounds = _bounds(fitted, predictions, interval, chosen)
     if interval is not None:
         more |= {"interval": interval, "interval_holds_for": held_for}
+    predictions = [_only(prediction, chosen) for prediction in predictions]
     if new_table_key is None:
         apply(
             [
                 *removed_results(sections, key_added),
                 *slot_updates(
-                    sections, predictions, fitted, key_added=key_added, gene_symbols=gene_symbols, interval=interval
+                    sections,
+                    predictions,
+                    fitted,
+                    chosen=chosen,
+                    bounds=bounds,
+                    key_added=key_added,
+                    gene_symbols=gene_symbols,
                 ),
                 *record_updates(sections, fitted, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
@@ -171,7 +189,15 @@ def predict(
     tables, new_sections = new_tables(as_cohort(sdata), sections, expression, fitted.genes, new_table_key)
     apply(
         [
-            *slot_updates(new_sections, predictions, fitted, key_added=key_added, gene_symbols=None, interval=interval),
+            *slot_updates(
+                new_sections,
+                predictions,
+                fitted,
+                chosen=chosen,
+                bounds=bounds,
+                key_added=key_added,
+                gene_symbols=None,
+            ),
             *record_updates(
                 new_sections, fitted, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
             ),
@@ -197,6 +223,18 @@ def _check_interval(model: ExpressionModel, interval: float | None, smooth: floa
             fewest_groups(interval),
         )
     return holds_for
+
+
+def _bounds(
+    model: ExpressionModel, predictions: Sequence[Prediction], interval: float | None, chosen: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the bounds of each section, NaN for genes that are not chosen; nothing without intervals."""
+    if interval is None:
+        return []
+    found = [model.bounds(prediction, interval) for prediction in predictions]
+    for low, high in found:
+        low[:, ~chosen] = high[:, ~chosen] = np.nan
+    return found
 
 
 def _warn_of_unlike(sections: Sequence[Section], predictions: Sequence[Prediction], model: ExpressionModel) -> None:
@@ -230,16 +268,25 @@ def _smoothed(
     return smoothed, variance_kept(before, after)
 
 
+def _only(prediction: Prediction, chosen: np.ndarray) -> Prediction:
+    """Return a prediction that is NaN for the genes that are not chosen, by (n_genes,) bool."""
+    if chosen.all():
+        return prediction
+    sd = None if prediction.sd is None else np.where(chosen, prediction.sd, np.float32(np.nan))
+    return replace(prediction, expression=np.where(chosen, prediction.expression, np.float32(np.nan)), sd=sd)
+
+
 def slot_updates(
     sections: Sequence[Section],
     predictions: Sequence[Prediction],
     model: ExpressionModel,
     *,
+    chosen: np.ndarray | None = None,
     key_added: str,
     gene_symbols: str | None,
-    interval: float | None = None,
+    bounds: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> list[Update]:
-    """Return the updates that write predictions into the sections' tables."""
+    """Return the updates that write predictions of the chosen genes, (n_genes,) bool, into the sections' tables."""
     genes = model.genes
     updates = layer_updates(
         sections,
@@ -251,18 +298,19 @@ def slot_updates(
     sd = [prediction.sd for prediction in predictions if prediction.sd is not None]
     if len(sd) == len(predictions):
         updates += layer_updates(sections, slots.prediction_sd(key_added), sd, genes=genes, gene_symbols=gene_symbols)
-    if interval is not None:
-        low, high = zip(*(model.bounds(prediction, interval) for prediction in predictions), strict=True)
+    if bounds:
+        low, high = zip(*bounds, strict=True)
         updates += layer_updates(sections, slots.low(key_added), low, genes=genes, gene_symbols=gene_symbols)
         updates += layer_updates(sections, slots.high(key_added), high, genes=genes, gene_symbols=gene_symbols)
     confidence = [prediction.confidence for prediction in predictions if prediction.confidence is not None]
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)
     updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
-    modeled = np.ones(len(genes), dtype=bool)
-    return updates + var_updates(
-        sections, slots.modeled_gene(key_added), modeled, genes=genes, gene_symbols=gene_symbols
-    )
+    modeled = np.ones(len(genes), dtype=bool) if chosen is None else chosen
+    verdicts = model_verdicts(model)
+    for slot, values in ((slots.modeled_gene(key_added), modeled), (slots.verdict(key_added), verdicts)):
+        updates += var_updates(sections, slot, values, genes=genes, gene_symbols=gene_symbols)
+    return updates
 
 
 def _check_genes(sections: Sequence[Section], model: ExpressionModel, gene_symbols: str | None) -> None:

@@ -106,7 +106,7 @@ def prepare(
     roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs else 0, seed=seed)
     trained = _trained(roles)
     members, their_roles = [sections[i] for i in trained], [roles[i] for i in trained]
-    patients = known_patients(members, patient_key)
+    patients = known_patients(members, patient_key) or [""] * len(members)
     normalization = resolve_normalization(members, their_roles, layer=layer, target=target)
     chosen, rule = genes_to_model(
         sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor

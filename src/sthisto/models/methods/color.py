@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,10 +13,13 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders import cache
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 from sthisto.models.pixels import N_COLORS, color_numbers
 
 _KEY = "color"
+_CACHE = "color-1"
+"""What the colors of a patch are found by on disk; another number where their formula changes."""
 
 
 class Color(ExpressionModel):
@@ -83,5 +87,6 @@ def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
     fingerprint = np.zeros(len(source), dtype=np.uint64)
     for index, patches in source.batches():
         fingerprint[index] = fingerprints(patches)
-        values[index] = color_numbers(patches)
+        key = cache.batch_key(patches, fingerprint[index])
+        values[index] = cache.kept(_CACHE, key, partial(color_numbers, patches))
     return values, fingerprint
