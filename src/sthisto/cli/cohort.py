@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sthisto._sdata.stores import is_store
+from sthisto.cli.genes import predicted_genes
 
 
 def add_cohort_options(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,8 @@ def predict_cohort(options: argparse.Namespace) -> int:
         cluster=options.cluster,
         pitch_um=options.pitch_um,
         diameter_um=options.diameter_um,
+        genes=predicted_genes(options.genes),
+        min_score=options.min_score,
         write_image=options.write_image,
         overwrite=options.overwrite,
     )
