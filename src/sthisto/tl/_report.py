@@ -49,7 +49,7 @@ def report(
         Gene or genes to draw. None: those of the highest, a middle and the lowest score.
     passport
         Which genes of the model can be used, one row a gene with the columns "gene", "pcc_residual" and "verdict".
-        None: the page has no such part.
+        None: the passport that `tl.assess` had given the model when it predicted, where there is one.
     alignment
         Table of whether the spots fit the image, shown as it is. None: the page has no such part.
     image_key
