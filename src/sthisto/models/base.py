@@ -335,15 +335,15 @@ class ExpressionModel(ABC):
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
         """Return what the spots of a section look like to the method, for the confidence of their prediction.
 
-        Here these are the features of the image encoder, trained or frozen. A subclass that looks at something else
-        overrides it. Nothing may be standardized by the section: a slide of another tissue would look normal. Colors
-        and sharpness of the patch are looked at beside them, for every method.
+        Here these are the features of the image encoder, trained or frozen, and none for a method without one. A
+        subclass that looks at something else overrides it. Nothing may be standardized by the section: a slide of
+        another tissue would look normal. Colors and sharpness of the patch are looked at beside them, for every method.
 
         Returns
         -------
         Blocks of features, (n_spots, n) float32 each. A spot is as unlike as it is in the block in which it is most so.
         """
-        return [extract(section, self.encoder).values]
+        return [extract(section, self.encoder).values] if self.has_encoder else []
 
     def predict_between(self, section: SectionInput, *, factor: int = 2) -> FinePrediction:
         """Predict between the spots of a section: `factor` points along each axis for every spot."""
