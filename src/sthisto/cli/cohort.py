@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sthisto.cli.genes import predicted_genes
 from sthisto.cli.stores import is_store
 
 
@@ -36,6 +37,8 @@ def predict_cohort(options: argparse.Namespace) -> int:
         cluster=options.cluster,
         pitch_um=options.pitch_um,
         diameter_um=options.diameter_um,
+        genes=predicted_genes(options.genes),
+        min_score=options.min_score,
         write_image=options.write_image,
         overwrite=options.overwrite,
     )

@@ -152,8 +152,8 @@ def _confidence(section: Section, key: str) -> np.ndarray:
     column = confidence(key)
     if column not in section.table.obs:
         msg = (
-            f"obs has no {column!r}. Call sth.tl.predict(sdata, model, key_added={key!r}) with a model that gives a "
-            "confidence: one that averages training spots."
+            f"obs has no {column!r}. Call sth.tl.predict(sdata, model, key_added={key!r}) with a method that looks at "
+            "the image."
         )
         raise KeyError(msg)
     return section.table.obs[column].iloc[section.rows].to_numpy(dtype=np.float32)

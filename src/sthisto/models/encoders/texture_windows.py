@@ -88,11 +88,7 @@ def _kept(grid: SlideGrid, arguments: Sequence[np.ndarray], compute: Callable[[]
         return compute()
     named = {str(i): argument for i, argument in enumerate(arguments)}
     key = digest_arrays(named, grid.digest, f"{grid.height} x {grid.width}, {grid.step!r}")
-    kept = cache.read(_IDENTITY, key)
-    if kept is None:
-        kept = compute()
-        cache.write(_IDENTITY, key, kept)
-    return kept
+    return cache.kept(_IDENTITY, key, compute)
 
 
 def _measure(grid: SlideGrid, stains: SlideStains, centers: np.ndarray, across: np.ndarray, name: str) -> np.ndarray:
