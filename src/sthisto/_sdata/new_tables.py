@@ -15,7 +15,7 @@ from spatialdata.models import TableModel
 
 from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.new_shapes import check_no_element
-from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, SPATIAL, SPLIT
+from sthisto._sdata.slots import FEATURES, GENES_GIVEN, SELECTED_GENES, SPATIAL, SPLIT
 from sthisto._sdata.tables import read_matrix, selection_rule
 from sthisto._sdata.write import Update
 from sthisto._utils.logging import logger
@@ -150,6 +150,17 @@ def copy_expression(source: AnnData, rows: np.ndarray, table: AnnData, layers: S
         table.X = source.X[rows]
     for layer in layers:
         table.layers[layer] = read_matrix(source, layer)[rows]
+
+
+def copy_features(source: AnnData, rows: np.ndarray, table: AnnData, keys: Sequence[str]) -> None:
+    """Put some slots of ``obsm`` of the rows of `source` into `table`, with what is known of features among them."""
+    for key in keys:
+        if key in source.obsm:
+            stored = source.obsm[key]
+            table.obsm[key] = stored.iloc[rows] if isinstance(stored, pd.DataFrame) else stored[rows]
+    about = {key: value for key, value in source.uns.get(FEATURES, {}).items() if key in keys}
+    if about:
+        table.uns[FEATURES] = {**table.uns.get(FEATURES, {}), **about}
 
 
 def thin_counts(table: AnnData, layer: str | None, share: float, rng: np.random.Generator) -> None:

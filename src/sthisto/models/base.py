@@ -17,10 +17,12 @@ from sthisto._images.patches import PatchSpec
 from sthisto._utils.arguments import check_fields
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
+from sthisto._utils.targets import is_proportions
 from sthisto._utils.validate import check_choice, listed
 from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.options import NoOptions
+from sthisto.models.simplex import to_simplex
 from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
@@ -271,7 +273,10 @@ class ExpressionModel(ABC):
             raise RuntimeError(msg)
         if exclude is not None:
             check_choice(exclude, ("section", "spot", "none"), name="exclude")
-        return self.predict_section(section, exclude)
+        prediction = self.predict_section(section, exclude)
+        if is_proportions(self.normalization.get("target", "")):
+            return replace(prediction, expression=to_simplex(prediction.expression))
+        return prediction
 
     def predict_between(self, section: SectionInput, *, factor: int = 2) -> FinePrediction:
         """Predict between the spots of a section: `factor` points along each axis for every spot."""

@@ -15,9 +15,10 @@ from sthisto._scoring.score import ScoreOptions, score_genes
 from sthisto._scoring.summary import gene_means, gene_sets, summarize
 from sthisto._sdata import slots
 from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.predictions import predicted_names, predicted_values
 from sthisto._sdata.record import FitRecord, read_record
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
+from sthisto._sdata.tables import layer_names
 from sthisto._sdata.write import apply, var_updates
 from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
@@ -84,7 +85,8 @@ def evaluate(
     also as ``"{key_added}_ceiling"``, its old name). Into ``uns["{key_added}"]``: "scores", one row a section and gene,
     and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
     for further tissue like this and not for new patients; `get.scores` reads them. Spots without counts are not
-    scored.
+    scored. Sets of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
+    ``pcc_residual`` are both against what was learned: the mean of the residuals of a set, or the proportion.
 
     Raises
     ------
@@ -144,6 +146,8 @@ def _write(sections: Sequence[Section], scores: pd.DataFrame, found: Sequence[di
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key)
         updates += replace(record, scores=scores, summary=summary).updates([section], key)
+        if record.normalization is not None and record.normalization.names:
+            continue
         for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(
                 [section],
@@ -160,15 +164,14 @@ def _scored_spots(section: Section, key: str) -> np.ndarray:
     table, layer = section.table, slots.prediction(key)
     check_key(
         layer,
-        layer_names(table),
+        [*layer_names(table), *table.obsm],
         name="key_added",
         where="the layers of the table",
         remedy=f"Call {_CALL} first.",
     )
     obs = table.obs.iloc[section.rows]
     scored = obs[slots.SPLIT].eq(slots.TEST).to_numpy() if slots.SPLIT in obs else np.ones(len(section), dtype=bool)
-    genes = table.var[slots.modeled_gene(key)].to_numpy(dtype=bool)
-    predicted = np.isfinite(np.asarray(table.layers[layer][section.rows][:, genes])).all(axis=1)
+    predicted = np.isfinite(_prediction(section, section.rows, key)).all(axis=1)
     seen = obs[slots.seen(key)].to_numpy(dtype=bool) & scored & predicted
     if seen.any():
         msg = (
@@ -181,19 +184,22 @@ def _scored_spots(section: Section, key: str) -> np.ndarray:
 
 def _measured(section: Section, spots: np.ndarray, key: str, record: FitRecord, counts_layer: str | None) -> Measured:
     """Read what was measured and predicted under a key on some spots of a section."""
-    table = section.table
-    genes = modeled_genes(table, key, record.gene_symbols)
-    columns = gene_positions(table, genes, record.gene_symbols)
-    prediction = np.asarray(table.layers[slots.prediction(key)][section.rows[spots]][:, columns])
     return measure(
         section,
-        genes,
-        {key: prediction},
+        predicted_names(section.table, key, record.gene_symbols),
+        {key: _prediction(section, section.rows[spots], key)},
         spots=spots,
         normalization=record.normalization,
         counts_layer=counts_layer,
         gene_symbols=record.gene_symbols,
     )
+
+
+def _prediction(section: Section, rows: np.ndarray, key: str) -> np.ndarray:
+    """Return what was predicted under a key in some rows of a section's table, (n_rows, n_genes)."""
+    table, symbols = section.table, read_record(section.table, key).gene_symbols
+    names = predicted_names(table, key, symbols)
+    return predicted_values(table, key, slots.prediction(key), names, rows=rows, gene_symbols=symbols)
 
 
 def _intervals(one: Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:

@@ -14,10 +14,11 @@ from sthisto._sdata.features import for_encoder
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
+from sthisto._sdata.predictions import prediction_updates
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
-from sthisto._sdata.write import Update, apply, check_slot, layer_updates, obs_updates, var_updates
+from sthisto._sdata.write import Update, apply, check_slot, obs_updates, removals, var_updates
 from sthisto._utils.arguments import checked
 from sthisto._utils.validate import listed
 from sthisto.models import ExpressionModel, Prediction
@@ -96,7 +97,9 @@ def predict(
     n_vars) float32, NaN for spots and genes without a prediction, and ``obs["{key_added}_confidence"]``, 0 to 1. Also
     ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
     ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section. Existing results under the key
-    are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
+    are removed. A model of sets of genes or of cell types writes ``obsm["{key_added}_pred"]`` (and ``…_pred_sd``)
+    instead of layers, with their names in ``uns["{key_added}"]["normalization"]["targets"]``; `get.predictions` reads
+    both. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
 
     Raises
     ------
@@ -124,7 +127,8 @@ def predict(
         for section in sections:
             check_slot(section.table, "uns", key_added)
         _check_genes(sections, fitted, gene_symbols)
-        check_layer_memory(sections, len(fitted.genes))
+        if not _in_obsm(fitted):
+            check_layer_memory(sections, len(fitted.genes))
     else:
         check_no_table(as_cohort(sdata), new_table_key)
     predictions = map_over_devices(
@@ -140,7 +144,14 @@ def predict(
         apply(
             [
                 *removed_results(sections, key_added),
-                *slot_updates(sections, predictions, fitted, key_added=key_added, gene_symbols=gene_symbols),
+                *slot_updates(
+                    sections,
+                    predictions,
+                    fitted,
+                    key_added=key_added,
+                    gene_symbols=gene_symbols,
+                    in_obsm=_in_obsm(fitted),
+                ),
                 *record_updates(sections, fitted, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
         )
@@ -175,30 +186,44 @@ def slot_updates(
     *,
     key_added: str,
     gene_symbols: str | None,
+    in_obsm: bool = False,
 ) -> list[Update]:
-    """Return the updates that write predictions into the sections' tables."""
+    """Return the updates that write predictions into the sections' tables.
+
+    Parameters
+    ----------
+    in_obsm
+        Whether what is predicted is no gene of the tables, and is written to ``obsm``.
+    """
     genes = model.genes
-    updates = layer_updates(
-        sections,
-        slots.prediction(key_added),
-        [prediction.expression for prediction in predictions],
-        genes=genes,
-        gene_symbols=gene_symbols,
-    )
+
+    def values(slot: str, arrays: Sequence[np.ndarray]) -> list[Update]:
+        return prediction_updates(sections, slot, arrays, names=genes, gene_symbols=gene_symbols, in_obsm=in_obsm)
+
+    updates = values(slots.prediction(key_added), [prediction.expression for prediction in predictions])
     sd = [prediction.sd for prediction in predictions if prediction.sd is not None]
     if len(sd) == len(predictions):
-        updates += layer_updates(sections, slots.prediction_sd(key_added), sd, genes=genes, gene_symbols=gene_symbols)
+        updates += values(slots.prediction_sd(key_added), sd)
     confidence = [prediction.confidence for prediction in predictions if prediction.confidence is not None]
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)
     updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
+    if in_obsm:
+        return updates + removals(sections, "var", [slots.modeled_gene(key_added)])
     modeled = np.ones(len(genes), dtype=bool)
     return updates + var_updates(
         sections, slots.modeled_gene(key_added), modeled, genes=genes, gene_symbols=gene_symbols
     )
 
 
+def _in_obsm(model: ExpressionModel) -> bool:
+    """Return whether the model predicts something else than genes, which has no place in a layer."""
+    return bool(model.normalization.get("targets"))
+
+
 def _check_genes(sections: Sequence[Section], model: ExpressionModel, gene_symbols: str | None) -> None:
+    if _in_obsm(model):
+        return
     for section in sections:
         names = gene_names(section.table, gene_symbols)
         missing = [gene for gene in model.genes if gene not in names]
