@@ -9,8 +9,9 @@ from sthisto.get._anndata import anndata
 from sthisto.get._neighbors import neighbors
 from sthisto.get._predictions import predictions
 from sthisto.get._scores import scores
+from sthisto.get._slides import slides
 
-__all__ = ["anndata", "neighbors", "predictions", "scores"]
+__all__ = ["anndata", "neighbors", "predictions", "scores", "slides"]
 
 
 def __getattr__(name: str) -> Any:
