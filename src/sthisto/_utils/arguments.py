@@ -105,6 +105,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "n_clusters": _COUNT,
     "n_components": _COUNT,
     "n_folds": whole(2),
+    "n_jobs": (whole() | choice(-1)).called("a positive whole number, or -1 for one process a core"),
     "n_neighbors": _COUNT,
     "n_patients": _COUNT,
     "n_sections": _COUNT,

@@ -21,6 +21,7 @@ from sthisto._splits.folds import make_folds
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import mapping, mapping_to, texts
 from sthisto._utils.deprecate import METHOD_NAMES
+from sthisto._utils.jobs import run_calls
 from sthisto._utils.targets import is_proportions
 from sthisto._utils.validate import check_choice
 from sthisto.models.registry import method_name
@@ -48,6 +49,7 @@ def cross_validate(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     counts_layer: str | None = None,
     out: str | Path | None = None,
+    n_jobs: int = 1,
     key_added: str = CROSS_VALIDATION,
     **fit_arguments: Any,
 ) -> None:
@@ -80,6 +82,9 @@ def cross_validate(
     out
         Folder that keeps each finished fold in a file. Called again after it was killed, it goes on with the next. A
         file is used only where counts, fold, method, seed and all arguments are the same; pixels are not looked at.
+    n_jobs
+        Processes that fit at the same time, -1 for one a core; joblib's backends work, such as dask's within
+        ``joblib.parallel_config("dask")``. The scores are the same; the seconds of a fit are those of a busy machine.
     key_added
         Key of ``uns`` that is written.
     **fit_arguments
@@ -138,7 +143,8 @@ def cross_validate(
     encoder = load_shared_encoder(names, fit_arguments)
     job = FoldContext(as_cohort(sdata), sections, encoder, fit_arguments, counts_layer)
     runs = [FoldRun(fold, name, seed, own.get(name, {})) for fold in folds for name in names for seed in range(seeds)]
-    parts = [job.finished(run, None if out is None else Path(out)) for run in runs]
+    kept = None if out is None else Path(out)
+    parts = run_calls(job.finished, [(run, kept) for run in runs], n_jobs=n_jobs)
     scores = pd.concat(parts, ignore_index=True)
     record = {
         "version": __version__,
