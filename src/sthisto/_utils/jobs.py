@@ -24,7 +24,7 @@ def run_calls(
     arguments
         Arguments of each call.
     n_jobs
-        Processes; 1 calls in this one, -1 takes one for each core. Around it, ``joblib.parallel_config`` chooses another
+        Processes; 1 calls in this one, -1 takes one for each core. ``joblib.parallel_config`` around it chooses another
         backend, such as dask's.
     """
     if n_jobs == 1 or len(arguments) < 2:
