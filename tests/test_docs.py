@@ -163,8 +163,8 @@ def test_every_folder_is_described_on_the_architecture_page():
 
 
 def test_command_line_page_shows_every_command():
-    from sthisto.cli.main import _parser
+    from sthisto.cli.main import build_parser
 
-    (commands,) = [action.choices for action in _parser()._actions if isinstance(action.choices, dict)]
+    (commands,) = [action.choices for action in build_parser()._actions if isinstance(action.choices, dict)]
     shown = re.findall(r'^show\("([\w-]+)"\)$', (API_PAGE.parent / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(shown) == sorted(commands)

@@ -8,7 +8,7 @@ import pytest
 
 import sthisto as sth
 from sthisto.cli import main
-from sthisto.cli.main import _image, _names
+from sthisto.cli.options import image_key, read_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")
 
@@ -86,11 +86,11 @@ def test_demo_refuses_a_folder_that_is_in_use(tmp_path, capsys):
 
 
 def test_images_are_named_for_all_regions_or_for_each():
-    assert _image(None) is None
-    assert _image(["he"]) == "he"
-    assert _image(["A=A_full", "B=B_full"]) == {"A": "A_full", "B": "B_full"}
+    assert image_key(None) is None
+    assert image_key(["he"]) == "he"
+    assert image_key(["A=A_full", "B=B_full"]) == {"A": "A_full", "B": "B_full"}
     with pytest.raises(ValueError, match="REGION=IMAGE for each region, found he B=B_full"):
-        _image(["he", "B=B_full"])
+        image_key(["he", "B=B_full"])
 
 
 def test_the_package_runs_as_a_module():
@@ -101,4 +101,4 @@ def test_the_package_runs_as_a_module():
 def test_a_gene_list_of_any_editor_is_read(tmp_path):
     path = tmp_path / "genes.txt"
     path.write_bytes(b"\xef\xbb\xbfALB\r\n\r\n# markers\r\n  CYP3A4 \r\n")
-    assert _names(path) == ["ALB", "CYP3A4"]
+    assert read_names(path) == ["ALB", "CYP3A4"]

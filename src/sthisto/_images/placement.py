@@ -41,7 +41,7 @@ class Match:
     doubt
         What may be wrong; empty where nothing is.
     correlation
-        Of the brightness of both, in place.
+        Correlation of the brightness of both, in place.
     """
 
     fault: str = ""

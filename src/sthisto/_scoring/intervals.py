@@ -120,7 +120,7 @@ def differences(
     Parameters
     ----------
     scope, chosen, keys
-        As for `intervals`; predictions that do not vary are left out.
+        See `intervals`; predictions that do not vary are left out.
     reference
         Name of the prediction whose score is subtracted.
 

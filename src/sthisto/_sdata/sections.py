@@ -22,7 +22,7 @@ from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium
 from sthisto._sdata.stored import check_stored
 from sthisto._sdata.told import allows_outside, annotated_regions, checks_image, um_per_unit
-from sthisto._utils.logging import logger
+from sthisto._utils.logging import logger, warn_once
 from sthisto._utils.validate import check_key, listed, resolve_only
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Section:
             )
         enlarged = 1 / (full_px * min(spec.context))
         if enlarged > _MOST_ENLARGED:
-            logger.warning(
+            warn_once(
                 "Patches of section %r are enlarged %.1f times, because image %r is coarse: %s µm per px. Pass the "
                 "full-resolution image with image_key=…, if there is one, or fit on wider patches (patch_um=…).",
                 self.name,

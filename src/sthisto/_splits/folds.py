@@ -44,7 +44,7 @@ def make_folds(
     groups
         "section", "block", or the column of obs that names each section's group.
     n_folds
-        As for `group_folds`; None cuts a section into `N_BANDS` bands.
+        Number of folds, see `group_folds`; None cuts a section into `N_BANDS` bands.
     patient_key
         Column of obs that names the patient; None warns that patients are unknown.
     width

@@ -65,7 +65,7 @@ def parts_of(fold: Fold, by: By, size: float, units: Sequence[str], *, repeats: 
     fold
         The fold with all its training spots.
     by, size
-        As for `learning_sizes`. The same share of the spots of each section is drawn.
+        See `learning_sizes`. The same share of the spots of each section is drawn.
     units
         Section or patient of each section.
     repeats

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written beside their place, flushed, then moved there."""
+"""Atomic writes of files and folders: written beside their place, flushed to disk, then moved there."""
 
 from __future__ import annotations
 

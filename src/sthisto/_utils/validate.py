@@ -59,7 +59,7 @@ def check_key(key: Any, available: Iterable[Any], *, name: str, where: str, reme
 
 
 def resolve_only(key: Any | None, candidates: Iterable[Any], *, name: str, where: str) -> Any:
-    """Return `key` after checking it, or the only candidate; with none or several, raise and list them."""
+    """Return `key` after checking it, or the only candidate; raise and list the candidates otherwise."""
     candidates = list(candidates)
     if key is not None:
         check_key(key, candidates, name=name, where=where)

@@ -41,7 +41,7 @@ def compare(
     Parameters
     ----------
     sdata
-        As for `run`.
+        Sections with counts, see `run`.
     protocols
         Protocols with the same methods and panel, each with test sections of its own.
     out

@@ -100,7 +100,7 @@ def outcomes(sdata: SpatialData, protocol: Protocol, *, out: str | Path, n_jobs:
     Parameters
     ----------
     sdata, protocol, out, n_jobs
-        As for `run`.
+        See `run`.
     """
     sections = {_of_obs(one, "section"): one for one in read_sections(sdata)}
     patient_of = {name: _of_obs(one, "patient") for name, one in sections.items()}

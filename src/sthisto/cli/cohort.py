@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_STORE_FILES = ("zarr.json", ".zgroup")
+from sthisto.cli.stores import is_store
 
 
 def add_cohort_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
 
 def is_cohort(path: Path) -> bool:
     """Return whether a path holds slides rather than a SpatialData store."""
-    return path.exists() and not any((path / name).exists() for name in _STORE_FILES)
+    return path.exists() and not is_store(path)
 
 
 def predict_cohort(options: argparse.Namespace) -> int:
@@ -43,5 +43,5 @@ def predict_cohort(options: argparse.Namespace) -> int:
         print(table.to_json(orient="records"))
     else:
         print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", max_colwidth=80))
-        print(f"\nThe predictions and summary.csv are in {options.out}.")
+        print(f"\nThe predictions, summary.csv and summary.html are in {options.out}.")
     return int((table["state"] != "done").any())

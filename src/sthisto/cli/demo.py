@@ -1,17 +1,42 @@
-"""The demo: fit, predict and evaluate on synthetic sections; writes a table, figures, a SpatialData and a model."""
+"""The command `sthisto demo`: fit, predict and evaluate on synthetic sections."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from sthisto.cli.options import add_command
+from sthisto.cli.output import print_table
 
 if TYPE_CHECKING:
+    import pandas as pd
     from spatialdata import SpatialData
 
 GENES_SHOWN = ("EPCAM", "COL1A1", "CD3E")
 METHODS = ("danet", "ridge", "mean")
+
+
+def add(commands: Any) -> None:
+    """Add `demo` to the commands."""
+    parser = add_command(
+        commands,
+        "demo",
+        run,
+        "Fit on synthetic sections of two patients, predict a third, and compare with baselines.",
+        "sthisto demo --out sthisto-demo",
+    )
+    parser.add_argument("--out", type=Path, default=Path("sthisto-demo"), help="output folder")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sections and of the model")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the demo, print its scores and where the files are."""
+    table = run_demo(options.out, seed=options.seed)
+    print_table(table, as_json=options.json)
+    if not options.json:
+        print("\nNaN: a constant, as the mean is, has no correlation, and depth predicts no expression.")
+        print(f"Figures, the SpatialData and the model are in {options.out}.")
 
 
 def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
@@ -66,6 +91,8 @@ def _overall(sdata: SpatialData, method: str) -> pd.Series:
 
 
 def _table(summaries: dict[str, pd.Series]) -> pd.DataFrame:
+    import pandas as pd
+
     rows = [{"method": name, **summary[["pcc_residual", "pcc", "rmse"]]} for name, summary in summaries.items()]
     any_summary = next(iter(summaries.values()))
     rows.append({"method": "depth", "pcc_residual": any_summary["depth_pcc_residual"], "pcc": any_summary["depth_pcc"]})

@@ -32,7 +32,7 @@ class SlideJob:
     name
         Under which its results are kept; unique in the cohort.
     path
-        Of the file or folder.
+        Path of the file or folder.
     um_per_px
         µm per px of the full resolution, None where the file states them.
     """

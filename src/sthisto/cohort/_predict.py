@@ -63,9 +63,9 @@ def predict(
         Address of a dask scheduler, such as "tcp://10.0.0.1:8786", on whose workers the slides are predicted. They
         see the same folders. Needs ``pip install distributed``.
     pitch_um, diameter_um, least_tissue
-        Of `sthisto.pp.tissue_grid`.
+        Arguments of `sthisto.pp.tissue_grid`.
     smooth
-        Of `sthisto.tl.predict`.
+        Smoothing of the prediction, see `sthisto.tl.predict`.
     write_image
         Whether stores hold the image too. They grow to the size of the slides.
     overwrite

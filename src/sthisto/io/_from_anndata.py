@@ -164,7 +164,7 @@ def from_anndata(
 
 
 def _check_new(name: str, library: Library, libraries: Sequence[Library]) -> None:
-    """Refuse a library that SpatialData would not tell apart from another one by its element's name."""
+    """Refuse a library that SpatialData could not distinguish from another one by its element's name."""
     same = [one.name for one in libraries if element_name(one.name).lower() == name.lower()]
     if len(same) > 1:
         msg = (

@@ -50,7 +50,7 @@ def find_libraries(
     Parameters
     ----------
     adata, spatial_key, library_key, library_id
-        As for `from_anndata`.
+        See `from_anndata`.
     has_image
         Libraries that the caller has an image of.
 

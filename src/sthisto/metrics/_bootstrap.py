@@ -66,9 +66,9 @@ def bootstrap_pearson(
     n_boot
         Resamples.
     level
-        Of the interval.
+        Confidence level of the interval, between 0 and 1.
     seed
-        Of the resamples, which are the same for all methods.
+        Seed of the resamples, which are the same for all methods.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def paired_difference(
     Parameters
     ----------
     truth, predictions, blocks, section, n_boot, level, seed
-        As for `bootstrap_pearson`.
+        See `bootstrap_pearson`.
     reference
         Name of the method whose score is subtracted.
 
@@ -139,7 +139,7 @@ def paired_difference(
     KeyError
         No prediction has the name of the reference.
     ValueError
-        As `bootstrap_pearson`.
+        For the same reasons as `bootstrap_pearson`.
 
     Examples
     --------

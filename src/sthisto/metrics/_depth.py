@@ -109,7 +109,7 @@ def partial_pearson(truth: Matrix, prediction: Matrix, covariates: ArrayLike) ->
     Parameters
     ----------
     truth, prediction
-        As for `pearson`.
+        Measured and predicted expression, (n_spots, n_genes).
     covariates
         (n_spots, n_covariates), as `DepthSpline.transform` returns; spots with NaN are left out. A constant is added.
 

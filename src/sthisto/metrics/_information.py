@@ -26,7 +26,7 @@ def mutual_information(truth: Matrix, prediction: Matrix, *, n_bins: int = 8) ->
     Parameters
     ----------
     truth, prediction
-        As for `pearson`.
+        Measured and predicted expression, (n_spots, n_genes).
     n_bins
         Most bins of each. Binning can only lose information.
 

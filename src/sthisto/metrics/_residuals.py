@@ -119,7 +119,7 @@ def residual_pearson(
     Raises
     ------
     ValueError
-        As `pearson_residuals` and `pearson`.
+        For the same reasons as `pearson_residuals` and `pearson`.
 
     Examples
     --------

@@ -56,7 +56,7 @@ def cluster(
     n_neighbors, resolution
         For Leiden only.
     seed
-        Of the components' start, of k-means and of Leiden.
+        Seed of the principal components, of k-means and of Leiden.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def cluster_ari(
     n_clusters
         How many clusters; None is the number of labels that remain.
     method, seed
-        As for `cluster`.
+        Algorithm and its seed, see `cluster`.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def cluster_ari(
     Raises
     ------
     ValueError
-        As `cluster`, or fewer than two spots remain.
+        For the same reasons as `cluster`, or fewer than two spots remain.
 
     Notes
     -----
@@ -187,7 +187,7 @@ def cluster_nmi(
     Parameters
     ----------
     prediction, labels, exclude, n_clusters, method, seed
-        As for `cluster_ari`.
+        See `cluster_ari`.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def cluster_nmi(
     Raises
     ------
     ValueError
-        As `cluster_ari`.
+        For the same reasons as `cluster_ari`.
 
     References
     ----------
@@ -230,7 +230,7 @@ def cluster_homogeneity(
     Parameters
     ----------
     prediction, labels, exclude, n_clusters, method, seed
-        As for `cluster_ari`.
+        See `cluster_ari`.
 
     Returns
     -------
@@ -239,7 +239,7 @@ def cluster_homogeneity(
     Raises
     ------
     ValueError
-        As `cluster_ari`.
+        For the same reasons as `cluster_ari`.
 
     References
     ----------

@@ -25,7 +25,7 @@ def spearman(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     truth, prediction
-        As for `pearson`.
+        Measured and predicted expression, (n_spots, n_genes).
 
     Returns
     -------
@@ -50,7 +50,7 @@ def r2(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     truth, prediction
-        As for `pearson`, both on one scale.
+        Measured and predicted expression on one scale, (n_spots, n_genes).
 
     Returns
     -------
@@ -77,7 +77,7 @@ def rmse(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     truth, prediction
-        As for `pearson`.
+        Measured and predicted expression, (n_spots, n_genes).
 
     Returns
     -------
@@ -98,7 +98,7 @@ def mae(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     truth, prediction
-        As for `pearson`.
+        Measured and predicted expression, (n_spots, n_genes).
 
     Returns
     -------
@@ -119,7 +119,7 @@ def variance_ratio(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     truth, prediction
-        As for `pearson`.
+        Measured and predicted expression, (n_spots, n_genes).
 
     Returns
     -------
@@ -146,7 +146,7 @@ def auc(truth: Matrix, prediction: Matrix, *, threshold: float = 0.0) -> NDArray
     Parameters
     ----------
     truth, prediction
-        As for `pearson`.
+        Measured and predicted expression, (n_spots, n_genes).
     threshold
         A gene is expressed in spots whose measured value is above this.
 
@@ -185,7 +185,7 @@ def spot_pearson(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     truth, prediction
-        As for `pearson`; genes with NaN are left out for each spot.
+        Measured and predicted expression, (n_spots, n_genes). Genes with NaN are left out spot by spot.
 
     Returns
     -------
@@ -229,7 +229,7 @@ def sd_proportions(x: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     x
-        As for `mean_proportions`; negative values are as good as any.
+        Values of any sign, (n_spots, n_genes).
 
     Returns
     -------

@@ -38,10 +38,10 @@ class CombinedModel(ExpressionModel):
     Each prediction is centered and scaled, gene by gene, by the mean and the standard deviation of what that model
     predicts for the training spots (for models that retrieve: from other sections where there are any). The weighted
     mean of these is brought back to the expression's scale with the training mean of the gene and the mean of the
-    standard deviations of the models that learn the expression, so that it is as far from the mean as these dare to
-    be. A standard deviation below a quarter of the largest among the models of one scale counts as that quarter: one
-    that retrieves from other sections predicts a constant for a gene of a tissue that a single section has, and
-    dividing by it would blow up what it says of a new one. A subclass names its members in `_plan`.
+    standard deviations of the models that learn the expression, so that it is as spread out as its members. A standard
+    deviation below a quarter of the largest among the models of one scale counts as that quarter: one that retrieves
+    from other sections predicts a constant for a gene of a tissue that a single section has, and dividing by it would
+    blow up what it says of a new one. A subclass names its members in `_plan`.
     """
 
     has_epochs = True  # members with epochs choose theirs by the validation spots, the others learn from these too

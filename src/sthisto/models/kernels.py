@@ -87,7 +87,7 @@ def fit_kernel(
     targets
         (n, n_genes) each, centered by section.
     components
-        Of each target.
+        Numbers of components to project each target on.
     alphas
         Strengths, times the trace of the kernel.
     folds

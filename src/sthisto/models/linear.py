@@ -55,7 +55,7 @@ def fit_ridge(
     alphas
         Strengths to choose among.
     seed
-        Of PCA's randomized solver and of random folds.
+        Seed of PCA's randomized solver and of random folds.
     """
     x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
     if within_groups:

@@ -27,7 +27,7 @@ class PerceptronSettings:
     max_epochs, averaged_epochs
         Epochs, and how many of the last ones the weights are averaged over.
     batch_size, learning_rate, weight_decay
-        Of the training with AdamW.
+        Spots per batch, and AdamW's learning rate and weight decay.
     """
 
     n_models: int = 5

@@ -137,7 +137,7 @@ class GeneEncoder(nn.Module):
     Parameters
     ----------
     d_state, d_conv, expand, backend
-        As in `Mamba`.
+        See `Mamba`.
 
     Examples
     --------

@@ -32,7 +32,7 @@ def draw_zoom(ax: Axes, x: np.ndarray, y: np.ndarray, *, window: tuple[float, fl
     window
         Quantiles of x where the part begins and ends.
     color
-        Of the points.
+        Color of the points.
     """
     place, covered = emptiest_place(ax, x, y)
     if covered:

@@ -78,7 +78,7 @@ def cross_validate(
     options
         Method -> its options, such as ``{"danet": {"k": 50}}``.
     counts_layer
-        As for `tl.evaluate`.
+        Layer of raw counts, see `tl.evaluate`.
     out
         Folder that keeps each finished fold in a file. Called again after it was killed, it goes on with the next. A
         file is used only where counts, fold, method, seed and all arguments are the same; pixels are not looked at.
@@ -88,8 +88,8 @@ def cross_validate(
     key_added
         Key of ``uns`` that is written.
     **fit_arguments
-        Of `tl.fit`: image_encoder, genes, patch_size, image_key and the others, but `method`, `seed`, `checkpoint` and
-        `key_added`.
+        Arguments of `tl.fit`: image_encoder, genes, patch_size, image_key and the others, but `method`, `seed`,
+        `checkpoint` and `key_added`.
 
     Returns
     -------

@@ -62,7 +62,7 @@ def evaluate(
         Resamples of spatial blocks, a fifth of the section wide, for the intervals of the mean scores; 0 leaves the
         intervals out.
     seed
-        Of those splits and resamples.
+        Seed of these splits and resamples.
     image_key
         H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
         images of one place, the finest.

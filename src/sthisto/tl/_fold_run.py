@@ -50,7 +50,7 @@ class FoldContext:
     Attributes
     ----------
     arguments
-        Of `tl.fit`.
+        Arguments of `tl.fit`.
     encoder
         The image encoder, loaded once; None where no method uses one.
     """
@@ -179,7 +179,7 @@ def _slots_of_obsm(arguments: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def _text(value: Any) -> str:
-    """Return what tells a value apart, whole: the repr of a long array or index leaves out its middle."""
+    """Return an untruncated text key of a value: the repr of a long array or index leaves out its middle."""
     if isinstance(value, nn.Module):
         return load_encoder(value).digest()
     if isinstance(value, Mapping):

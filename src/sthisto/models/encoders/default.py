@@ -28,7 +28,7 @@ def encoder_for(
     cls
         The method, whose `default_encoder` and `default_reduction` stand in for what is None.
     image_encoder, weights, input_size, layer
-        As `load_encoder` takes them.
+        Arguments of `load_encoder`.
     """
     chosen = cls.default_encoder if image_encoder is None else image_encoder
     encoder = load_encoder(chosen, weights=weights, input_size=input_size, layer=layer)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sthisto._utils.arguments import LAYERS, checked
 from sthisto._utils.digest import digest_arrays
 from sthisto._utils.validate import check_positive, listed
+from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders import pathology
 from sthisto.models.encoders.layers import LayerArgument, LayerMeans, find_layers
 from sthisto.models.encoders.network import offline_without_network
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
     name
         What the encoder is called in a saved model.
     mean, std
-        Of the three channels, for pixels between 0 and 1.
+        Mean and standard deviation of the three channels, for pixels between 0 and 1.
     input_size
         Width in px that patches are resized to; None leaves them as they are.
     weights
@@ -91,6 +92,10 @@ class Encoder(nn.Module):
         """
         found: list[Tensor] = self.module.maps(self._normalized(pixels.permute(0, 3, 1, 2).float()))  # type: ignore[operator]
         return found
+
+    def of_section(self, section: SectionInput) -> Features | None:
+        """Return the features of a section that need no patches of it; None: its patches are encoded."""
+        return None
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         return torch.addcmul(-self.mean / self.std, pixels, 1 / (255 * self.std)).to(self.dtype)
@@ -198,7 +203,7 @@ def load_encoder(
         kept. For vision transformers these are the blocks, and the mean is that of the patch tokens. None is the
         encoder's own output.
     seed
-        Of random weights.
+        Seed of random weights.
 
     Returns
     -------

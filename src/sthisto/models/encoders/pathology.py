@@ -37,7 +37,7 @@ class PathologyEncoder:
     Attributes
     ----------
     arguments
-        Of `timm.create_model`, beside the name.
+        Arguments of `timm.create_model` besides the name.
     wrapper
         Turns the module that timm builds into one that returns (batch, n_features).
     """

@@ -46,7 +46,7 @@ def texture_maps(rgb: np.ndarray, stains: SlideStains) -> Iterator[np.ndarray]:
         (height, width, 3) uint8 of about `UM_PER_PX`. Values within `HALO` of a border that is not the image's own
         depend on what is missing there.
     stains
-        Of the slide.
+        Stain vectors of the slide.
     """
     pixels = rgb.astype(np.float32) / 255
     density = optical_density(pixels)

@@ -41,18 +41,19 @@ class BLEEPOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOpti
     objective
         "smoothed" is the paper's loss, whose targets are the similarities within each modality; "clip" the plain one.
     temperature
-        Of the loss.
+        Temperature of the contrastive loss.
     batch_correction
-        "harmony" takes what only tells training sections apart out of the principal components of the expression that
+        "harmony" removes section batch effects from the principal components of the expression that
         the gene side sees (needs harmonypy); what is retrieved stays as measured.
     k, aggregation
         Training spots that a prediction averages, and how: "average", "weighted", "simple" (the nearest alone).
     embedding_dim, dropout
-        Of the projection.
+        Width and dropout of the projection heads.
     max_epochs, patience, batch_size, learning_rate, weight_decay, batch_by
-        Of the training. It stops after `patience` epochs that did not improve the validation loss.
+        Length of the training, batches and AdamW. Training stops after `patience` epochs that did not improve the
+        validation loss.
     precision, devices, num_nodes, strategy
-        As Lightning Fabric takes them.
+        Arguments of `lightning.fabric.Fabric`.
     """
 
     k: int = 50

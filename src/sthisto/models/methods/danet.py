@@ -61,18 +61,19 @@ class DANetOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOpti
     objective
         "smoothed" is equation 3, "clip" the plain contrastive loss.
     temperature
-        Of the loss.
+        Temperature tau of the loss.
     batch_correction
-        "harmony" takes what only tells training sections apart out of the principal components of the expression that
+        "harmony" removes section batch effects from the principal components of the expression that
         the gene side sees (needs harmonypy); what is retrieved stays as measured.
     k, aggregation
         Training spots that a prediction averages, and how: "average", "weighted", "simple" (the nearest alone).
     embedding_dim, bottleneck, dropout
-        Of the projection.
+        Widths and dropout of the projection of equation 2.
     max_epochs, patience, batch_size, learning_rate, weight_decay, batch_by
-        Of the training. It stops after `patience` epochs that did not improve the validation loss.
+        Length of the training, batches and AdamW. Training stops after `patience` epochs that did not improve the
+        validation loss.
     precision, devices, num_nodes, strategy
-        As Lightning Fabric takes them.
+        Arguments of `lightning.fabric.Fabric`.
     """
 
 

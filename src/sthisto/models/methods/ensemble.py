@@ -26,7 +26,7 @@ class EnsembleOptions(MethodOptions):
     n_models
         How many of it, from consecutive seeds.
     options
-        Of the method.
+        Options of the method.
     """
 
     member: str = "danet"
@@ -75,7 +75,7 @@ def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[Expres
     method
         A name in `METHODS`.
     options
-        Of the method; with "n_models", where the method is a single model, an ensemble is meant.
+        Options of the method; "n_models" asks for an ensemble of a method that is a single model.
 
     Returns
     -------

@@ -41,14 +41,14 @@ class HisToGeneOptions(PrecisionOptions, OptimizerOptions, EpochOptions, _Tokens
     Parameters
     ----------
     width, n_blocks, n_heads, dropout
-        Of the transformer; the perceptron in a block is twice as wide.
+        Width, depth, heads and dropout of the transformer; the perceptron in a block is twice as wide.
     n_positions
         Positions along each axis of the array that have an embedding.
     max_epochs, patience, learning_rate, weight_decay
-        Of the training; every section is one batch. It stops after `patience` epochs that did not improve the
-        validation loss.
+        Length of the training and AdamW; every section is one batch. Training stops after `patience` epochs that did
+        not improve the validation loss.
     precision
-        As Lightning Fabric takes it.
+        Precision of the training, an argument of `lightning.fabric.Fabric`.
     """
 
     max_epochs: int = 100
@@ -62,7 +62,7 @@ class SpotTransformer(nn.Module):
     Parameters
     ----------
     n_features, n_genes
-        Of a spot's input and output.
+        Numbers of features and genes of a spot.
     options
         The sizes.
     """

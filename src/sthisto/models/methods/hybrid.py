@@ -23,7 +23,7 @@ class HybridOptions(DANetOptions):
     ridge_weight
         Share of ridge in the prediction; the DANets share the rest.
     colors, within_sections
-        Of ridge, as `Ridge` has them.
+        Options of `Ridge`.
     residuals
         Every second DANet, and a second ridge, learn Pearson residuals, where the others learn log1p of counts. Has
         no effect on another target.

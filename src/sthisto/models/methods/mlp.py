@@ -32,7 +32,7 @@ class MLPOptions(BlockOptions):
     max_epochs, averaged_epochs
         Epochs, and over how many of the last ones weights are averaged. No epoch is chosen.
     batch_size, learning_rate, weight_decay
-        Of AdamW.
+        Spots per batch, and AdamW's learning rate and weight decay.
     """
 
     expression_components: int | None = 12

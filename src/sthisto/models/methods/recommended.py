@@ -28,7 +28,7 @@ class RecommendedOptions(KernelOptions):
     log1p_share
         Share of a fit on log1p expression, which keeps the raw score; the rest is of a fit on Pearson residuals.
     kernel, alphas
-        Of `Kernel`.
+        Options of `Kernel`.
     mlp_weight
         Weight of the perceptrons, where that of the kernel is 1; 0 leaves them out.
     n_models

@@ -53,9 +53,10 @@ class STNetOptions(ParallelOptions, OptimizerOptions, BatchOptions, EpochOptions
         Whether the features of a spot are the mean over the eight symmetries of its patch, as published; this
         encodes every patch eight times.
     max_epochs, patience, batch_size, learning_rate, weight_decay
-        Of the training. It stops after `patience` epochs that did not improve the validation loss.
+        Length of the training, batches and AdamW. Training stops after `patience` epochs that did not improve the
+        validation loss.
     precision, devices, num_nodes, strategy
-        As Lightning Fabric takes them.
+        Arguments of `lightning.fabric.Fabric`.
     """
 
     batch_size: int = 32
@@ -68,7 +69,7 @@ class LinearOutputs(nn.Module):
     Parameters
     ----------
     n_features, n_genes
-        Of input and output; 1024 features of DenseNet-121 and 250 genes make 256,250 parameters.
+        Numbers of features and genes; 1024 features of DenseNet-121 and 250 genes make 256,250 parameters.
     encoder
         Trained with the outputs where it is given: the input is then uint8 patches, else features.
     """

@@ -156,7 +156,7 @@ class RetrievalModel(ExpressionModel):
             if exclude == "spot":
                 logger.warning(
                     "The bank holds no other section than the one that is predicted: its spots retrieve their "
-                    "neighbors in the same section, only never themselves. Scores on it say nothing of a new section."
+                    "neighbors in the same section, never themselves. Scores on it do not hold for a new section."
                 )
         if exclude == "section" and len(own):
             return set(own.tolist()), None, "section"

@@ -47,7 +47,7 @@ def check_devices(options: Any) -> None:
     Parameters
     ----------
     options
-        Of the method; those of methods that are not trained in epochs are not looked at.
+        Options of the method. Only those of methods that are trained in epochs are checked.
     """
     from sthisto.models.options import TrainingOptions
 

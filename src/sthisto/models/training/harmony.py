@@ -1,4 +1,4 @@
-"""Harmony: expression of several sections without what only tells them apart."""
+"""Harmony: remove section batch effects from the expression of several sections."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Training(TrainingOptions):
     precision, devices, num_nodes, strategy
         Precision, number of devices per node, number of nodes, and strategy of Lightning Fabric.
     seed
-        Of the batches and of dropout.
+        Seed of the order of the batches and of dropout.
     """
 
     seed: int = 0

@@ -33,7 +33,7 @@ class Progress:
     rows
         One for each finished epoch: epoch, train_loss, val_loss.
     best_loss, best_epoch, best_state
-        Of the weights that are kept in the end.
+        Validation loss, epoch and weights of the best epoch so far, which are returned.
     """
 
     best_state: dict[str, Tensor]
@@ -55,9 +55,9 @@ class Resumable:
     Parameters
     ----------
     fabric, module, optimizer
-        As the loop has them; `optimizer` is torch's own.
+        The training loop's; `optimizer` is torch's, not Fabric's wrapper.
     rng
-        Of the batches.
+        Generator of the order of the batches.
     identity
         Recognizes the training: another one is refused.
     """

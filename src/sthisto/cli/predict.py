@@ -1,0 +1,53 @@
+"""The command `sthisto predict`, of a store or of a cohort of slides."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sthisto.cli.cohort import add_cohort_options, is_cohort, predict_cohort
+from sthisto.cli.options import add_command, add_data, element_keys
+from sthisto.cli.stores import read_store, refuse_existing
+
+
+def add(commands: Any) -> None:
+    """Add `predict` to the commands."""
+    parser = add_command(
+        commands,
+        "predict",
+        run,
+        "Predict a SpatialData store, or a folder or manifest of slides, with a saved model and write the prediction.",
+        "sthisto predict slides/ --model liver.sthisto --out predicted --workers 4",
+    )
+    add_data(parser)
+    add_cohort_options(parser)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
+    parser.add_argument("--out", type=Path, required=True, help="output store")
+    parser.add_argument(
+        "--allow-download",
+        action="store_true",
+        help="download the image encoder that the model names from any hub page",
+    )
+    parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
+    parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Predict, write the store and print where it is; a cohort returns 1 if slides failed."""
+    if is_cohort(options.data):
+        return predict_cohort(options)
+    refuse_existing(options.out, "Choose another --out.")
+    sdata = read_store(options.data)
+
+    import sthisto as sth
+
+    model = sth.models.load(options.model, allow_download=options.allow_download)
+    sth.tl.predict(sdata, model, new_table_key=options.new_table, um_per_px=options.um_per_px, **element_keys(options))
+    sdata.write(options.out)
+    if options.json:
+        print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
+    else:
+        print(f"{options.out} holds the prediction of {len(model.genes)} genes.")
+    return None
