@@ -131,6 +131,7 @@ def test_slides_that_cannot_stand_in_one_table_are_refused(sdata, tmp_path):
     other = make_sdata(n_genes=5)
     write(other)
     table_of(other).var["sthisto_gene"] = True
+    table_of(other).layers["sthisto_pred"][:] = 1
     with pytest.raises(ValueError, match="other genes"):
         sth.get.slides([sdata, other])
     for how in ("q", "q101", "maximum", "qx"):

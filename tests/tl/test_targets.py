@@ -107,7 +107,6 @@ def test_models_of_targets_survive_disk_and_are_drawn_and_exported(tissue, tmp_p
     name = model.genes[1]
     assert sth.get.anndata(stored, name).var_names.tolist() == [name]
     plt.close(sth.pl.gene_compare(stored, name, sections="C"))
-    plt.close(sth.pl.mean_variance(stored))
     plt.close(sth.pl.scores(stored))
     sth.tl.predict(stored, again, new_table_key="predicted")
     of_table = sth.get.predictions(stored, table_key="predicted").sort_index()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,10 @@ def summarize_store(path: Path, how: Sequence[str], key: str, table_key: str | N
     """Return the slides of a store, of which only the tables are read."""
     import spatialdata as sd
 
-    return summarize_slides(sd.read_zarr(path, selection=("tables",)), how, key, table_key, store=path.stem)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The table is annotating")  # shapes, which are not read
+        sdata = sd.read_zarr(path, selection=("tables",))
+    return summarize_slides(sdata, how, key, table_key, store=path.stem)
 
 
 def summarize_slides(

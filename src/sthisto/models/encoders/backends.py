@@ -179,7 +179,7 @@ def _onnx_program(module: nn.Module, example: Tensor) -> Any:
         torch.onnx.export(
             _Plain(module).eval(),
             (example,),
-            stored,
+            stored,  # type: ignore[arg-type]
             input_names=["pixels"],
             output_names=["features"],
             dynamic_axes={"pixels": {0: "batch"}, "features": {0: "batch"}},
