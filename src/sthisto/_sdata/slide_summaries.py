@@ -178,8 +178,10 @@ def _predicted_table(sdata: SpatialData, key: str, table_key: str | None) -> Ann
 
 
 def _regions(table: AnnData) -> Iterator[tuple[str, np.ndarray]]:
-    column = table.obs[table.uns[TableModel.ATTRS_KEY][TableModel.REGION_KEY_KEY]].astype(str).to_numpy()
-    for region in dict.fromkeys(column):
+    attrs = table.uns[TableModel.ATTRS_KEY]
+    column = table.obs[attrs[TableModel.REGION_KEY_KEY]].astype(str).to_numpy()
+    regions = attrs[TableModel.REGION_KEY]
+    for region in [regions] if isinstance(regions, str) else regions:
         yield str(region), np.flatnonzero(column == region)
 
 
