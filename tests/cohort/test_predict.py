@@ -304,3 +304,15 @@ def test_slides_of_a_cohort_become_one_table(slides, model, tmp_path):
     assert found.obs_names.tolist() == ["slide0", "slide1", "slide2"]
     of_last = tables(tmp_path / "out")["slide2"]
     np.testing.assert_allclose(found.X[2], of_last[found.var_names].mean(), rtol=1e-5)
+
+
+def test_slides_that_are_tiny_or_lack_the_features_of_a_model_say_so(slides, tmp_path):
+    pixels = np.random.default_rng(0).integers((150, 60, 120), (230, 140, 200), (20, 20, 3)).astype(np.uint8)
+    imwrite(slides / "tiny.tif", pixels, photometric="rgb", resolution=(10_000,) * 2, resolutionunit="CENTIMETER")
+    sdata = sth.datasets.synthetic(n_sections=1, n_spots=40)
+    sdata["expression"].obsm["X_uni2"] = np.random.default_rng(0).random((40, 3))
+    model = sth.tl.fit(sdata, method="ridge", features="obsm:X_uni2", genes=GENES)
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out").set_index("slide")
+    assert set(states["state"]) == {"failed"}
+    assert "No tissue" in states.loc["tiny", "message"]
+    assert "no features obsm['X_uni2']" in states.loc["slide0", "message"]
