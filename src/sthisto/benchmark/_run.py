@@ -26,7 +26,7 @@ from sthisto.benchmark._protocol import Protocol
 from sthisto.benchmark._results import Results
 from sthisto.benchmark._rows import Key, Outcome, Row, rows_of
 from sthisto.metrics import SiblingReference, spatial_blocks
-from sthisto.models import resolve_method
+from sthisto.tl._fit import check_fit
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _predicted(context: FoldContext, run: FoldRun, out: Path, *, warm_up: bool) 
     if found is not None:
         return found
     if warm_up:
-        has_epochs = resolve_method(run.method, run.options)[0].has_epochs
+        has_epochs = check_fit(run.method, run.options)[0].has_epochs
         brief = {"max_epochs": 1} if has_epochs else {}
         _fit_and_predict(context, FoldRun(run.fold, run.method, run.seed, {**run.options, **brief}))
     arrays = _fit_and_predict(context, run)

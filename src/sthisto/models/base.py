@@ -20,7 +20,8 @@ from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options
 from sthisto._utils.validate import check_choice, listed
 from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
 from sthisto.models.encoders.encoder import Encoder
-from sthisto.models.options import NoOptions
+from sthisto.models.low_rank import centered_by, check_components, fit_components
+from sthisto.models.options import MethodOptions, NoOptions
 from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
@@ -65,6 +66,8 @@ class ExpressionModel(ABC):
         Class attributes: width of the patch in µm where none is given and the µm per px are known (None: px of the full
         resolution); the image encoder where none is given; and, of a convolutional encoder without a chosen layer, how
         many px of the patch are one px of the feature map that is averaged (None: the encoder's own output).
+    projects_itself
+        Class attribute: it answers in `expression_components` of its own; of other methods the prediction is projected.
     has_epochs
         Class attribute: it is trained in epochs, from a seed, and validation spots choose the epoch. Other methods
         learn from the validation spots too.
@@ -90,6 +93,9 @@ class ExpressionModel(ABC):
         genes from each other. Without components where the expression was no counts.
     genes_rule
         How the genes were chosen, kept with the model and with its scores; "" where nobody said.
+    projection, projection_mean
+        (n_genes, n_components) and (n_genes,) float32, by the option `expression_components`: predictions less the mean
+        are projected by W Wᵀ. No column: they are left as they are.
     is_fitted
         Whether the model can predict. After an interrupted fit it can if an epoch was finished.
     """
@@ -103,6 +109,7 @@ class ExpressionModel(ABC):
     default_patch_um: ClassVar[float | None] = None
     default_encoder: ClassVar[str] = IMAGE_ENCODER
     default_reduction: ClassVar[int | None] = None
+    projects_itself: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False
     combines_models: ClassVar[bool] = False
     has_embedding: bool = False
@@ -140,12 +147,15 @@ class ExpressionModel(ABC):
         self.genes_rule = ""
         self.depth_knots: tuple[float, ...] = ()
         self.siblings = np.zeros((len(self.genes), 0), dtype=np.float32)
+        self.projection = np.zeros((len(self.genes), 0), dtype=np.float32)
+        self.projection_mean = np.zeros(len(self.genes), dtype=np.float32)
         self.training_spots = TrainingSpots.none()
 
     @classmethod
     def option_names(cls) -> list[str]:
-        """Return the names of the method's options."""
-        return [field.name for field in fields(cls.Options)]
+        """Return the names of the method's options, those of `MethodOptions` last."""
+        shared = {field.name for field in fields(MethodOptions)}
+        return sorted((field.name for field in fields(cls.Options)), key=lambda name: name in shared)
 
     @classmethod
     def make_options(cls, options: Mapping[str, Any]) -> Any:
@@ -158,7 +168,9 @@ class ExpressionModel(ABC):
             msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
             raise TypeError(msg)
         check_fields(cls.Options, options)
-        return cls.Options(**options)
+        return cls.Options(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        )
 
     @classmethod
     def needs_encoder(cls, options: Any) -> bool:
@@ -245,8 +257,27 @@ class ExpressionModel(ABC):
         self._remember(sections)
 
     def _remember(self, sections: Sequence[TrainingSection]) -> None:
+        if not self.projects_itself:
+            self._fit_projection(sections)
         self.training_spots = TrainingSpots.of(sections)
         self.is_fitted = True
+
+    def _fit_projection(self, sections: Sequence[TrainingSection]) -> None:
+        numbers = check_components(getattr(self.options, "expression_components", None))
+        if not numbers:
+            return
+        expression = stack(sections, "train")
+        group = np.repeat(np.arange(len(sections)), [len(section.train) for section in sections])
+        components = fit_components(centered_by(expression, group), numbers)
+        self.projection = (components.vectors * np.sqrt(components.share)).astype(np.float32)
+        self.projection_mean = expression.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def _finished(self, expression: np.ndarray) -> np.ndarray:
+        """Return predicted expression on its scale: projected where that was asked for, and log1p not below 0."""
+        if self.projection.shape[1]:
+            centered = expression - self.projection_mean
+            expression = self.projection_mean + (centered @ self.projection) @ self.projection.T
+        return np.maximum(expression, 0) if self.normalization.get("target") == "log1p" else expression
 
     @plain_torch()
     def predict(self, section: SectionInput, *, exclude: Exclude | None = None) -> Prediction:
@@ -271,7 +302,8 @@ class ExpressionModel(ABC):
             raise RuntimeError(msg)
         if exclude is not None:
             check_choice(exclude, ("section", "spot", "none"), name="exclude")
-        return self.predict_section(section, exclude)
+        prediction = self.predict_section(section, exclude)
+        return replace(prediction, expression=self._finished(prediction.expression))
 
     def predict_between(self, section: SectionInput, *, factor: int = 2) -> FinePrediction:
         """Predict between the spots of a section: `factor` points along each axis for every spot."""

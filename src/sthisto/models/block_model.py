@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from sthisto._utils.validate import check_choice, check_positive
+from sthisto._utils.validate import check_positive
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.blocks import (
     FEWEST_SPOTS,
@@ -21,6 +21,7 @@ from sthisto.models.blocks import (
     BlockLayout,
     SectionFeatures,
     Standard,
+    check_kinds,
     section_features,
     standardize,
     used_kinds,
@@ -73,14 +74,9 @@ class BlockOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.features, str) or not self.features:
-            msg = f"`features` is {self.features!r}; expected some of {', '.join(KINDS)}, such as ('texture',)."
-            raise ValueError(msg)
-        for kind in self.features:
-            check_choice(kind, KINDS, name="features")
+        check_kinds(self.features)
         for width in self.texture_context:
             check_positive(width, name="texture_context")
-        check_components(self.expression_components)
         if not 0 <= self.log1p_share <= 1:
             msg = f"`log1p_share` must be between 0 and 1, found {self.log1p_share!r}."
             raise ValueError(msg)
@@ -104,6 +100,7 @@ class BlockModel(ExpressionModel):
 
     Options: ClassVar[type] = BlockOptions
     uses_residuals = True
+    projects_itself = True
     default_context = (1.0, 2.0, 4.0)
     default_patch_um = 77.0
     default_encoder = "efficientnet_lite0"
@@ -129,12 +126,7 @@ class BlockModel(ExpressionModel):
     @property
     def alphas(self) -> Sequence[float]:
         """Strengths of the kernel regression."""
-        return (1e-3, 1e-2, 1e-1, 1.0)
-
-    @classmethod
-    def make_options(cls, options: Mapping[str, Any]) -> Any:
-        """Return the method's options, with tuples for the lists that a saved model has."""
-        return super().make_options({n: tuple(v) if isinstance(v, list) else v for n, v in options.items()})
+        return (1e-3, 1e-2, 1e-1)
 
     @classmethod
     def needs_encoder(cls, options: BlockOptions) -> bool:
@@ -145,7 +137,7 @@ class BlockModel(ExpressionModel):
     def widest(cls, options: BlockOptions, context: Sequence[float]) -> float:
         """Return the widest view, relative to the patch."""
         texture = options.texture_context if "texture" in options.features else ()
-        return max(*context, *texture)
+        return max((*context, *texture))
 
     def _features(self, section: SectionInput) -> SectionFeatures:
         return section_features(
@@ -270,8 +262,6 @@ class BlockModel(ExpressionModel):
             scores = [values - values.mean(axis=0) for values in scores]
         standard = self._standard_genes(scores, self._gene_sd) / self._total_sd
         expression = self._mean + standard * self._amplitude
-        if self.normalization.get("target") == "log1p":
-            expression = np.maximum(expression, 0)
         return Prediction(
             expression=expression.astype(np.float32),
             sd=np.concatenate([part[1] for part in parts]),
@@ -299,9 +289,10 @@ class BlockModel(ExpressionModel):
 
     def state(self) -> dict[str, Tensor]:
         """Return what was learned."""
+        usual_mean, usual_sd = (value.numpy() for value in self._usual.tensors())
         arrays: dict[str, Any] = {
-            "usual.mean": self._usual.mean,
-            "usual.sd": np.where(np.isfinite(self._usual.sd), self._usual.sd, 0),
+            "usual.mean": usual_mean,
+            "usual.sd": usual_sd,
             "sizes": np.array(self._layout.sizes),
             "weights": np.array(self._layout.weights),
             "shares": np.array(self._shares),
@@ -324,8 +315,7 @@ class BlockModel(ExpressionModel):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what was learned."""
         arrays = {name: value.numpy() for name, value in state.items() if not name.startswith("networks.")}
-        sd = arrays["usual.sd"]
-        self._usual = Standard(arrays["usual.mean"], np.where(sd == 0, np.inf, sd).astype(np.float32))
+        self._usual = Standard.from_tensors(state["usual.mean"], state["usual.sd"])
         self._layout = BlockLayout(tuple(arrays["sizes"].tolist()), tuple(arrays["weights"].tolist()))
         self._shares = tuple(arrays["shares"].tolist())
         self._row_mean, self._gene_sd, self._total_sd = (arrays[n] for n in ("row_mean", "gene_sd", "total_sd"))

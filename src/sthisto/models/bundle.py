@@ -26,6 +26,8 @@ from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_tod
 from sthisto.models.bundle_encoder import encoder_record, load_recorded
 from sthisto.models.bundle_tensors import (
     FINGERPRINT,
+    PROJECTION,
+    PROJECTION_MEAN,
     SECTION,
     SIBLINGS,
     check_axes,
@@ -67,6 +69,8 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
         SECTION: torch.from_numpy(model.training_spots.section),
         SIBLINGS: torch.from_numpy(model.siblings),
+        PROJECTION: torch.from_numpy(model.projection),
+        PROJECTION_MEAN: torch.from_numpy(model.projection_mean),
     }
     for tensors in (state, bank):
         check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
@@ -134,12 +138,20 @@ def _unfitted(
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
-    siblings = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(len(model.genes), 0))}
-    check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
-    model.siblings = siblings[SIBLINGS].numpy()
+    _take_components(model, state, folder.path / MODEL)
     fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
     model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
+
+
+def _take_components(model: ExpressionModel, state: dict[str, Tensor], file: Path) -> None:
+    """Take the components of the training expression out of `state`; models of 0.1 have none."""
+    n_genes = len(model.genes)
+    none = {SIBLINGS: (n_genes, 0), PROJECTION: (n_genes, 0), PROJECTION_MEAN: (n_genes,)}
+    found = {name: state.pop(name, torch.zeros(shape)) for name, shape in none.items()}
+    axes = {SIBLINGS: ("genes", "siblings"), PROJECTION: ("genes", "components"), PROJECTION_MEAN: ("genes",)}
+    check_axes(found, axes, {"genes": n_genes}, file)
+    model.siblings, model.projection, model.projection_mean = (found[name].numpy() for name in none)
 
 
 def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:

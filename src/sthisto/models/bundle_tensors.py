@@ -15,6 +15,8 @@ from sthisto._utils.digest import digest_names
 FINGERPRINT: Final = "training.fingerprint"
 SECTION: Final = "training.section"
 SIBLINGS: Final = "training.siblings"
+PROJECTION: Final = "training.projection"
+PROJECTION_MEAN: Final = "training.projection_mean"
 _LARGEST_BOTTLENECK: Final = 4096
 _DTYPES: Final = (torch.float32, torch.float64)
 Axes = Mapping[str, tuple[int | str, ...]]
