@@ -74,6 +74,17 @@ def write(identity: str, key: str, features: np.ndarray) -> None:
     _shrink()
 
 
+def kept(identity: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what the cache keeps, or compute and keep it; without a cache (see the settings), compute it."""
+    if not settings.cache_features:
+        return compute()
+    found = read(identity, key)
+    if found is None:
+        found = compute()
+        write(identity, key, found)
+    return found
+
+
 def of_sources(identity: str, sources: Sequence[PatchSource], compute: Callable[[], np.ndarray]) -> np.ndarray:
     """Return what is kept of whole sources of patches, or compute and keep it.
 
@@ -81,13 +92,7 @@ def of_sources(identity: str, sources: Sequence[PatchSource], compute: Callable[
     `compute` looks up batches.
     """
     key = _sources_key(sources) if settings.cache_features else ""
-    if not key:
-        return compute()
-    kept = read(identity, key)
-    if kept is None:
-        kept = compute()
-        write(identity, key, kept)
-    return kept
+    return kept(identity, key, compute) if key else compute()
 
 
 def _sources_key(sources: Sequence[PatchSource]) -> str:
