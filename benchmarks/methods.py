@@ -67,7 +67,17 @@ STRENGTHS = {
     "kernel of two strengths": (1e-3, 1e-2),
 }
 """What the strengths of "kernel" were chosen among."""
+BLOCKS = FINE | WIDE | {"features": ("texture", "encoder", "border"), "encoder_layer": "blocks.2"}
+RESIDUALS = {"target": "pearson_residuals"}
+PROJECTED = {"expression_components": (3, 5, 8, 12)}
 VARIANTS = (
+    MethodSpec("danet+pc", "danet", PROJECTED),
+    MethodSpec("danet of residuals", "danet", RESIDUALS),
+    MethodSpec("danet on blocks", "danet", RESIDUALS | BLOCKS),
+    MethodSpec("danet on blocks, no gene encoder", "danet", RESIDUALS | BLOCKS | {"gene_encoder": "identity"}),
+    MethodSpec(
+        "danet on blocks, no gene encoder+pc", "danet", RESIDUALS | BLOCKS | PROJECTED | {"gene_encoder": "identity"}
+    ),
     *(MethodSpec(label, "kernel", FINE | {"alphas": alphas}, seeds=1) for label, alphas in STRENGTHS.items()),
     MethodSpec("danet + context", "danet", WIDE),
     MethodSpec("five danets", "danet", {"n_models": 5}),

@@ -216,6 +216,11 @@ class ExpressionModel(ABC):
         return f"<{type(self).__name__}: {len(self.genes)} genes, patches of {width}, {fitted}>"
 
     @property
+    def is_projected(self) -> bool:
+        """Whether predictions are projected on components of the training expression."""
+        return not self.projects_itself and bool(check_components(getattr(self.options, "expression_components", None)))
+
+    @property
     def has_encoder(self) -> bool:
         """Whether the model was made with an image encoder."""
         return self._encoder is not None
@@ -273,24 +278,24 @@ class ExpressionModel(ABC):
         self._remember(sections)
 
     def _remember(self, sections: Sequence[TrainingSection]) -> None:
-        if not self.projects_itself:
+        if self.is_projected:
             self._fit_projection(sections)
         self.training_spots = TrainingSpots.of(sections)
         self.is_fitted = True
 
     def _fit_projection(self, sections: Sequence[TrainingSection]) -> None:
-        numbers = check_components(getattr(self.options, "expression_components", None))
-        if not numbers:
-            return
+        numbers = check_components(self.options.expression_components)
         expression = stack(sections, "train")
         group = np.repeat(np.arange(len(sections)), [len(section.train) for section in sections])
         components = fit_components(centered_by(expression, group), numbers)
-        self.projection = (components.vectors * np.sqrt(components.share)).astype(np.float32)
+        columns = components.vectors * np.sqrt(components.share)
+        n_missing = min(max(numbers), len(self.genes)) - columns.shape[1]  # of fewer spots than components
+        self.projection = np.pad(columns, ((0, 0), (0, n_missing))).astype(np.float32)
         self.projection_mean = expression.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def _finished(self, expression: np.ndarray) -> np.ndarray:
         """Return predicted expression on its scale: projected where that was asked for, and log1p not below 0."""
-        if self.projection.shape[1]:
+        if self.is_projected:
             centered = expression - self.projection_mean
             expression = self.projection_mean + (centered @ self.projection) @ self.projection.T
         return np.maximum(expression, 0) if self.normalization.get("target") == "log1p" else expression

@@ -41,6 +41,7 @@ from sthisto.models.bundle_tensors import (
 from sthisto.models.card import FILE as CARD
 from sthisto.models.card import model_card
 from sthisto.models.data import TrainingSpots
+from sthisto.models.low_rank import check_components
 from sthisto.models.manifest import CONFIG, ModelFolder, add_files, write_manifest
 from sthisto.models.passport import FILE as PASSPORT
 from sthisto.models.passport import passport_file, read_passport
@@ -112,13 +113,15 @@ def save_passport(model: ExpressionModel) -> bool:
 
 def _state(model: ExpressionModel) -> dict[str, Tensor]:
     """Return what a model has learned, its training spots and the components of its genes, as tensors."""
-    return model.state() | {
+    state = model.state() | {
         FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
         SECTION: torch.from_numpy(model.training_spots.section),
         SIBLINGS: torch.from_numpy(model.siblings),
-        PROJECTION: torch.from_numpy(model.projection),
-        PROJECTION_MEAN: torch.from_numpy(model.projection_mean),
     }
+    if model.is_projected:
+        state[PROJECTION] = torch.from_numpy(model.projection)
+        state[PROJECTION_MEAN] = torch.from_numpy(model.projection_mean)
+    return state
 
 
 def _told(model: ExpressionModel, fit: str) -> dict[str, bytes]:
@@ -197,11 +200,16 @@ def _unfitted(
 def _take_components(model: ExpressionModel, state: dict[str, Tensor], file: Path) -> None:
     """Take the components of the training expression out of `state`; models of 0.1 have none."""
     n_genes = len(model.genes)
-    none = {SIBLINGS: (n_genes, 0), PROJECTION: (n_genes, 0), PROJECTION_MEAN: (n_genes,)}
-    found = {name: state.pop(name, torch.zeros(shape)) for name, shape in none.items()}
-    axes = {SIBLINGS: ("genes", "siblings"), PROJECTION: ("genes", "components"), PROJECTION_MEAN: ("genes",)}
+    found = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(n_genes, 0))}
+    axes: dict[str, tuple[int | str, ...]] = {SIBLINGS: ("genes", "siblings")}
+    if model.is_projected:
+        found |= {name: state.pop(name) for name in (PROJECTION, PROJECTION_MEAN) if name in state}
+        n_components = min(max(check_components(model.options.expression_components)), n_genes)
+        axes |= {PROJECTION: ("genes", n_components), PROJECTION_MEAN: ("genes",)}
     check_axes(found, axes, {"genes": n_genes}, file)
-    model.siblings, model.projection, model.projection_mean = (found[name].numpy() for name in none)
+    model.siblings = found[SIBLINGS].numpy()
+    if model.is_projected:
+        model.projection, model.projection_mean = found[PROJECTION].numpy(), found[PROJECTION_MEAN].numpy()
 
 
 def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:
