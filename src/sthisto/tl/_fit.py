@@ -122,7 +122,7 @@ def fit(
         Features that were computed elsewhere, to use instead of an image encoder: "obsm:X_uni2" for
         ``obsm["X_uni2"]``, or several, which are concatenated, each scaled to the same total variance over the training
         spots. The model predicts tables that have the same features. See `sthisto.pp.add_features`. None: those of
-        `image_encoder`. For "kernel", "mlp" and "recommended" also the kinds of features to use, of "texture",
+        `image_encoder`. For "kernel", "mlp", "recommended" and "danet" also the kinds of features to use, of "texture",
         "encoder" and "border".
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
@@ -176,7 +176,9 @@ def fit(
         Prefix of the written slots.
     **options
         Options of the method, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
-        ``n_models=5`` fits any method that is trained from a seed five times and averages the predictions.
+        ``expression_components=(5, 8, 12)`` projects the prediction of any method on as many principal components of
+        the training expression, the mean over several. ``n_models=5`` fits any method that is trained from a seed five
+        times and averages the predictions.
 
     Returns
     -------
@@ -252,6 +254,7 @@ def fit(
     elif cls.needs_encoder(chosen_options):
         with seeded(0):  # weights that are not loaded are drawn from a fixed seed, regardless of the fit's
             encoder = encoder_for(cls, image_encoder, encoder_weights, input_size, encoder_layer)
+        _check_trainable(encoder, cls, chosen_options)
     if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
@@ -281,6 +284,16 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
 
 def _as_list(features: str | Sequence[str] | None) -> list[str]:
     return [] if features is None else [features] if isinstance(features, str) else list(features)
+
+
+def _check_trainable(encoder: Encoder, cls: type[ExpressionModel], options: Any) -> None:
+    """Raise ValueError where an encoder without weights is to be trained."""
+    if cls.trains_encoder(options) and not any(True for _ in encoder.parameters()):
+        msg = (
+            f"image_encoder={encoder.name!r} has no weights, so finetune=True has nothing to train. Leave out "
+            "finetune=True, or choose another image_encoder."
+        )
+        raise ValueError(msg)
 
 
 def _given_keys(features: Sequence[str], cls: type[ExpressionModel], options: Any) -> list[str]:
