@@ -47,6 +47,8 @@ class Measured:
         are of these genes. None where genes are scored.
     labels
         (n_spots,) labels of the tissue; None where no spot has one.
+    confidence
+        (n_spots,) confidence of the prediction; None without one.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Measured:
     predictions: Mapping[Any, np.ndarray]
     labels: np.ndarray | None = None
     set_weights: np.ndarray | None = None
+    confidence: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -84,6 +87,7 @@ def measure(
     gene_symbols: str | None = None,
     labels: np.ndarray | None = None,
     blocks: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
     name: str | None = None,
 ) -> Measured:
     """Read what was measured on some spots of a section and put predictions beside it.
@@ -108,6 +112,8 @@ def measure(
         (n_spots,) labels of the tissue, None where a spot has none.
     blocks
         (n_spots,) spatial blocks; None: squares a fifth of the section wide.
+    confidence
+        (n_spots,) confidence of the prediction that is scored; None without one.
     name
         What the section is called; None is its own name.
 
@@ -126,7 +132,14 @@ def measure(
     rows = np.arange(len(section)) if spots is None else spots
     if scale.names:
         return _measure_targets(
-            section, genes, predictions, rows, scale, counts_layer=counts_layer, gene_symbols=gene_symbols
+            section,
+            genes,
+            predictions,
+            rows,
+            scale,
+            counts_layer=counts_layer,
+            gene_symbols=gene_symbols,
+            confidence=confidence,
         )
     columns = gene_positions(section.table, genes, gene_symbols)
     counts = _counts(section, rows, scale, counts_layer)
@@ -144,6 +157,7 @@ def measure(
         totals=totals,
         blocks=section_blocks(section.centers[kept]) if blocks is None else blocks[filled],
         predictions={key: values[filled] for key, values in predictions.items()},
+        confidence=None if confidence is None else confidence[filled],
         labels=None if labels is None or not is_labeled(labels[filled]).any() else labels[filled],
     )
 
@@ -157,6 +171,7 @@ def _measure_targets(
     *,
     counts_layer: str | None,
     gene_symbols: str | None,
+    confidence: np.ndarray | None,
 ) -> Measured:
     """Read what was measured of sets of genes or of proportions; the residual score is against the same.
 
@@ -190,6 +205,7 @@ def _measure_targets(
         totals=totals,
         blocks=section_blocks(section.centers[kept]),
         predictions={key: values[filled] for key, values in predictions.items()},
+        confidence=None if confidence is None else confidence[filled],
         set_weights=weights,
     )
 

@@ -78,10 +78,15 @@ class FitRecord:
         then one per component. None for a fit without counts, or of 0.1.
     gene_symbols
         Column of ``var`` that names the genes; None is ``var_names``.
+    confidence_groups
+        What was held out of the training spots to tell how unlike new tissue is: "patient", "section" or "block"; ""
+        for a method without confidence.
     training_sections
         Names of the sections with training or validation spots.
     history
         One row per epoch: epoch, train_loss, val_loss.
+    passport
+        The model's passport; None where it has none.
     scores, summary
         What `tl.evaluate` or `tl.cross_validate` wrote; None where neither was called.
     more
@@ -99,8 +104,10 @@ class FitRecord:
     depth_knots: tuple[float, ...] = ()
     siblings: pd.DataFrame | None = None
     gene_symbols: str | None = None
+    confidence_groups: str = ""
     training_sections: tuple[str, ...] = ()
     history: pd.DataFrame | None = None
+    passport: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
     summary: pd.DataFrame | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -117,23 +124,26 @@ class FitRecord:
             normalization=Normalization.from_record(model.normalization) if model.normalization else None,
             genes_rule=model.genes_rule,
             depth_knots=model.depth_knots,
-            siblings=_sibling_table(model.genes, model.siblings),
+            siblings=sibling_table(model.genes, model.siblings),
             gene_symbols=gene_symbols,
+            confidence_groups="" if model.familiarity is None else model.familiarity.groups,
             training_sections=model.training_sections,
             history=model.history,
+            passport=model.passport,
             more=more,
         )
 
     @classmethod
     def from_uns(cls, stored: Mapping[str, Any]) -> FitRecord:
         """Return the record that a table holds, in memory or read from disk."""
-        kept = ("parameters", "history", "scores", "summary", "siblings")
+        kept = ("parameters", "history", "scores", "summary", "siblings", "passport")
         return cls(
             method=str(stored["method"]),
             version=str(stored.get("version", "")),
             image_encoder=str(stored.get("image_encoder", "")),
             encoder_layer=str(stored.get("encoder_layer", "")),
             genes_rule=str(stored.get("genes_rule", "")),
+            confidence_groups=str(stored.get("confidence_groups", "")),
             **{name: stored[name] for name in kept if name in stored},
             patch=_read_patch(stored["patch"]) if "patch" in stored else None,
             normalization=Normalization.from_record(stored["normalization"]) if "normalization" in stored else None,
@@ -172,7 +182,7 @@ class FitRecord:
 _FIELDS = tuple(one.name for one in fields(FitRecord) if one.name != "more")
 
 
-def _sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
+def sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
     """Return the (n_genes, n_components) components as a table; None without any."""
     if not components.shape[1]:
         return None
@@ -215,7 +225,9 @@ def read_record(table: AnnData, key: str) -> FitRecord:
     return FitRecord.from_uns(named | {"method": METHOD_NAMES.get(method, method)})
 
 
-def read_part(table: AnnData, key: str, part: Literal["history", "scores", "summary"], *, call: str) -> pd.DataFrame:
+def read_part(
+    table: AnnData, key: str, part: Literal["history", "scores", "summary", "passport"], *, call: str
+) -> pd.DataFrame:
     """Return a table of the record under a key; raise KeyError naming the `call` that writes it when it is missing."""
     found: pd.DataFrame | None = getattr(read_record(table, key), part)
     if found is None:
@@ -277,11 +289,13 @@ def record_updates(
 
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove what was predicted and scored under a key, so that two models never mix."""
+    predicted = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
     return [
-        *removals(sections, "layers", [slots.prediction(key_added), slots.prediction_sd(key_added)]),
-        *removals(sections, "obsm", [slots.prediction(key_added), slots.prediction_sd(key_added)]),
+        *removals(sections, "layers", predicted),
+        *removals(sections, "obsm", predicted),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
+        *removals(sections, "var", [slots.verdict(key_added)]),
     ]
 
 

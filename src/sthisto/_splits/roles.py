@@ -10,7 +10,7 @@ import pandas as pd
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.columns import read_names
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import CALIBRATION, FITTED, SPLIT, TEST, TRAIN, VALIDATION
+from sthisto._sdata.slots import CALIBRATION, FITTED, PATIENT, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
@@ -100,6 +100,32 @@ def read_patients(sections: Sequence[Section], patient_key: str) -> list[str]:
         The spots of a section name several patients, or none.
     """
     return [_patient(section, patient_key) for section in sections]
+
+
+def known_patients(sections: Sequence[Section], patient_key: str | None = None) -> list[str]:
+    """Return the patient of each section; empty where any section names none or several.
+
+    Parameters
+    ----------
+    patient_key
+        Column of ``obs`` with the patient. None: the one that `pp.split` was given, else "patient".
+
+    Raises
+    ------
+    KeyError, ValueError
+        As for `read_patients`, for a `patient_key` that is given.
+    """
+    if patient_key is not None:
+        return read_patients(sections, patient_key)
+    names = []
+    for section in sections:
+        key = str(section.table.uns.get(SPLIT, {}).get("patient_key", "")) or PATIENT
+        column = section.table.obs.get(key)
+        found = [] if column is None else pd.unique(read_names(column.iloc[section.rows].dropna()))
+        if len(found) != 1:
+            return []
+        names.append(str(found[0]))
+    return names
 
 
 def _patient(section: Section, patient_key: str) -> str:

@@ -68,8 +68,8 @@ class SpotSubset:
         self.names = [section.name for section in sections if id(section) in used]
         self.regions = [section.region for section in sections if id(section) in used]
         for one, members in members_of(cohort, [section for section in sections if id(section) in used]):
-            table, rows = table_of_spots(members, [used[id(section)] for section in members], role=role)
-            copy_features(members[0].table, rows, table, features)
+            spots = [used[id(section)] for section in members]
+            table, rows = table_of_spots(members, spots, role=role, features=features)
             self.sdata.append(with_table(one, members[0].table_key, table))
             self._rows.append((table, members[0].table, rows))
         if expression:

@@ -11,10 +11,20 @@ from collections.abc import Sequence
 from safetensors import SafetensorError
 
 from sthisto.benchmark._command import add_command as add_benchmark
-from sthisto.cli import demo, evaluate, fit, predict
+from sthisto.cli import assess, demo, evaluate, fit, leaderboard, predict, report
 from sthisto.cli.options import add_command
 
-_ERRORS = (KeyError, ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError)
+_ERRORS = (
+    KeyError,
+    ValueError,
+    TypeError,
+    OSError,
+    RuntimeError,
+    ImportError,
+    ArithmeticError,
+    MemoryError,
+    AssertionError,
+)
 """Errors that are printed as one line; others are bugs and show their traceback."""
 
 
@@ -56,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, fit, predict, evaluate):
+    for command in (demo, fit, assess, predict, evaluate, report, leaderboard):
         command.add(commands)
     add_benchmark(commands, add_command)
     return parser

@@ -43,6 +43,12 @@ def add_command(
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the store, the options that select its elements, and the prefix of the results."""
+    add_elements(parser)
+    parser.add_argument("--key-added", default=KEY, help="prefix of the results")
+
+
+def add_elements(parser: argparse.ArgumentParser) -> None:
     """Add the store and the options that select its elements."""
     parser.add_argument("data", type=Path, help="SpatialData store (zarr)")
     parser.add_argument(
@@ -53,17 +59,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", action="append", help="region with the spots (shapes_key); may be repeated")
     parser.add_argument("--table", help="table of the spots (table_key), if there are several")
     parser.add_argument("--coordinate-system", help="coordinate system of image and spots, if they share several")
-    parser.add_argument("--key-added", default=KEY, help="prefix of the results")
 
 
 def element_keys(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of the functions that `add_data` stands for."""
+    """Return the arguments of the functions that `add_data` or `add_elements` stands for."""
     return {
         "image_key": image_key(options.image),
         "shapes_key": options.shapes,
         "table_key": options.table,
         "coordinate_system": options.coordinate_system,
-        "key_added": options.key_added,
+        **({"key_added": options.key_added} if "key_added" in options else {}),
     }
 
 

@@ -11,11 +11,11 @@ from scipy.stats import t as student
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import text, whole
 from sthisto._utils.validate import check_key, check_positive
-from sthisto.metrics._arrays import check_pair, check_spotwise, gene_blocks
+from sthisto.metrics._arrays import check_groups, check_pair, gene_blocks
 from sthisto.metrics._pearson import correlation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -197,8 +197,8 @@ def _resample(
     if n_spots == 0:
         msg = "There are no spots to resample."
         raise ValueError(msg)
-    block_of = check_spotwise(blocks, n_spots, name="blocks")
-    sections = np.zeros(n_spots) if section is None else check_spotwise(section, n_spots, name="section")
+    block_of = check_groups(blocks, n_spots, name="blocks")
+    sections = np.zeros(n_spots) if section is None else check_groups(section, n_spots, name="section")
     rng = np.random.default_rng(seed)
     rows_of_sections = _rows_of_sections(sections, block_of)
     scores = [
@@ -218,7 +218,7 @@ def _rows_of_sections(sections: NDArray[Any], blocks: NDArray[Any]) -> list[NDAr
     rows_of_sections = [np.flatnonzero(codes == i) for i in range(len(names))]
     for name, rows in zip(names, rows_of_sections, strict=True):
         if len(np.unique(blocks[rows])) < 2:
-            msg = f"Section {name!r} has fewer than two blocks. Take smaller blocks."
+            msg = f"Section {name.item()!r} has fewer than two blocks. Take smaller `blocks`."
             raise ValueError(msg)
     return rows_of_sections
 
@@ -227,20 +227,54 @@ def _section_scores(
     truth: Any, predictions: list[Any], blocks: NDArray[Any], *, n_boot: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Average over the genes of one section, (1 + n_boot, n_methods); the first row is of the spots as they are."""
-    order = np.argsort(blocks, kind="stable")
-    _, starts = np.unique(blocks[order], return_index=True)
-    n_blocks = len(starts)
-    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_boot)
-    weights = np.concatenate([np.ones((1, n_blocks)), drawn])
     total = np.zeros((1 + n_boot, len(predictions)))
     genes_counted = np.zeros((1 + n_boot, 1))
-    for _, *columns in gene_blocks(truth[order], *(p[order] for p in predictions)):
-        r = _block_scores(columns, starts, weights)  # (n_methods, 1 + n_boot, n_block_genes)
+    for r in _gene_scores(truth, predictions, blocks, n_boot=n_boot, rng=rng):
         shared = ~np.isnan(r).any(axis=0)
         total += np.where(shared, r, 0.0).sum(axis=2).T
         genes_counted += shared.sum(axis=1)[:, None]
     with np.errstate(invalid="ignore"):
         return total / genes_counted
+
+
+def resample_genes(
+    truth: Any, predictions: list[Any], blocks: NDArray[Any], *, n_boot: int, seed: int
+) -> NDArray[np.float64]:
+    """Correlate each gene of one section in resamples of its blocks.
+
+    Parameters
+    ----------
+    truth
+        (n_spots, n_genes) target.
+    predictions
+        (n_spots, n_genes) each.
+    blocks
+        (n_spots,) block of each spot.
+    n_boot
+        Resamples.
+    seed
+        Of the resamples, which are the same for all predictions.
+
+    Returns
+    -------
+    (n_predictions, 1 + n_boot, n_genes); the first resample is of the spots as they are. NaN for a gene that does not
+    vary, 0 where it varies and its prediction does not.
+    """
+    rng = np.random.default_rng(seed)
+    return np.concatenate(list(_gene_scores(truth, predictions, blocks, n_boot=n_boot, rng=rng)), axis=2)
+
+
+def _gene_scores(
+    truth: Any, predictions: list[Any], blocks: NDArray[Any], *, n_boot: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float64]]:
+    """Yield (n_predictions, 1 + n_boot, n_block_genes) scores of some genes after the other."""
+    order = np.argsort(blocks, kind="stable")
+    _, starts = np.unique(blocks[order], return_index=True)
+    n_blocks = len(starts)
+    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_boot)
+    weights = np.concatenate([np.ones((1, n_blocks)), drawn])
+    for _, *columns in gene_blocks(truth[order], *(p[order] for p in predictions)):
+        yield _block_scores(columns, starts, weights)
 
 
 def _block_scores(

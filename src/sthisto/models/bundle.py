@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,16 @@ from sthisto import __version__
 from sthisto._images.patches import PatchSpec
 from sthisto._utils.atomic import atomic_folder, recover
 from sthisto._utils.digest import digest_arrays, digest_names
+from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_today
 from sthisto.models.bundle_encoder import encoder_record, load_recorded
 from sthisto.models.bundle_tensors import (
+    CALIBRATION,
+    FAMILIARITY,
     FINGERPRINT,
+    NO_LONGER_READ,
     SECTION,
     SIBLINGS,
     check_axes,
@@ -35,12 +39,19 @@ from sthisto.models.bundle_tensors import (
     check_training,
     read_tensors,
 )
+from sthisto.models.card import FILE as CARD
+from sthisto.models.card import model_card
+from sthisto.models.conformal import CALIBRATION_AXES, Calibration
 from sthisto.models.data import TrainingSpots
-from sthisto.models.manifest import CONFIG, ModelFolder, write_manifest
+from sthisto.models.familiarity import Familiarity, familiarity_axes
+from sthisto.models.manifest import CONFIG, ModelFolder, add_files, write_manifest
+from sthisto.models.passport import FILE as PASSPORT
+from sthisto.models.passport import passport_file, read_passport
 from sthisto.models.torch_state import seeded
 
 MODEL: Final = "model.safetensors"
 BANK: Final = "bank.safetensors"
+Part = TypeVar("Part")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -62,12 +73,7 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         msg = f"This {model.method!r} model is not fitted, so there is nothing to save. Call fit first."
         raise RuntimeError(msg)
     check_target(path, overwrite=overwrite)
-    bank = model.bank_state()
-    state = model.state() | {
-        FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
-        SECTION: torch.from_numpy(model.training_spots.section),
-        SIBLINGS: torch.from_numpy(model.siblings),
-    }
+    bank, state = model.bank_state(), _state(model)
     for tensors in (state, bank):
         check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
     config = _config(model) | {"fit": _digest(state)}
@@ -77,7 +83,55 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         save_file(bank, folder / BANK, metadata=metadata)
         text = json.dumps(config, indent=1, default=_plain, allow_nan=False)
         (folder / CONFIG).write_text(text, encoding="utf-8")
+        for name, content in _told(model, config["fit"]).items():
+            (folder / name).write_bytes(content)
         write_manifest(folder)
+    model.path = path.absolute()
+
+
+def save_passport(model: ExpressionModel) -> bool:
+    """Put the passport and the new model card into the folder that a model was saved to or loaded from.
+
+    Returns
+    -------
+    Whether there was such a folder. If the folder is gone, or holds another model by now, a warning is logged.
+    """
+    if model.path is None:
+        return False
+    fit = _digest(_state(model))
+    try:
+        stored = ModelFolder(model.path).json(CONFIG).get("fit")
+    except FileNotFoundError:
+        stored = None
+    if stored != fit:
+        logger.warning(
+            "%s does not hold this model any more, or was saved by sthisto 0.1: the passport is in memory only. Call "
+            "model.save(…) to keep it.",
+            model.path,
+        )
+        return False
+    add_files(model.path, _told(model, fit))
+    return True
+
+
+def _state(model: ExpressionModel) -> dict[str, Tensor]:
+    """Return what a model has learned, its training spots, and what its scores, confidence and intervals need."""
+    state = model.state() | {
+        FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
+        SECTION: torch.from_numpy(model.training_spots.section),
+        SIBLINGS: torch.from_numpy(model.siblings),
+    }
+    for prefix, part in ((FAMILIARITY, model.familiarity), (CALIBRATION, model.calibration)):
+        state |= {} if part is None else {f"{prefix}{name}": values for name, values in part.state().items()}
+    return state
+
+
+def _told(model: ExpressionModel, fit: str) -> dict[str, bytes]:
+    """Return the files of a model that no prediction needs: the model card, and the passport where there is one."""
+    files = {CARD: model_card(model).encode()}
+    if model.passport is not None:
+        files[PASSPORT] = passport_file(model.passport, fit=fit)
+    return files
 
 
 def load(
@@ -92,10 +146,13 @@ def load(
     folder = ModelFolder(path, verify=verify)
     config = _read_config(folder, methods)
     state = _with_names_of_today(read_tensors(folder.file(MODEL), config))
-    bank = read_tensors(folder.file(BANK), config)
+    bank = {k: v for k, v in read_tensors(folder.file(BANK), config).items() if not k.endswith(NO_LONGER_READ)}
     model = _unfitted(folder, config, methods, state, image_encoder, allow_download)
     _take(model, state, bank, folder)
+    if PASSPORT in folder:
+        model.passport = read_passport(folder.file(PASSPORT), model.genes, fit=config.get("fit", ""))
     model.is_fitted = True
+    model.path = path.absolute()
     return model
 
 
@@ -130,6 +187,8 @@ def _unfitted(
         raise ValueError(msg)
     model.training_sections = tuple(config["training_sections"])
     model.genes_rule = config.get("genes_rule", "")
+    model.facts = dict(config.get("facts", {}))
+    model.seed = config.get("seed")
     model.depth_knots = tuple(config.get("depth_knots", ()))
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
@@ -137,9 +196,44 @@ def _unfitted(
     siblings = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(len(model.genes), 0))}
     check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
     model.siblings = siblings[SIBLINGS].numpy()
+    model.familiarity = _familiarity(state, config, folder.path / MODEL)
+    model.calibration = _calibration(state, len(model.genes), folder.path / MODEL)
     fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
     model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
+
+
+def _familiarity(state: dict[str, Tensor], config: Mapping[str, Any], file: Path) -> Familiarity | None:
+    """Return what the confidence follows from, taken out of `state`; None for a model without it, as those of 0.1."""
+    found, groups = _taken(state, FAMILIARITY), config.get("confidence_groups", "")
+    if not found and not groups:
+        return None
+    check_axes(found, familiarity_axes(found), {}, file)
+    return _made(lambda: Familiarity.from_state(found, groups), file)
+
+
+def _calibration(state: dict[str, Tensor], n_genes: int, file: Path) -> Calibration | None:
+    """Return what intervals follow from, taken out of `state`; None for a model without calibration spots."""
+    found = _taken(state, CALIBRATION)
+    if not found:
+        return None
+    check_axes(found, CALIBRATION_AXES, {"genes": n_genes}, file)
+    return _made(lambda: Calibration.from_state(found), file)
+
+
+def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take the tensors whose names begin with a prefix out of `state`."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}
+
+
+def _made(make: Callable[[], Part], file: Path) -> Part:
+    """Return what is made from stored values; raise ValueError that names the file if they contradict each other."""
+    try:
+        return make()
+    except ValueError as error:
+        msg = f"{file} is damaged: {error}. Save the model again."
+        raise ValueError(msg) from error
 
 
 def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:
@@ -230,7 +324,10 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "patch": asdict(model.patch),
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
+        "facts": model.facts,
+        "seed": model.seed,
         "depth_knots": list(model.depth_knots),
+        "confidence_groups": "" if model.familiarity is None else model.familiarity.groups,
         "encoder": encoder_record(model) if model.has_encoder else None,
         "training_sections": list(model.training_sections),
         "training_spots": np.bincount(model.training_spots.section, minlength=len(model.training_sections)).tolist(),

@@ -228,11 +228,8 @@ def _hub_file(repository: str, name: str, revision: str | None, folder: Path) ->
         if not isinstance(kept, str) and not constants.HF_HUB_OFFLINE:
             url = hf_hub_url(repository, name, revision=revision, endpoint=_endpoint())
             _check_size(name, get_hf_file_metadata(url, endpoint=_endpoint()).size, url)
-        path = Path(
-            kept
-            if isinstance(kept, str)
-            else hf_hub_download(repository, name, revision=revision, endpoint=_endpoint())
-        )
+        if not isinstance(kept, str):
+            kept = hf_hub_download(repository, name, revision=revision, endpoint=_endpoint())
     except (OSError, RuntimeError, HFValidationError, HfHubHTTPError, HTTPError) as error:
         at = "" if revision is None else f" at {revision!r}"
         msg = (

@@ -6,34 +6,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from sthisto._scoring.intervals import INTERVAL, Scope, intervals, with_intervals
-from sthisto._scoring.measure import Measured, measure
+from sthisto._scoring.measure import Measured
 from sthisto._scoring.score import ScoreOptions, score_genes
+from sthisto._scoring.selective import GAIN, RISK_COVERAGE, confidence_gain, risk_coverage
 from sthisto._scoring.summary import gene_means, gene_sets, summarize
 from sthisto._sdata import slots
+from sthisto._sdata.expression import Target
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.predictions import predicted_names, predicted_values
-from sthisto._sdata.record import FitRecord, read_record
-from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import layer_names
-from sthisto._sdata.write import apply, var_updates
-from sthisto._utils.arguments import checked
+from sthisto._sdata.sections import read_sections
+from sthisto._sdata.write import Update, apply, var_updates
+from sthisto._utils.arguments import PREDICTION, checked
+from sthisto._utils.checks import choice
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_key
+from sthisto.tl._to_score import ToScore, check_scale, given, given_updates, stored
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
-_CALL = "sth.tl.predict(sdata, model)"
 
-
-@checked()
+@checked(target=choice("log1p", "pearson_residuals", "as_is"), prediction=PREDICTION)
 def evaluate(
     sdata: SpatialData | Sequence[SpatialData],
     *,
+    prediction: str | AnnData | None = None,
+    target: Target | None = None,
     counts_layer: str | None = None,
     n_splits: int = 10,
     n_boot: int = 1000,
@@ -53,6 +53,16 @@ def evaluate(
     ----------
     sdata
         One SpatialData or a list of them, predicted by `tl.predict`.
+    prediction
+        Somebody else's prediction of these spots: "layer:NAME" of the measured table, "table:NAME" of the SpatialData,
+        or an AnnData, as `io.read_prediction` reads it from a file. Genes are matched by symbol or Ensembl id
+        (``var["gene_ids"]`` and the like), spots by name or by the nearest place in ``obsm["spatial"]`` (px of the full
+        resolution) within half a pitch; ``obs["section"]`` names the section where there are several. Other spots stay
+        NaN, with a warning. None: what `tl.predict` wrote under `key_added`.
+    target
+        Scale of that prediction: "log1p" (counts scaled to 10,000 over all genes, then log(1 + x)),
+        "pearson_residuals", or "as_is", the scale of X. None: log1p, refused where the values tell that they
+        are on another scale.
     counts_layer
         Layer of raw counts, which the scores are against; None is the layer that the model was fitted on, or X where
         that held values taken as they are. These then stay what ``pcc`` is against.
@@ -73,7 +83,7 @@ def evaluate(
     coordinate_system
         Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     key_added
-        The key that `tl.predict` wrote under.
+        The key that `tl.predict` wrote under; with `prediction`, the key to write that and its scores under.
 
     Returns
     -------
@@ -84,16 +94,23 @@ def evaluate(
     sequencing of the same spots would reach, no target for an image; NaN where its interval includes zero; until 0.3
     also as ``"{key_added}_ceiling"``, its old name). Into ``uns["{key_added}"]``: "scores", one row a section and gene,
     and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
-    for further tissue like this and not for new patients; `get.scores` reads them. Spots without counts are not
+    for further tissue like this and not for new patients; `get.scores` reads them. Their column "confidence_gain" is
+    what the residual score gains as the least confident spots are left out: its mean over the most confident 90, 80, …
+    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not
     scored. Sets of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
     ``pcc_residual`` are both against what was learned: the mean of the residuals of a set, or the proportion.
+
+    With `prediction`, ``layers["{key_added}_pred"]``, ``var["{key_added}_gene"]``, ``obs["{key_added}_seen"]`` and the
+    record in ``uns["{key_added}"]`` are written as `tl.predict` writes them, so that `get` and `pl` read them. Its
+    sibling and depth references come from the spots marked "train" or "val", without a split from the other sections.
 
     Raises
     ------
     KeyError
-        There is no prediction under `key_added`.
+        There is no prediction under `key_added`, no such layer or table, or no gene of `prediction` was measured.
     ValueError
-        No spot can be scored, a spot to score was trained on, or there are no raw counts.
+        No spot can be scored, a spot to score was trained on, or there are no raw counts. `prediction` is on another
+        scale, which the message names; none of its spots was measured; or genes or spots repeat in it.
 
     Notes
     -----
@@ -108,98 +125,99 @@ def evaluate(
     >>> model = sth.tl.fit(sdata, method="color")
     >>> sth.tl.predict(sdata, model)
     >>> sth.tl.evaluate(sdata)
+
+    A prediction from elsewhere:
+
+    >>> theirs = sth.get.anndata(sdata)  # or sth.io.read_prediction("theirs.h5ad")
+    >>> sth.tl.evaluate(sdata, prediction=theirs, key_added="theirs")
     """
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
-    scores, found = [], []
-    for section in sections:
-        spots = _scored_spots(section, key_added)
-        if not len(spots):
+    keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system)
+    sections = read_sections(sdata, keys)
+    if prediction is None:
+        parts, updates = [stored(section, key_added) for section in sections], []
+    else:
+        parts = given(
+            sdata,
+            sections,
+            prediction,
+            keys=keys,
+            key_added=key_added,
+            counts_layer=counts_layer,
+            target=target,
+            seed=seed,
+        )
+        updates = given_updates(parts, key_added)
+    measured = _measured(parts, key_added, counts_layer)
+    if not all(part.is_scale_known for part in parts):
+        check_scale([one for _, one in measured], key_added)
+    scores, curves, found = [], [], []
+    for part, one in measured:
+        options = ScoreOptions(part.record.depth_knots, n_splits, seed, part.siblings)
+        table = score_genes(one, key_added, options)
+        split = slots.TEST if slots.SPLIT in part.section.table.obs else "none"
+        table.insert(table.columns.get_loc("mean_expression"), "split", split)
+        table[GAIN] = confidence_gain(one, one.predictions[key_added], one.confidence)
+        scores.append(table)
+        curves.append(risk_coverage(one, key_added))
+        found += _intervals(one, table, n_boot=n_boot, seed=seed) if n_boot else []
+    tables = [pd.concat(some, ignore_index=True) for some in (scores, curves)]
+    _write(parts, updates, *tables, found, key_added)
+
+
+def _measured(parts: Sequence[ToScore], key: str, counts_layer: str | None) -> list[tuple[ToScore, Measured]]:
+    """Return what was measured and predicted in the sections that have spots to score.
+
+    Raises
+    ------
+    ValueError
+        None has.
+    """
+    found = []
+    for part in parts:
+        if not len(part.scored_spots()):
             continue
-        record = read_record(section.table, key_added)
-        measured = _measured(section, spots, key_added, record, counts_layer)
-        if not len(measured):
-            logger.warning("No spot to score in section %r has any count: it is left out.", section.name)
-            continue
-        part = score_genes(measured, key_added, _options(record, measured, n_splits, seed))
-        split = slots.TEST if slots.SPLIT in section.table.obs else "none"
-        part.insert(part.columns.get_loc("mean_expression"), "split", split)
-        scores.append(part)
-        found += _intervals(measured, part, n_boot=n_boot, seed=seed) if n_boot else []
-    if not scores:
+        one = part.measured(key, counts_layer)
+        if len(one):
+            found.append((part, one))
+        else:
+            logger.warning("No spot to score in section %r has any count: it is left out.", part.section.name)
+    if not found:
         msg = (
-            f"No spot can be scored: none is both predicted under {key_added!r} and marked 'test' in "
+            f"No spot can be scored: none is both predicted under {key!r} and marked 'test' in "
             f"obs[{slots.SPLIT!r}]. Predict the test sections, or call sth.pp.split before sth.tl.fit."
         )
         raise ValueError(msg)
-    _write(sections, pd.concat(scores, ignore_index=True), found, key_added)
+    return found
 
 
-def _options(record: FitRecord, measured: Measured, n_splits: int, seed: int) -> ScoreOptions:
-    return ScoreOptions(record.depth_knots, n_splits, seed, record.sibling_reference(measured.genes))
-
-
-def _write(sections: Sequence[Section], scores: pd.DataFrame, found: Sequence[dict[str, Any]], key: str) -> None:
-    """Write scores and summary into the record of every table, and the genes' means into its ``var``."""
+def _write(
+    parts: Sequence[ToScore],
+    updates: Sequence[Update],
+    scores: pd.DataFrame,
+    curve: pd.DataFrame,
+    found: Sequence[dict[str, Any]],
+    key: str,
+) -> None:
+    """Write scores, summary and scores by confidence into every table's record, and the genes' means into ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
     by_gene[slots.CEILING] = by_gene["reproducibility"]
-    updates = []
-    for section in {id(section.table): section for section in sections}.values():
-        record = read_record(section.table, key)
-        updates += replace(record, scores=scores, summary=summary).updates([section], key)
-        if record.normalization is not None and record.normalization.names:
+    updates = list(updates)
+    for part in {id(part.section.table): part for part in parts}.values():
+        sections = [part.section]
+        more = {name: value for name, value in part.record.more.items() if name != RISK_COVERAGE}
+        more |= {RISK_COVERAGE: curve} if len(curve) else {}
+        updates += replace(part.record, scores=scores, summary=summary, more=more).updates(sections, key)
+        if part.record.normalization is not None and part.record.normalization.names:
             continue
         for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(
-                [section],
+                sections,
                 slots.score(key, metric),
                 by_gene[metric].to_numpy(),
                 genes=list(by_gene.index),
-                gene_symbols=record.gene_symbols,
+                gene_symbols=part.record.gene_symbols,
             )
     apply(updates)
-
-
-def _scored_spots(section: Section, key: str) -> np.ndarray:
-    """Return the positions in the section of the spots that are scored."""
-    table, layer = section.table, slots.prediction(key)
-    check_key(
-        layer,
-        [*layer_names(table), *table.obsm],
-        name="key_added",
-        where="the layers of the table",
-        remedy=f"Call {_CALL} first.",
-    )
-    obs = table.obs.iloc[section.rows]
-    scored = obs[slots.SPLIT].eq(slots.TEST).to_numpy() if slots.SPLIT in obs else np.ones(len(section), dtype=bool)
-    predicted = np.isfinite(_prediction(section, section.rows, key)).all(axis=1)
-    seen = obs[slots.seen(key)].to_numpy(dtype=bool) & scored & predicted
-    if seen.any():
-        msg = (
-            f"The model was trained on {seen.sum()} of the spots to score in section {section.name!r}: a score on them "
-            "says nothing. Split before fitting (sth.pp.split), or evaluate other sections with shapes_key=…"
-        )
-        raise ValueError(msg)
-    return np.flatnonzero(scored & predicted)
-
-
-def _measured(section: Section, spots: np.ndarray, key: str, record: FitRecord, counts_layer: str | None) -> Measured:
-    """Read what was measured and predicted under a key on some spots of a section."""
-    return measure(
-        section,
-        predicted_names(section.table, key, record.gene_symbols),
-        {key: _prediction(section, section.rows[spots], key)},
-        spots=spots,
-        normalization=record.normalization,
-        counts_layer=counts_layer,
-        gene_symbols=record.gene_symbols,
-    )
-
-
-def _prediction(section: Section, rows: np.ndarray, key: str) -> np.ndarray:
-    """Return what was predicted under a key in some rows of a section's table, (n_rows, n_genes)."""
-    table, symbols = section.table, read_record(section.table, key).gene_symbols
-    names = predicted_names(table, key, symbols)
-    return predicted_values(table, key, slots.prediction(key), names, rows=rows, gene_symbols=symbols)
 
 
 def _intervals(one: Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:

@@ -14,13 +14,15 @@ from torch import nn
 
 from sthisto import __version__
 from sthisto._sdata import slots
+from sthisto._sdata.features import for_encoder
+from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import Section, read_sections, read_tables
 from sthisto._sdata.tables import gene_names, read_rows
 from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
 from sthisto._utils.digest import digest_arrays, digest_names
-from sthisto._utils.files import load_table, save_table
+from sthisto._utils.files import load_arrays, load_table, save_arrays, save_table
 from sthisto._utils.targets import OBSM, is_proportions
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
 from sthisto.tl._evaluate import evaluate
@@ -72,22 +74,46 @@ class FoldContext:
             save_table(path, scores)
         return scores
 
+    def predictions(self, run: FoldRun, out: Path | None = None) -> dict[str, np.ndarray]:
+        """Return what a run predicts, from its file in `out`, or make and keep it.
+
+        Returns
+        -------
+        "genes"; "section 0", "section 1", …, (n_spots, n_genes) of each held-out section, NaN for spots that the model
+        cannot predict; "seconds" of the fit and of the prediction; "siblings" and "depth_knots" of the fitted model.
+
+        Raises
+        ------
+        ValueError
+            A held-out spot is a training spot under another name, recognized by its pixels.
+        """
+        if out is None:
+            return self._predictions(run)
+        path = self.path(run, out, ".npz")
+        arrays = load_arrays(path)
+        if arrays is None:
+            arrays = self._predictions(run)
+            save_arrays(path, arrays)
+        return arrays
+
     def path(self, run: FoldRun, out: Path, suffix: str) -> Path:
         """Return the file that keeps what a run found; another run, data or argument has another file."""
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
         return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}{suffix}"
 
-    def sides(self, fold: Fold, options: Mapping[str, Any] | None = None) -> tuple[SpotSubset, SpotSubset]:
-        """Return the training spots, and the held-out ones without their expression.
+    def sides(
+        self, fold: Fold, features: Sequence[str] = (), proportions: Sequence[str] = ()
+    ) -> tuple[SpotSubset, SpotSubset]:
+        """Return the training spots, and the held-out ones without their expression; both with given features.
 
         Parameters
         ----------
-        options
-            Arguments of `tl.fit` that a run has of its own.
+        features, proportions
+            Slots of ``obsm`` with features, and with what is learned in place of expression.
         """
-        tables, arguments = [section.table for section in self.sections], self.arguments | dict(options or {})
-        layers = expression_layers(tables, arguments.get("layer"), self.counts_layer)
-        features, proportions = _slots_of_obsm(arguments)
+        layers = expression_layers(
+            [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
+        )
         known = SpotSubset(
             self.cohort, self.sections, fold.train, layers=layers, features=features, proportions=proportions
         )
@@ -118,7 +144,7 @@ class FoldContext:
         return keys.for_regions(side.regions)
 
     def _scores(self, run: FoldRun) -> pd.DataFrame:
-        known, hidden = self.sides(run.fold, run.options)
+        known, hidden = self.sides(run.fold, *self._slots_of_obsm(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -137,6 +163,32 @@ class FoldContext:
             scores.insert(i, name, value)
         return scores.assign(seconds_fit=fitted - start, seconds_predict=predicted - fitted)
 
+    def _predictions(self, run: FoldRun) -> dict[str, np.ndarray]:
+        known, hidden = self.sides(run.fold, *self._slots_of_obsm(run))
+        start = time.perf_counter()
+        model = self.fit(run, known)
+        fitted = time.perf_counter()
+        arrays: dict[str, np.ndarray] = {"genes": np.asarray(model.genes, dtype=str)}
+        for i, section in enumerate(read_sections(hidden.sdata, self.keys(hidden))):
+            (predicted,) = for_encoder([section], model.encoder if model.has_encoder else None)
+            prediction = model.predict(section_input(predicted, model.patch))
+            if prediction.seen.any():
+                msg = (
+                    f"{prediction.seen.sum()} of the spots of test section {section.name!r} are training spots under "
+                    "another name: their pixels are the same. Leave one of the sections out."
+                )
+                raise ValueError(msg)
+            expression = np.full((len(section), len(model.genes)), np.nan, dtype=np.float32)
+            expression[np.isin(section.rows, predicted.rows)] = prediction.expression
+            arrays[f"section {i}"] = expression
+        arrays["seconds"] = np.array([fitted - start, time.perf_counter() - fitted])
+        arrays["siblings"], arrays["depth_knots"] = model.siblings, np.asarray(model.depth_knots, dtype=float)
+        return arrays
+
+    def _slots_of_obsm(self, run: FoldRun) -> tuple[list[str], list[str]]:
+        """Return the slots of ``obsm`` with features, and those with proportions, that a run is fitted on."""
+        return _slots_of_obsm(self.arguments | dict(run.options))
+
     def _fit_arguments(self, withheld: SpotSubset) -> dict[str, Any]:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}
         if self.encoder is not None:
@@ -151,7 +203,7 @@ class FoldContext:
             for layer in dict.fromkeys((self.arguments.get("layer"), self.counts_layer)):
                 values = read_rows(section, layer)
                 parts += [values.data, values.indices, values.indptr]
-            named = sorted({key for keys in _slots_of_obsm(self.arguments | dict(run.options)) for key in keys})
+            named = sorted({key for keys in self._slots_of_obsm(run) for key in keys})
             parts += [np.asarray(section.table.obsm[key])[section.rows] for key in named if key in section.table.obsm]
             arrays |= {f"{i}-{j}": np.asarray(part) for j, part in enumerate(parts)}
         names = [name for section in self.sections for name in (section.name, section.image_key)]

@@ -15,7 +15,7 @@ from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import GENES_GIVEN, SPLIT
 from sthisto._sdata.targets import TargetSets, resolve_scale
 from sthisto._sdata.training import depth_knots, is_known, sibling_components, training_section
-from sthisto._splits.roles import read_roles, warn_of_overlap
+from sthisto._splits.roles import known_patients, read_roles, warn_of_overlap
 from sthisto._utils.logging import logger
 from sthisto.models import Encoder, ExpressionModel, SectionInput, TrainingSection
 from sthisto.models.encoders.features import dense_gain
@@ -89,6 +89,7 @@ def prepare(
     patch_um: float | None,
     context: Sequence[float] | None,
     gene_symbols: str | None,
+    patient_key: str | None,
     seed: int,
 ) -> Prepared:
     """Decide which spots, genes, scale and patches a model is fitted on, and read the expression.
@@ -101,12 +102,15 @@ def prepare(
         The method, which says whether validation spots choose an epoch and what it learns from.
     options
         Its options.
-    genes, n_top_genes, gene_flavor, layer, target, target_sets, patch_size, patch_um, context, gene_symbols, seed
+    genes, n_top_genes, gene_flavor, layer, target, target_sets, patch_size, patch_um, context, gene_symbols
+        Arguments of `tl.fit`.
+    patient_key, seed
         Arguments of `tl.fit`.
     """
     roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs else 0, seed=seed)
     trained = _trained(roles)
     members, their_roles = [sections[i] for i in trained], [roles[i] for i in trained]
+    patients = known_patients(members, patient_key) or [""] * len(members)
     normalization = resolve_scale(
         members, their_roles, layer=layer, target=target, target_sets=target_sets, gene_symbols=gene_symbols
     )
@@ -130,8 +134,9 @@ def prepare(
             normalization=normalization,
             gene_symbols=gene_symbols,
             residuals=cls.uses_residuals,
+            patient=patient,
         )
-        for i in trained
+        for i, patient in zip(trained, patients, strict=True)
     ]
     return Prepared(
         sections,

@@ -8,9 +8,9 @@ from skimage.color import rgb_from_hed
 from sthisto import settings
 from sthisto._images.patches import PatchSource
 from sthisto._images.pyramid import Level, Pyramid
+from sthisto._images.stains import SlideStains, fit_stains
 from sthisto.models import SectionInput, load_encoder
 from sthisto.models.encoders.slide_grid import SlideGrid
-from sthisto.models.encoders.stains import SlideStains, fit_stains
 from sthisto.models.encoders.texture import N_TEXTURES, UM_PER_PX, patch_texture
 from sthisto.models.encoders.texture_windows import slide_facts, window_texture
 

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from sthisto._images.content import pixel_digest
 from sthisto._images.pyramid import Level, Pyramid
+from sthisto._images.stains import SlideStains, fit_stains, is_tissue
 from sthisto.models.data import SectionInput
-from sthisto.models.encoders.stains import SlideStains, fit_stains, is_tissue
 from sthisto.models.encoders.texture import UM_PER_PX
 
 NARROWEST_PX: Final = 24

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sthisto._images.stains import fit_stains
 from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders.encoder import TEXTURE, Encoder
-from sthisto.models.encoders.stains import fit_stains
 from sthisto.models.encoders.texture import patch_texture
 from sthisto.models.encoders.texture_windows import window_texture
 

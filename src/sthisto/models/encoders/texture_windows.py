@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from tqdm.auto import tqdm
 
+from sthisto._images.stains import N_NUMBERS, SlideStains
 from sthisto._utils.digest import digest_arrays
 from sthisto._utils.settings import settings
 from sthisto.models.data import SectionInput
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.slide_grid import SlideGrid
-from sthisto.models.encoders.stains import N_NUMBERS, SlideStains
 from sthisto.models.encoders.texture import HALO, N_TEXTURES, texture_maps, texture_of_means
 
 _GRID: Final = "slide grid"
@@ -88,11 +88,7 @@ def _kept(grid: SlideGrid, arguments: Sequence[np.ndarray], compute: Callable[[]
         return compute()
     named = {str(i): argument for i, argument in enumerate(arguments)}
     key = digest_arrays(named, grid.digest, f"{grid.height} x {grid.width}, {grid.step!r}")
-    kept = cache.read(_IDENTITY, key)
-    if kept is None:
-        kept = compute()
-        cache.write(_IDENTITY, key, kept)
-    return kept
+    return cache.kept(_IDENTITY, key, compute)
 
 
 def _measure(grid: SlideGrid, stains: SlideStains, centers: np.ndarray, across: np.ndarray, name: str) -> np.ndarray:

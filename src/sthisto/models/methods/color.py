@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from skimage.color import hed_from_rgb
 from torch import Tensor
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders import cache
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
+from sthisto.models.pixels import N_COLORS, color_numbers
 
-N_COLORS = 9
 _KEY = "color"
+_CACHE = "color-1"
+"""What the colors of a patch are found by on disk; another number where their formula changes."""
 
 
 class Color(ExpressionModel):
@@ -29,6 +32,7 @@ class Color(ExpressionModel):
     method = "color"
     label = "Color"
     uses_encoder = False
+    rates_confidence = True
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Fit ridge regression on the standardized colors."""
@@ -48,6 +52,10 @@ class Color(ExpressionModel):
         colors = patch_colors(section)
         expression = self._map((colors.values - self._mean) / self._sd)
         return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return the colors of each spot's patches."""
+        return [patch_colors(section).values]
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:
         """Return the axes of what was learned."""
@@ -79,8 +87,6 @@ def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
     fingerprint = np.zeros(len(source), dtype=np.uint64)
     for index, patches in source.batches():
         fingerprint[index] = fingerprints(patches)
-        rgb = patches.astype(np.float32) / 255
-        stains = -np.log(np.maximum(rgb, 1 / 255)) @ hed_from_rgb.astype(np.float32)
-        numbers = (rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)))
-        values[index] = np.concatenate(numbers, axis=1)
+        key = cache.batch_key(patches, fingerprint[index])
+        values[index] = cache.kept(_CACHE, key, partial(color_numbers, patches))
     return values, fingerprint
