@@ -289,10 +289,10 @@ def record_updates(
 
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove what was predicted and scored under a key, so that two models never mix."""
-    of_values = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
+    predicted = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
     return [
-        *removals(sections, "layers", of_values),
-        *removals(sections, "obsm", of_values),
+        *removals(sections, "layers", predicted),
+        *removals(sections, "obsm", predicted),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
         *removals(sections, "var", [slots.verdict(key_added)]),

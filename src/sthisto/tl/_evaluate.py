@@ -96,8 +96,8 @@ def evaluate(
     and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
     for further tissue like this and not for new patients; `get.scores` reads them. Their column "confidence_gain" is
     what the residual score gains as the least confident spots are left out: its mean over the most confident 90, 80, …
-    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not scored. Sets
-    of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
+    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not
+    scored. Sets of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
     ``pcc_residual`` are both against what was learned: the mean of the residuals of a set, or the proportion.
 
     With `prediction`, ``layers["{key_added}_pred"]``, ``var["{key_added}_gene"]``, ``obs["{key_added}_seen"]`` and the
