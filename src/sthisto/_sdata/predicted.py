@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.record import check_predicted, read_record
+from sthisto._sdata.record import check_predicted, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPATIAL, confidence, prediction, prediction_sd, seen
 from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
@@ -95,7 +95,7 @@ def read_predicted(
     found = []
     for section in read_sections(sdata, keys, check_image=False):
         check_predicted(section.table, key)
-        symbols = read_record(section.table, key).gene_symbols
+        symbols = symbols_of(section.table, key)
         modeled = modeled_genes(section.table, key, symbols)
         chosen = [genes] if isinstance(genes, str) else list(modeled if genes is None else genes)
         for gene in chosen:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sthisto._utils.arguments import read_value
-from sthisto._utils.defaults import PATCH_SIZE
 from sthisto.cli.options import add_command, add_data, element_keys, method_options, read_names
 from sthisto.cli.output import print_table
 from sthisto.cli.stores import read_store, refuse_existing
@@ -31,7 +30,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
     parser.add_argument("--layer", help="layer with the expression; default: X")
-    parser.add_argument("--patch-size", type=int, default=PATCH_SIZE, help="width of a patch in px")
+    parser.add_argument("--patch-size", type=int, help="width of a patch in px; default: 224, or that of --patch-um")
     parser.add_argument("--patch-um", type=float, help="width of tissue in µm that a patch covers")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")

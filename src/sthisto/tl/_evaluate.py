@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,10 +109,10 @@ def evaluate(
     sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
     scores, found = [], []
     for section in sections:
+        record = read_record(section.table, key_added)
         spots = _scored_spots(section, key_added)
         if not len(spots):
             continue
-        record = read_record(section.table, key_added)
         measured = _measured(section, spots, key_added, record, counts_layer)
         if not len(measured):
             logger.warning("No spot to score in section %r has any count: it is left out.", section.name)
@@ -129,21 +128,27 @@ def evaluate(
             f"obs[{slots.SPLIT!r}]. Predict the test sections, or call sth.pp.split before sth.tl.fit."
         )
         raise ValueError(msg)
-    _write(sections, pd.concat(scores, ignore_index=True), found, key_added)
+    _write(sections, pd.concat(scores, ignore_index=True), found, key_added, counts_layer)
 
 
 def _options(record: FitRecord, measured: Measured, n_splits: int, seed: int) -> ScoreOptions:
     return ScoreOptions(record.depth_knots, n_splits, seed, record.sibling_reference(measured.genes))
 
 
-def _write(sections: Sequence[Section], scores: pd.DataFrame, found: Sequence[dict[str, Any]], key: str) -> None:
+def _write(
+    sections: Sequence[Section],
+    scores: pd.DataFrame,
+    found: Sequence[dict[str, Any]],
+    key: str,
+    counts_layer: str | None,
+) -> None:
     """Write scores and summary into the record of every table, and the genes' means into its ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
     by_gene[slots.CEILING] = by_gene["reproducibility"]
     updates = []
     for section in {id(section.table): section for section in sections}.values():
         record = read_record(section.table, key)
-        updates += replace(record, scores=scores, summary=summary).updates([section], key)
+        updates += record.evaluated(scores, summary, counts_layer=counts_layer).updates([section], key)
         for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(
                 [section],

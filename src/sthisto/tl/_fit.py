@@ -20,7 +20,6 @@ from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, check_slot, var_updates
 from sthisto._utils.arguments import check_arguments, checked
 from sthisto._utils.checks import choice, texts
-from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
@@ -63,7 +62,7 @@ def fit(
     gene_flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
     target: Target | None = None,
-    patch_size: int = PATCH_SIZE,
+    patch_size: int | None = None,
     patch_um: float | None = None,
     context: Sequence[float] | None = None,
     seed: int = 0,
@@ -124,7 +123,8 @@ def fit(
     target
         Scale to learn and predict on: "log1p", "pearson_residuals" or "as_is". None: "log1p" for counts, else "as_is".
     patch_size
-        Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue.
+        Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue. None: 224, or the px that
+        `patch_um` covers in the finest image, if these are fewer (at least 32), so that no patch is enlarged.
     patch_um
         Width of tissue in µm that a patch covers. None: `patch_size` px of the full resolution; for "kernel", "mlp" and
         "recommended" 77, where the µm per px are known.
