@@ -9,17 +9,6 @@ import numpy as np
 import torch
 
 
-def torch_spline_bases(x: torch.Tensor, grid: torch.Tensor, order: int) -> torch.Tensor:
-    """Evaluate B-splines by Cox and de Boor's recurrence in torch, with autograd."""
-    x = x.unsqueeze(-1)
-    bases = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
-    for k in range(1, order + 1):
-        rising = (x - grid[:, : -k - 1]) / (grid[:, k:-1] - grid[:, : -k - 1])
-        falling = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:-k])
-        bases = rising * bases[..., :-1] + falling * bases[..., 1:]
-    return bases
-
-
 def step_by_step_scan(
     u: torch.Tensor, delta: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor
 ) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Whether each hand-written kernel pays: whole jobs with it and with what a library offers in its place.
 
-    python benchmarks/kernels.py [--kernels spline block] [--rounds 3] [--check]
+    python benchmarks/kernels.py [--kernels block scan] [--rounds 3] [--check]
 
 Jobs: "fit" is `tl.fit` of DANet over 25 epochs on two sections of 300 spots and 785 genes, whose features are in the
 cache; "encode" is `tl.fit` of ridge with DenseNet-121 and patches of 224 px on two sections of 60 spots. What
@@ -83,12 +83,6 @@ def encode() -> Job:
     return fit(60, method="ridge", patch_size=224, image_encoder="densenet121", encoder_weights="random")
 
 
-def _spline() -> None:
-    from sthisto.nn import kan
-
-    _library.put(kan, "spline_bases", _library.torch_spline_bases)
-
-
 def _block() -> None:
     from sthisto.nn import mamba
 
@@ -108,7 +102,6 @@ def _densenet() -> None:
 
 
 KERNELS = {
-    "spline": Kernel("nn/_kernels/spline.py", "Cox and de Boor in torch", fit_danet, _spline),
     "float32": Kernel("nn/_kernels/float32.py", "numpy's functions in numba", fit_danet, _library.use_numpy_functions),
     "block": Kernel("nn/_kernels/block.py", "the blocked scan in torch", fit_danet, _block),
     "scan": Kernel("nn/_kernels/scan.py", "step by step in torch", partial(fit_danet, backend="torch"), _scan),

@@ -12,13 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from builders import Region, grid, make_sdata
 
 from sthisto import settings
+from sthisto._utils import logging
 
 
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path_factory, monkeypatch):
-    """Keep features in a folder of the test run, and be quiet."""
+    """Keep features in a folder of the test run, be quiet, and warn anew in every test."""
     monkeypatch.setattr(settings, "cache_dir", tmp_path_factory.getbasetemp() / "cache")
     monkeypatch.setattr(settings, "progress", False)
+    logging._warned.clear()
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import sys
+import time
 
 import dask
 import numpy as np
@@ -22,7 +24,7 @@ from slides import (
     write_ome,
     write_pyramid,
 )
-from tifffile import TiffWriter, imwrite
+from tifffile import FileHandle, TiffWriter, imwrite
 from xarray import DataTree
 
 import sthisto as sth
@@ -197,6 +199,24 @@ def test_levels_are_read_by_many_threads_at_once(tmp_path):
     small = [level.rechunk((3, 100, 100)) for level in found] * 5
     for level, again in zip(dask.compute(*small, scheduler="threads", num_workers=8), (1, 2, 4) * 5, strict=True):
         np.testing.assert_array_equal(pixels(level), shrunk(again))
+
+
+def test_a_level_that_is_opened_does_not_move_the_place_in_the_file_of_others(tmp_path, monkeypatch):
+    seek = FileHandle.seek
+
+    def slow_seek(*arguments):
+        place = seek(*arguments)
+        time.sleep(1e-3)
+        return place
+
+    path = write_ome(tmp_path / "scan.ome.tif")
+    monkeypatch.setattr(FileHandle, "seek", slow_seek)
+    for again in range(3):
+        os.utime(path, ns=(again, again))  # else the file is still open
+        found = [level.rechunk((3, 256, 256)) for level in levels(sth.io.read_slide(path))]
+        read = dask.compute(*found, *found, scheduler="threads", num_workers=8)
+        for level, factor in zip(read, (1, 2, 4, 1, 2, 4), strict=True):
+            assert np.abs(pixels(level) - shrunk(factor)).mean() < 2.5
 
 
 def test_stated_um_and_name_are_used(tmp_path):

@@ -24,7 +24,7 @@ from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium, um_per_unit_of_xenium
 from sthisto._sdata.stored import check_stored
 from sthisto._sdata.told import allows_outside, annotated_regions, checks_image, um_per_unit
-from sthisto._utils.logging import logger
+from sthisto._utils.logging import logger, warn_once
 from sthisto._utils.validate import check_key, listed, resolve_only
 
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ class Section:
             return
         um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
         if self.um_per_px is not None and self.um_per_px <= _FINE_UM:
-            logger.warning(
+            warn_once(
                 "Patches of section %r are enlarged %.1f times: their %d px show %.0f px of image %r, of %s µm each. "
                 "Fit on patches of fewer px (patch_size=…) or of more tissue (patch_um=…).",
                 *(self.name, enlarged, spec.size, spec.size / enlarged, self.image_key, um),
             )
         else:
-            logger.warning(
+            warn_once(
                 "Patches of section %r are enlarged %.1f times, because image %r is coarse: %s µm per px. Pass the "
                 "full-resolution image with image_key=…, if there is one, or fit on wider patches (patch_um=…).",
                 *(self.name, enlarged, self.image_key, um),

@@ -40,8 +40,10 @@ class TiffSlide:
         self.path = path
         self._file = open_tiff(path)
         self._opening = threading.Lock()
-        # All levels seek in one file. zarr reads in a thread of its own, which must not wait for another to open one.
-        self._reading = threading.RLock()
+        # All levels seek in one file, and so does tifffile for tags that it reads late: it takes this lock for both.
+        # zarr reads in a thread of its own, which must not wait for another to open a level.
+        self._file.filehandle.set_lock(True)
+        self._reading = self._file.filehandle.lock
         try:
             number = color_series(self._file, path)
             self._series = self._file.series[number]
@@ -113,7 +115,9 @@ class TiffSlide:
                 return level.asarray()  # one compressed strip, as small levels and whole pictures are
         import zarr
 
-        return zarr.open_array(level.aszarr(level=0, fillvalue=self._blank(level), lock=self._reading), mode="r")
+        with self._reading:  # it looks into the first tile to tell how JPEG is decoded
+            store = level.aszarr(level=0, fillvalue=self._blank(level), lock=self._reading)
+        return zarr.open_array(store, mode="r")
 
     @staticmethod
     def _blank(level: TiffPageSeries) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sthisto._utils.arguments import LAYERS, checked
 from sthisto._utils.digest import digest_arrays
 from sthisto._utils.validate import check_positive, listed
+from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders import pathology
 from sthisto.models.encoders.layers import LayerArgument, LayerMeans, find_layers
 from sthisto.models.encoders.network import offline_without_network
@@ -91,6 +92,10 @@ class Encoder(nn.Module):
         """
         found: list[Tensor] = self.module.maps(self._normalized(pixels.permute(0, 3, 1, 2).float()))  # type: ignore[operator]
         return found
+
+    def of_section(self, section: SectionInput) -> Features | None:
+        """Return the features of a section that need no patches of it; None: its patches are encoded."""
+        return None
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         return torch.addcmul(-self.mean / self.std, pixels, 1 / (255 * self.std)).to(self.dtype)

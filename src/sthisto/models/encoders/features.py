@@ -18,11 +18,8 @@ from sthisto.models.encoders import cache
 from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.dense import Tiling, window_means
 from sthisto.models.encoders.encoder import Encoder
-from sthisto.models.encoders.given import GivenFeatures, feature_fingerprints
 from sthisto.models.encoders.inference import FrozenEncoder
 from sthisto.models.encoders.reach import known_reach, reach
-from sthisto.models.encoders.texture_encoder import TextureEncoder
-from sthisto.models.encoders.texture_windows import window_texture
 
 __all__ = ["Features", "clear_cache", "extract"]
 
@@ -52,11 +49,9 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
     identity = features_identity(encoder)
 
     def encode() -> Features:
-        if isinstance(encoder, TextureEncoder):
-            return _textures(section)
-        if isinstance(encoder, GivenFeatures):
-            given = encoder.of(section)
-            return Features(given, feature_fingerprints(given))
+        known = encoder.of_section(section)
+        if known is not None:
+            return known
         sources = read_once(section.patches)
         if section.dense:
             values = [_dense_means(source, encoder, identity, section.name) for source in sources]
@@ -80,13 +75,6 @@ def _hint_at_dense(section: SectionInput, encoder: Encoder) -> None:
             section.name,
             gain,
         )
-
-
-def _textures(section: SectionInput) -> Features:
-    """Return texture over the width of each patch, (n_spots, N_TEXTURES n_widths)."""
-    fingerprint = section.fingerprint()
-    widths = [source.extent * source.level.downsample for source in section.patches]
-    return Features(np.concatenate(list(window_texture(section, fingerprint, widths)), axis=1), fingerprint)
 
 
 def features_identity(encoder: Encoder) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from torch import Tensor, nn
 
-from sthisto.models.data import SectionInput
+from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders.encoder import Encoder
 
 PREFIX: Final = "obsm:"
@@ -78,8 +78,8 @@ class GivenFeatures(Encoder):
         """Return a digest of names, widths, numbers and weights."""
         return blake2b(self.weights.encode(), digest_size=16).hexdigest()
 
-    def of(self, section: SectionInput) -> np.ndarray:
-        """Return (n_spots, n_features) float32 of a section.
+    def of_section(self, section: SectionInput) -> Features:
+        """Return the given features of a section, (n_spots, n_features) float32, and fingerprints made from them.
 
         Raises
         ------
@@ -96,7 +96,8 @@ class GivenFeatures(Encoder):
                 )
                 raise ValueError(msg)
             found.append(values * np.float32(part.weight))
-        return np.concatenate(found, axis=1)
+        values = np.concatenate(found, axis=1)
+        return Features(values, feature_fingerprints(values))
 
 
 def feature_fingerprints(values: np.ndarray) -> np.ndarray:

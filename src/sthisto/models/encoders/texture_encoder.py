@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders.encoder import TEXTURE, Encoder
 from sthisto.models.encoders.stains import fit_stains
 from sthisto.models.encoders.texture import patch_texture
+from sthisto.models.encoders.texture_windows import window_texture
 
 _PATCH_PX: Final = 24
 
@@ -18,13 +20,19 @@ _PATCH_PX: Final = 24
 class TextureEncoder(Encoder):
     """The encoder that `load_encoder("texture")` returns.
 
-    Of a section, texture is measured on the slide, over windows as wide as the patches and with the slide's own stain
-    vectors: `extract` does so. Called on patches, it takes each for 77 µm of tissue, and their pixels together for the
+    Texture of a section is measured on the slide, in windows as wide as the patches and with the slide's own stain
+    vectors (`of_section`). Called on patches, it takes each for 77 µm of tissue, and their pixels together for the
     slide.
     """
 
     def __init__(self) -> None:
         super().__init__(_PatchTexture(), name=TEXTURE, mean=(0, 0, 0), std=(1, 1, 1), input_size=_PATCH_PX)
+
+    def of_section(self, section: SectionInput) -> Features:
+        """Return texture in windows as wide as the patches of each context, (n_spots, N_TEXTURES n_widths)."""
+        fingerprint = section.fingerprint()
+        widths = [source.extent * source.level.downsample for source in section.patches]
+        return Features(np.concatenate(list(window_texture(section, fingerprint, widths)), axis=1), fingerprint)
 
 
 class _PatchTexture(nn.Module):
