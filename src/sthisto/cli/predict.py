@@ -9,7 +9,7 @@ from typing import Any
 
 from sthisto.cli.cohort import add_cohort_options, is_cohort, predict_cohort
 from sthisto.cli.options import add_command, add_data, element_keys
-from sthisto.cli.stores import read_store, refuse_existing
+from sthisto.cli.stores import out_paths, read_store, write_stores
 
 
 def add(commands: Any) -> None:
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     add_data(parser)
     add_cohort_options(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
-    parser.add_argument("--out", type=Path, required=True, help="output store")
+    parser.add_argument("--out", type=Path, required=True, help="output store, or folder for slides")
     parser.add_argument(
         "--allow-download",
         action="store_true",
@@ -38,16 +38,26 @@ def run(options: argparse.Namespace) -> int | None:
     """Predict, write the store and print where it is; a cohort returns 1 if slides failed."""
     if is_cohort(options.data):
         return predict_cohort(options)
-    refuse_existing(options.out, "Choose another --out.")
+    paths = out_paths([options.data], options.out, overwrite=options.overwrite)
+    if not options.model.exists():
+        msg = f"There is no model at {options.model}."
+        raise FileNotFoundError(msg)
     sdata = read_store(options.data)
 
     import sthisto as sth
 
     model = sth.models.load(options.model, allow_download=options.allow_download)
-    sth.tl.predict(sdata, model, new_table_key=options.new_table, um_per_px=options.um_per_px, **element_keys(options))
-    sdata.write(options.out)
+    sth.tl.predict(
+        sdata,
+        model,
+        new_table_key=options.new_table,
+        um_per_px=options.um_per_px,
+        key_added=options.key_added,
+        **element_keys(options),
+    )
+    write_stores([sdata], paths, overwrite=options.overwrite)
     if options.json:
         print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
-    else:
+    elif not options.quiet:
         print(f"{options.out} holds the prediction of {len(model.genes)} genes.")
     return None
