@@ -29,13 +29,13 @@ def test_user_without_a_home_has_a_cache_folder(monkeypatch):
 
 @pytest.fixture
 def bare_logging(monkeypatch):
-    """A process in which nobody has configured logging; what a test configures is undone."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    yield
+    """Takes pytest's own handlers off the root logger; what a test configures is undone."""
+    yield lambda: monkeypatch.setattr(logging.getLogger(), "handlers", [])
     configure(None, None)
 
 
 def test_verbosity_shows_messages_and_none_leaves_them_to_the_caller(bare_logging, capsys):
+    bare_logging()
     chosen = Settings()
     assert not logger.handlers
     chosen.verbosity = "info"
@@ -48,6 +48,7 @@ def test_verbosity_shows_messages_and_none_leaves_them_to_the_caller(bare_loggin
 
 
 def test_messages_are_not_shown_twice_where_the_caller_shows_them(bare_logging, capsys):
+    bare_logging()
     logging.getLogger().addHandler(logging.StreamHandler())
     Settings().verbosity = "info"
     logger.info("once")
@@ -55,6 +56,7 @@ def test_messages_are_not_shown_twice_where_the_caller_shows_them(bare_logging, 
 
 
 def test_a_log_file_keeps_what_is_not_shown(bare_logging, tmp_path, capsys):
+    bare_logging()
     chosen = Settings(verbosity="error", log_file=tmp_path / "run" / "log.txt")
     logger.info("kept")
     chosen.log_file = None

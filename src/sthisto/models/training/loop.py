@@ -22,6 +22,7 @@ from sthisto.models.torch_state import seeded
 from sthisto.models.training.devices import resolve_device
 from sthisto.models.training.gather import Gather, gather_rows, share_of
 from sthisto.models.training.progress import Progress, copy_state, resumable
+from sthisto.models.training.threads import threads_that_pay
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def train(
     description
         For the progress bar.
 
+    On the CPU, rows of features are trained on with one thread, which is faster than several that wait for each other;
+    images with all that the process may use.
+
     Returns
     -------
     One row an epoch: epoch, train_loss, val_loss (NaN without validation).
@@ -134,7 +138,7 @@ def train(
     rows = progress.rows
     bar = tqdm(total=training.max_epochs, desc=description, disable=not settings.progress or fabric.global_rank > 0)
     try:
-        with _own_dropout(fabric, training), bar:
+        with threads_that_pay(fabric.device, data), _own_dropout(fabric, training), bar:
             if kept is not None:
                 kept.restore(progress, description)
                 rows = progress.rows
