@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
-import numpy as np
 import torch
 
 
@@ -20,19 +18,6 @@ def step_by_step_scan(
         h = decay_ * h + drive_
         outputs.append((h * c_.unsqueeze(1)).sum(-1))
     return torch.stack(outputs, 1)
-
-
-def use_numpy_functions() -> None:
-    """Let the fused Mamba block call numpy's exp and log1p in the place of float32's own; before it is imported."""
-    import numba
-
-    from sthisto.nn._kernels import float32
-
-    one = np.float32(1)
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    float32.exp_of_negative = numba.njit(**options)(lambda x: np.exp(x))
-    float32.logistic = numba.njit(**options)(lambda x: one / (one + np.exp(-x)))
-    float32.softplus = numba.njit(**options)(lambda x: np.maximum(x, np.float32(0)) + np.log1p(np.exp(-np.abs(x))))
 
 
 def put(module: ModuleType, name: str, value: object) -> None:

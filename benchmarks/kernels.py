@@ -102,7 +102,6 @@ def _densenet() -> None:
 
 
 KERNELS = {
-    "float32": Kernel("nn/_kernels/float32.py", "numpy's functions in numba", fit_danet, _library.use_numpy_functions),
     "block": Kernel("nn/_kernels/block.py", "the blocked scan in torch", fit_danet, _block),
     "scan": Kernel("nn/_kernels/scan.py", "step by step in torch", partial(fit_danet, backend="torch"), _scan),
     "densenet": Kernel("models/encoders/densenet.py", "timm's module", encode, _densenet),

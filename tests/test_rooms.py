@@ -21,9 +21,10 @@ LAYERS = (
     ("_sdata",),
     ("_splits", "_scoring"),
     ("pp", "get", "io"),
-    ("pl", "tl", "datasets"),
-    ("benchmark", "cohort"),
+    ("pl", "datasets"),
     ("report",),
+    ("tl",),
+    ("benchmark", "cohort"),
     ("cli",),
 )
 """A room imports from rooms of the layers before its own."""

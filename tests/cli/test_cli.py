@@ -61,6 +61,27 @@ def test_fit_predict_and_evaluate_run_from_store_to_scores(store, tmp_path, caps
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_assess_keeps_the_passport_with_the_model_and_predict_obeys_it(tmp_path, capsys):
+    store, model = tmp_path / "sections.zarr", tmp_path / "model"
+    sdata = sth.datasets.synthetic(n_sections=3, n_patients=3, n_spots=60)
+    sdata.write(store)
+    sth.tl.fit(sdata, method="ridge", image_encoder="texture", n_top_genes=40).save(model)
+    assert main(["predict", str(store), "--model", str(model), "--out", str(tmp_path / "no"), "--genes", "use"]) == 1
+    assert "Call sth.tl.assess" in capsys.readouterr().err
+    assert main(["assess", str(store), "--model", str(model), "--json"]) == 0
+    told = {row["gene"]: row["verdict"] for row in json.loads(capsys.readouterr().out)}
+    assert set(told.values()) <= {"use", "pattern only", "do not use"}
+    out = tmp_path / "predicted.zarr"
+    genes = tmp_path / "genes.txt"
+    genes.write_text("\n".join(list(told)[:3]))
+    assert main(["predict", str(store), "--model", str(model), "--out", str(out), "--genes", str(genes)]) == 0
+    var = sd.read_zarr(out)["expression"].var
+    assert set(var.index[var["sthisto_gene"]]) == set(list(told)[:3])
+    assert var.loc[list(told), "sthisto_verdict"].to_dict() == told
+    assert main(["predict", str(store), "--model", str(model), "--out", str(tmp_path / "no"), "--genes", "best"]) == 1
+    assert "all, use, or a file" in capsys.readouterr().err
+
+
 def test_method_options_reach_the_method(store, tmp_path, capsys):
     model = tmp_path / "knn.sthisto"
     arguments = ["fit", str(store), "--model", str(model), "--method", "knn", "--option", "k=7"]
@@ -68,7 +89,7 @@ def test_method_options_reach_the_method(store, tmp_path, capsys):
     assert sth.models.load(model).options.k == 7
 
 
-@pytest.mark.parametrize("command", ["demo", "split", "fit", "grid", "predict", "evaluate", "plot"])
+@pytest.mark.parametrize("command", ["demo", "split", "fit", "assess", "grid", "predict", "evaluate", "plot"])
 def test_help_of_every_command_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

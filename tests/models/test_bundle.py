@@ -72,13 +72,14 @@ def test_fine_tuned_named_encoder_is_loaded_without_its_pretrained_weights(tmp_p
     assert_same_prediction(model, load(tmp_path / "model"))
 
 
-def test_bundle_is_safetensors_and_json_alone(tmp_path):
+def test_bundle_is_safetensors_json_and_a_model_card_alone(tmp_path):
     fit(Knn, k=5).save(tmp_path / "model")
     assert {file.name for file in (tmp_path / "model").iterdir()} == {
         "config.json",
         "model.safetensors",
         "bank.safetensors",
         "manifest.json",
+        "README.md",
     }
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 

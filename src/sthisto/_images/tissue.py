@@ -7,9 +7,12 @@ from skimage.color import rgb2hsv
 from skimage.filters import gaussian, threshold_otsu
 from skimage.transform import integral_image
 
+from sthisto._images.pen import pen_mask
 from sthisto._images.pyramid import Pyramid
 
 _OVERVIEW_PX = 2000
+_PX_UM = 5.0
+"""What a pixel of an overview is taken for where marker is looked for."""
 _LEAST_SATURATION = 0.05
 
 
@@ -17,7 +20,8 @@ def tissue_share(image: Pyramid, centers: np.ndarray, diameter: float) -> np.nda
     """Return which share of each spot is tissue.
 
     Stained tissue is saturated where glass and masked background are white, gray or black: the saturation of an
-    overview of at most 2000 px is smoothed and divided by Otsu's threshold.
+    overview of at most 2000 px is smoothed and divided by Otsu's threshold. Marker, which is far more saturated, takes
+    no part in the threshold.
 
     Parameters
     ----------
@@ -34,7 +38,8 @@ def tissue_share(image: Pyramid, centers: np.ndarray, diameter: float) -> np.nda
     """
     picture, (left, right, bottom, top) = image.overview(max_size=_OVERVIEW_PX)
     saturation = gaussian(rgb2hsv(picture)[..., 1], sigma=2)
-    tissue = saturation > max(float(threshold_otsu(saturation)), _LEAST_SATURATION)
+    clean = saturation[~pen_mask(picture, _PX_UM)]
+    tissue = saturation > max(float(threshold_otsu(clean if clean.size else saturation)), _LEAST_SATURATION)
     height, width = tissue.shape
     px = np.array([width / (right - left), height / (bottom - top)])
     low = np.round((centers - [left, top] - diameter / 2) * px).astype(int)

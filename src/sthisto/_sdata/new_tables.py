@@ -15,7 +15,7 @@ from spatialdata.models import TableModel
 
 from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.new_shapes import check_no_element
-from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, SPATIAL, SPLIT
+from sthisto._sdata.slots import FEATURES, GENES_GIVEN, SELECTED_GENES, SPATIAL, SPLIT
 from sthisto._sdata.tables import read_matrix, selection_rule
 from sthisto._sdata.write import Update
 from sthisto._utils.logging import logger
@@ -114,12 +114,12 @@ def members_of(cohort: Sequence[SpatialData], sections: Sequence[Section]) -> li
 
 
 def table_of_spots(
-    sections: Sequence[Section], spots: Sequence[np.ndarray], *, role: str | None
+    sections: Sequence[Section], spots: Sequence[np.ndarray], *, role: str | None, features: Sequence[str] = ()
 ) -> tuple[AnnData, np.ndarray]:
     """Return a table of some spots of sections that share one, its X all zeros, and the rows that they have there.
 
     Columns of ``obs`` and ``var`` are those of the table, without a choice of genes that other spots took part in;
-    layers, ``uns`` and ``obsm`` are left out.
+    layers, ``uns`` and ``obsm`` are left out, but for given features.
 
     Parameters
     ----------
@@ -129,6 +129,8 @@ def table_of_spots(
         (n_spots,) bool for each section.
     role
         Value of ``obs["sthisto_split"]``; None leaves the column out.
+    features
+        Slots of ``obsm`` with features that a method is fitted on. Those that the table lacks are left out.
     """
     source = sections[0].table
     rows = np.concatenate([section.rows[chosen] for section, chosen in zip(sections, spots, strict=True)])
@@ -141,7 +143,11 @@ def table_of_spots(
     outdated = [] if selection_rule(source) == GENES_GIVEN else [SELECTED_GENES]
     var = source.var.drop(columns=outdated, errors="ignore").copy()
     blank = sp.csr_matrix((len(rows), source.n_vars), dtype=np.float32)
-    return AnnData(blank, obs=obs, var=var, uns={TableModel.ATTRS_KEY: attrs}), rows
+    uns = {TableModel.ATTRS_KEY: attrs}
+    if features and FEATURES in source.uns:
+        uns[FEATURES] = dict(source.uns[FEATURES])
+    obsm = {key: source.obsm[key][rows] for key in features if key in source.obsm}
+    return AnnData(blank, obs=obs, var=var, obsm=obsm, uns=uns), rows
 
 
 def copy_expression(source: AnnData, rows: np.ndarray, table: AnnData, layers: Sequence[str]) -> None:

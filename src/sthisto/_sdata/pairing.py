@@ -14,6 +14,7 @@ from sthisto._sdata.columns import read_flags, read_names
 from sthisto._sdata.elements import affine, apply_affine, corners, is_rgb, scale
 from sthisto._sdata.inside import warn_left_out
 from sthisto._sdata.overviews import overview_names
+from sthisto._sdata.slots import USABLE
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 
@@ -121,10 +122,17 @@ def _check_agreement(sdata: SpatialData, region: str, image_key: str, systems: l
         raise ValueError(msg)
 
 
-def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Return the table's rows on tissue that annotate the region, and each one's position in the element.
+def match_rows(
+    table: AnnData, region: str, instances: pd.Index, *, with_unusable: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the table's usable rows on tissue that annotate the region, and each one's position in the element.
 
     Instances are matched as they are, or as text where one side holds numbers and the other one text.
+
+    Parameters
+    ----------
+    with_unusable
+        Whether rows whose ``obs["sthisto_usable"]`` is 0 are returned too.
 
     Raises
     ------
@@ -148,6 +156,11 @@ def match_rows(table: AnnData, region: str, instances: pd.Index) -> tuple[np.nda
     if "in_tissue" in table.obs:
         on_tissue = _on_tissue(table.obs["in_tissue"].iloc[rows], found, region)
         keep = found & on_tissue
+    if USABLE in table.obs and not with_unusable:
+        flags, missing = read_flags(table.obs[USABLE].iloc[rows], USABLE)
+        poor = keep & ~flags & ~missing
+        warn_left_out(poor, region, f"are not usable (obs[{USABLE!r}] is 0)")
+        keep = keep & ~poor
     return rows[keep], position[keep]
 
 

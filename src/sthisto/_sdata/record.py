@@ -83,6 +83,8 @@ class FitRecord:
         Names of the sections with training or validation spots.
     history
         One row per epoch: epoch, train_loss, val_loss.
+    passport
+        The model's passport; None where it has none.
     scores, summary
         What `tl.evaluate` or `tl.cross_validate` wrote; None where neither was called.
     more
@@ -103,6 +105,7 @@ class FitRecord:
     gene_symbols: str | None = None
     training_sections: tuple[str, ...] = ()
     history: pd.DataFrame | None = None
+    passport: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
     summary: pd.DataFrame | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -119,17 +122,18 @@ class FitRecord:
             normalization=Normalization.from_record(model.normalization) if model.normalization else None,
             genes_rule=model.genes_rule,
             depth_knots=model.depth_knots,
-            siblings=_sibling_table(model.genes, model.siblings),
+            siblings=sibling_table(model.genes, model.siblings),
             gene_symbols=gene_symbols,
             training_sections=model.training_sections,
             history=model.history,
+            passport=model.passport,
             more=more,
         )
 
     @classmethod
     def from_uns(cls, stored: Mapping[str, Any]) -> FitRecord:
         """Return the record that a table holds, in memory or read from disk."""
-        kept = ("parameters", "history", "scores", "summary", "siblings")
+        kept = ("parameters", "history", "scores", "summary", "siblings", "passport")
         return cls(
             method=str(stored["method"]),
             version=str(stored.get("version", "")),
@@ -185,7 +189,7 @@ class FitRecord:
 _FIELDS = tuple(one.name for one in fields(FitRecord) if one.name != "more")
 
 
-def _sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
+def sibling_table(genes: Sequence[str], components: np.ndarray) -> pd.DataFrame | None:
     """Return the (n_genes, n_components) components as a table; None without any."""
     if not components.shape[1]:
         return None
@@ -243,7 +247,9 @@ def _why_no_record(table: AnnData, key: str) -> str:
     )
 
 
-def read_part(table: AnnData, key: str, part: Literal["history", "scores", "summary"], *, call: str) -> pd.DataFrame:
+def read_part(
+    table: AnnData, key: str, part: Literal["history", "scores", "summary", "passport"], *, call: str
+) -> pd.DataFrame:
     """Return a table of the record under a key; raise KeyError naming the `call` that writes it when it is missing."""
     found: pd.DataFrame | None = getattr(read_record(table, key), part)
     if found is None:
@@ -309,6 +315,7 @@ def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]
         *removals(sections, "layers", [slots.prediction(key_added), slots.prediction_sd(key_added)]),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
+        *removals(sections, "var", [slots.verdict(key_added)]),
     ]
 
 

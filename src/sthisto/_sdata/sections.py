@@ -45,7 +45,7 @@ class Section:
     name
         The region's name; where it repeats in a list of SpatialData, their number stands before it: "0:A", "1:A".
     rows
-        (n_spots,) rows of `table` that belong to the section, lie on tissue and inside the image.
+        (n_spots,) rows of `table` that belong to the section, lie on tissue and inside the image, and are usable.
     centers
         (n_spots, 2) x and y of the spots in px of the full resolution; pixel i covers [i, i + 1).
     diameter
@@ -127,6 +127,7 @@ def read_sections(
     *,
     check_image: bool | None = None,
     allow_outside: bool | None = None,
+    with_unusable: bool = False,
 ) -> list[Section]:
     """Find the sections of one SpatialData or of a cohort; of the images, only a small probe is read.
 
@@ -142,6 +143,8 @@ def read_sections(
     allow_outside
         Whether more than a tenth of a region's spots may lie outside its image. None is
         ``sdata.attrs["sthisto"]["allow_outside"]``, or False.
+    with_unusable
+        Whether spots that `pp.quality` found not usable belong to the sections too.
 
     Raises
     ------
@@ -168,6 +171,7 @@ def read_sections(
                 keys,
                 check_image=checks_image(one) if check_image is None else check_image,
                 allow_outside=allows_outside(one) if allow_outside is None else allow_outside,
+                with_unusable=with_unusable,
             )
             if len(section):
                 sections.append((i, section))
@@ -254,6 +258,7 @@ def _read_section(
     *,
     check_image: bool,
     allow_outside: bool,
+    with_unusable: bool,
 ) -> Section:
     if region not in sdata:
         msg = (
@@ -267,7 +272,7 @@ def _read_section(
     system = next((name for name in systems if name in um_per_unit(sdata)), systems[0])
     image, to_system = read_pyramid(sdata[image_key], image_key, system)
     spots = read_spots(sdata[region], region, system)
-    rows, position = match_rows(table, region, spots.instances)
+    rows, position = match_rows(table, region, spots.instances, with_unusable=with_unusable)
     has_place = np.isfinite(spots.xy[position]).all(axis=1)
     warn_left_out(~has_place, region, "have no place: their geometry is empty, missing or not finite")
     rows, position = rows[has_place], position[has_place]

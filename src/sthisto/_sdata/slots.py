@@ -28,6 +28,9 @@ CALIBRATION: Final = "calibration"
 FITTED: Final = (TRAIN, VALIDATION)
 """Roles of the spots whose expression a fit may read."""
 
+PATIENT: Final = "patient"
+"""``obs`` column that names the patient in our data sets, and where tools look for it by default."""
+
 SELECTED_GENES: Final = "sthisto_selected"
 """``var`` column that `pp.select_genes` writes, and key of ``uns`` with the rule that it chose them by."""
 GENES_GIVEN: Final = "given"
@@ -51,8 +54,23 @@ NEW_INSTANCE: Final = "instance"
 SPOT: Final = "spot"
 """``obs`` columns of a table that annotates new shapes; `SPOT` names the measured spot that a new one lies around."""
 
+GIVEN_NAME: Final = "sthisto_prediction"
+"""Key of ``uns`` of an AnnData that `io.read_prediction` read: what the prediction is called."""
+GENES_OF_PREDICTION: Final = "those of the prediction"
+GIVEN: Final = "given"
+"""Rule of the genes, and flag in the record, of a prediction that sthisto did not make."""
+
 FEATURES: Final = "sthisto_features"
 """Key of ``uns`` that names the width of the tiles which features in ``obsm`` were computed from."""
+
+BLUR: Final = "sthisto_blur"
+PEN: Final = "sthisto_pen"
+FOLD: Final = "sthisto_fold"
+TISSUE: Final = "sthisto_tissue"
+QUALITY: Final = "sthisto_quality"
+"""``obs`` columns that `pp.quality` writes: of the image around each spot, 0 to 1."""
+USABLE: Final = "sthisto_usable"
+"""``obs`` column: spots where it is 0 are left out everywhere, as those off tissue are; others are 1, or NaN."""
 
 TISSUE_GRID: Final = "tissue_grid"
 """Shapes that `pp.tissue_grid` writes by default."""
@@ -107,6 +125,11 @@ def seen(key: str) -> str:
 def modeled_gene(key: str) -> str:
     """Slot of ``var`` that is true for the genes that the model predicts."""
     return f"{key}_gene"
+
+
+def verdict(key: str) -> str:
+    """Slot of ``var`` with the verdict on a gene: "use", "pattern only", "do not use", or "not assessed"."""
+    return f"{key}_verdict"
 
 
 def score(key: str, metric: str) -> str:

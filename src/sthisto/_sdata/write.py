@@ -163,13 +163,19 @@ def var_updates(
     genes: Sequence[str],
     gene_symbols: str | None = None,
 ) -> list[Update]:
-    """Put one value a gene into the column `slot` of every table's `var`: False or NaN for the other genes."""
+    """Put one value a gene into the column `slot` of every table's `var`: False, NaN or "" for the other genes.
+
+    Strings become a categorical column.
+    """
     updates = []
     for table, _ in _by_table(sections):
         columns = gene_positions(table, genes, gene_symbols)
-        full = np.zeros(table.n_vars, dtype=bool) if values.dtype == bool else np.full(table.n_vars, np.nan)
+        if values.dtype.kind in "OUT":
+            full = np.full(table.n_vars, "", dtype=object)
+        else:
+            full = np.zeros(table.n_vars, dtype=bool) if values.dtype == bool else np.full(table.n_vars, np.nan)
         full[columns] = values
-        updates.append(Update(table, "var", slot, full))
+        updates.append(Update(table, "var", slot, pd.Categorical(full) if full.dtype == object else full))
     return updates
 
 

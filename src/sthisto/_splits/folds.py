@@ -35,7 +35,13 @@ class Fold:
 
 
 def make_folds(
-    sections: Sequence[Section], groups: str, n_folds: int | None, patient_key: str | None, width: Sequence[float]
+    sections: Sequence[Section],
+    groups: str,
+    n_folds: int | None,
+    patient_key: str | None,
+    width: Sequence[float],
+    *,
+    warn: bool = True,
 ) -> list[Fold]:
     """Return the folds by a column of obs, "section" or "block", and warn where they put a patient on both sides.
 
@@ -49,6 +55,8 @@ def make_folds(
         Column of obs that names the patient; None warns that patients are unknown.
     width
         Width in px, for each section, of what is seen around a spot: the margin beside a band.
+    warn
+        Whether to warn where a patient may stand on both sides.
     """
     patients = None if patient_key is None else read_patients(sections, patient_key)
     if groups == "block":
@@ -59,7 +67,7 @@ def make_folds(
         for name, held_out in group_folds(names, n_folds).items():
             test = [np.full(len(one), group in held_out) for one, group in zip(sections, names, strict=True)]
             folds.append(Fold(name, [~of_section for of_section in test], test))
-    if groups in ("section", "block") or patients is not None:
+    if warn and (groups in ("section", "block") or patients is not None):
         warn_of_shared_patients(patients, [fold.test for fold in folds], what="folds")
     return folds
 

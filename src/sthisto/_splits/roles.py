@@ -10,7 +10,7 @@ import pandas as pd
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.columns import read_names
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import CALIBRATION, FITTED, SPLIT, TEST, TRAIN, VALIDATION
+from sthisto._sdata.slots import CALIBRATION, FITTED, PATIENT, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
@@ -100,6 +100,18 @@ def read_patients(sections: Sequence[Section], patient_key: str) -> list[str]:
         The spots of a section name several patients, or none.
     """
     return [_patient(section, patient_key) for section in sections]
+
+
+def known_patients(sections: Sequence[Section]) -> list[str]:
+    """Return the patient of each section by ``obs["patient"]``; empty where any section names none or several."""
+    names = []
+    for section in sections:
+        column = section.table.obs.get(PATIENT)
+        found = [] if column is None else pd.unique(read_names(column.iloc[section.rows].dropna()))
+        if len(found) != 1:
+            return []
+        names.append(str(found[0]))
+    return names
 
 
 def _patient(section: Section, patient_key: str) -> str:

@@ -36,6 +36,8 @@ class SpotSubset:
         Layers with expression that `reveal` restores beside X.
     expression
         False: X is zero and there are no layers until `reveal` is called.
+    features
+        Slots of ``obsm`` with features that a method is fitted on.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class SpotSubset:
         role: str | None = None,
         layers: Sequence[str] = (),
         expression: bool = True,
+        features: Sequence[str] = (),
     ) -> None:
         self._layers = tuple(layers)
         self._rows: list[tuple[AnnData, AnnData, np.ndarray]] = []
@@ -55,7 +58,8 @@ class SpotSubset:
         self.names = [section.name for section in sections if id(section) in used]
         self.regions = [section.region for section in sections if id(section) in used]
         for one, members in members_of(cohort, [section for section in sections if id(section) in used]):
-            table, rows = table_of_spots(members, [used[id(section)] for section in members], role=role)
+            spots = [used[id(section)] for section in members]
+            table, rows = table_of_spots(members, spots, role=role, features=features)
             self.sdata.append(with_table(one, members[0].table_key, table))
             self._rows.append((table, members[0].table, rows))
         if expression:

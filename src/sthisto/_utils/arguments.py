@@ -60,6 +60,10 @@ PRECISIONS: Final = (
 )
 """What Lightning Fabric computes in."""
 
+PREDICTION: Final = (text | Check("an AnnData", lambda value: hasattr(value, "obs_names"))).called(
+    "'layer:NAME', 'table:NAME', or an AnnData of the predicted spots"
+)
+
 ARGUMENTS: Final[Mapping[str, Check]] = {
     "allow_download": flag,
     "allow_outside": flag,
@@ -101,6 +105,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "library_key": text,
     "margin": number(least=0),
     "method": text,
+    "min_score": number(least=-1, most=1),
     "n_bins": whole(2),
     "n_boot": whole(0),
     "n_clusters": _COUNT,
@@ -112,6 +117,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "n_splits": _COUNT,
     "n_spots": _COUNT,
     "n_top_genes": _COUNT,
+    "min_quality": share,
     "name": text,
     "new_table_key": new_name,
     "object_type": choice("detection", "annotation"),
@@ -154,6 +160,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "vmax": number(),
     "vmin": number(),
     "weights": path,
+    "width_um": _POSITIVE,
     "workers": _COUNT,
     "write_image": flag,
 }
@@ -268,7 +275,8 @@ def check_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> 
     for name, value in values.items():
         if name in checks:
             _check_parameter(value, checks[name], parameters[name])
-    return {name: value for name, value in values.items() if name not in parameters}
+    named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    return {name: value for name, value in values.items() if name not in named}
 
 
 def check_fields(cls: type, values: Mapping[str, Any]) -> None:

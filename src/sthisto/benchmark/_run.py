@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,14 +12,12 @@ import pandas as pd
 from sthisto._scoring.measure import Measured, measure
 from sthisto._scoring.score import ScoreOptions
 from sthisto._sdata.expression import Normalization
-from sthisto._sdata.inputs import section_input
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import TRAIN
 from sthisto._sdata.training import depth_knots, sibling_components
 from sthisto._splits.folds import Fold
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import Check
-from sthisto._utils.files import load_arrays, save_arrays
 from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark._protocol import Protocol
 from sthisto.benchmark._results import Results
@@ -152,37 +149,11 @@ def _outcome(context: FoldContext, fold: Fold, protocol: Protocol, out: Path, tr
 
 def _predicted(context: FoldContext, run: FoldRun, out: Path, *, warm_up: bool) -> dict[str, np.ndarray]:
     """Return the predictions of a run from its file, or make and keep them."""
-    path = context.path(run, out, ".npz")
-    found = load_arrays(path)
-    if found is not None:
-        return found
-    if warm_up:
+    if warm_up and not context.path(run, out, ".npz").is_file():
         has_epochs = resolve_method(run.method, run.options)[0].has_epochs
         brief = {"max_epochs": 1} if has_epochs else {}
-        _fit_and_predict(context, FoldRun(run.fold, run.method, run.seed, {**run.options, **brief}))
-    arrays = _fit_and_predict(context, run)
-    save_arrays(path, arrays)
-    return arrays
-
-
-def _fit_and_predict(context: FoldContext, run: FoldRun) -> dict[str, np.ndarray]:
-    """Return genes, the prediction of each test section, and the seconds of the fit and of the predictions."""
-    known, hidden = context.sides(run.fold)
-    start = time.perf_counter()
-    model = context.fit(run, known)
-    fitted = time.perf_counter()
-    arrays: dict[str, np.ndarray] = {"genes": np.asarray(model.genes, dtype=str)}
-    for i, section in enumerate(read_sections(hidden.sdata, context.keys(hidden))):
-        prediction = model.predict(section_input(section, model.patch))
-        if prediction.seen.any():
-            msg = (
-                f"{prediction.seen.sum()} of the spots of test section {section.name!r} are training spots under "
-                "another name: their pixels are the same. Leave one of the sections out."
-            )
-            raise ValueError(msg)
-        arrays[f"section {i}"] = prediction.expression
-    arrays["seconds"] = np.array([fitted - start, time.perf_counter() - fitted])
-    return arrays
+        context.predictions(FoldRun(run.fold, run.method, run.seed, {**run.options, **brief}))
+    return context.predictions(run, out)
 
 
 def _measured(

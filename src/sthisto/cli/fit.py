@@ -73,7 +73,6 @@ def run(options: argparse.Namespace) -> None:
         um_per_px=options.um_per_px,
         seed=options.seed,
         checkpoint=checkpoint,
-        key_added=options.key_added,
         **element_keys(options),
         **{name: value for name, value in parallel.items() if value is not None},
         **method_options(options.option),

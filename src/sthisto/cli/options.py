@@ -45,17 +45,17 @@ def add_command(
 
 
 def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the store, or several, the options that select their elements, and the prefix of the results."""
+    add_elements(parser, several=several)
+    parser.add_argument("--key-added", default=KEY, help="prefix of the results")
+
+
+def add_elements(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add the store, or several, and the options that select their elements."""
     if several:
         parser.add_argument("data", type=Path, nargs="+", help="SpatialData store or stores (zarr)")
     else:
         parser.add_argument("data", type=Path, help="SpatialData store (zarr)")
-    add_keys(parser)
-    parser.add_argument("--key-added", default=KEY, help="prefix of the results")
-
-
-def add_keys(parser: argparse.ArgumentParser) -> None:
-    """Add the options that select elements of a store."""
     parser.add_argument(
         "--image",
         action="append",
@@ -74,12 +74,13 @@ def add_store_out(parser: argparse.ArgumentParser, *, what: str, required: bool 
 
 
 def element_keys(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of the functions that `add_keys` stands for."""
+    """Return the arguments of the functions that `add_data` or `add_elements` stands for."""
     return {
         "image_key": image_key(options.image),
         "shapes_key": options.shapes,
         "table_key": options.table,
         "coordinate_system": options.coordinate_system,
+        **({"key_added": options.key_added} if "key_added" in options else {}),
     }
 
 

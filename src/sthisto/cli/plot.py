@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sthisto._sdata.slots import KEY
 from sthisto._utils.atomic import atomic_file
-from sthisto.cli.options import add_command, add_keys, element_keys
+from sthisto.cli.options import add_command, add_elements, element_keys
 from sthisto.cli.stores import read_stores, refuse_existing
 
 _KINDS: Final = ("gene_compare", "gene_correlation", "mean_variance", "scores", "uncertainty")
@@ -23,8 +23,7 @@ def add(commands: Any) -> None:
         "Draw predicted genes beside the measured ones and the H&E, or the scores of a prediction.",
         "sthisto plot predicted.zarr --genes EPCAM,COL1A1 --out genes.png",
     )
-    parser.add_argument("data", type=Path, nargs="+", help="SpatialData store or stores (zarr)")
-    add_keys(parser)
+    add_elements(parser, several=True)
     parser.add_argument("--kind", choices=_KINDS, default="gene_compare", help="function of sthisto.pl")
     parser.add_argument("--genes", help="comma-separated genes, for all kinds but scores")
     parser.add_argument("--key-added", action="append", help="key of a prediction; may be repeated")
@@ -60,7 +59,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     if options.kind == "scores":
         return arguments | {"table_key": keys["table_key"]}
     genes = None if options.genes is None else [name.strip() for name in options.genes.split(",") if name.strip()]
-    return arguments | keys | ({} if genes is None else {"genes": genes})
+    return keys | arguments | ({} if genes is None else {"genes": genes})
 
 
 def _save(figure: Any, options: argparse.Namespace) -> None:

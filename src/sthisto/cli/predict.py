@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sthisto.cli.cohort import add_cohort_options, is_cohort, predict_cohort
+from sthisto.cli.genes import predicted_genes
 from sthisto.cli.options import add_command, add_data, element_keys
 from sthisto.cli.stores import out_paths, read_store, write_stores
 
@@ -30,6 +31,10 @@ def add(commands: Any) -> None:
         action="store_true",
         help="download the image encoder that the model names from any hub page",
     )
+    parser.add_argument(
+        "--genes", default="all", help="all, use (by the model's passport), or a file with one gene per line"
+    )
+    parser.add_argument("--min-score", type=float, help="least residual score in the model's passport")
     parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
 
@@ -50,9 +55,10 @@ def run(options: argparse.Namespace) -> int | None:
     sth.tl.predict(
         sdata,
         model,
+        genes=predicted_genes(options.genes),
+        min_score=options.min_score,
         new_table_key=options.new_table,
         um_per_px=options.um_per_px,
-        key_added=options.key_added,
         **element_keys(options),
     )
     write_stores([sdata], paths, overwrite=options.overwrite)

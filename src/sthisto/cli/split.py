@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sthisto._sdata.slots import SPLIT
-from sthisto.cli.options import add_command, add_keys, add_store_out, element_keys
+from sthisto.cli.options import add_command, add_elements, add_store_out, element_keys
 from sthisto.cli.output import print_table
 from sthisto.cli.stores import out_paths, read_stores, write_stores
 
@@ -26,8 +25,7 @@ def add(commands: Any) -> None:
         "Divide the spots into training, validation and test spots.",
         "sthisto split sections.zarr --patient-key patient --test P3 --out split.zarr",
     )
-    parser.add_argument("data", type=Path, nargs="+", help="SpatialData store or stores (zarr)")
-    add_keys(parser)
+    add_elements(parser, several=True)
     add_store_out(parser, what="what the split is written to", required=True)
     parser.add_argument("--by", choices=["patient", "section", "block"], default="patient", help="what is held out")
     parser.add_argument("--patient-key", help="column of obs with the patient; required for --by patient")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +38,8 @@ def predict(
     diameter_um: float = 55.0,
     least_tissue: float = 0.5,
     smooth: float = 0.0,
+    genes: str | Sequence[str] = "all",
+    min_score: float | None = None,
     write_image: bool = False,
     overwrite: bool = False,
 ) -> pd.DataFrame:
@@ -91,8 +93,11 @@ def predict(
     check_positive(workers, name="workers")
     jobs, folder = find_slides(paths), Path(out).expanduser()
     grid = {"pitch_um": pitch_um, "diameter_um": diameter_um, "least_tissue": least_tissue}
+    predicting: dict[str, Any] = {"smooth": smooth}
+    if genes != "all" or min_score is not None:
+        predicting |= {"genes": genes if isinstance(genes, str) else list(genes), "min_score": min_score}
     saved = _saved(model, folder, overwrite=overwrite)
-    arguments: dict[str, Any] = {"grid": grid, "predict": {"smooth": smooth}, "write_image": write_image}
+    arguments: dict[str, Any] = {"grid": grid, "predict": predicting, "write_image": write_image}
     task = Task(saved, folder, _digest(saved, arguments), threads=_threads(workers, cluster), **arguments)
     if not overwrite:
         _check_same(jobs, task)

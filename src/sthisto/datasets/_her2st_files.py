@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sthisto._images.content import OF_CONTENT
 from sthisto._utils.logging import logger
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ class SectionFiles:
 
         with _open_image(self.image) as image:
             width, height = image.size
-        pixels = delayed(_decode, pure=True)(self.image, self.image.stat().st_mtime_ns)
+        digest = blake2b(self.image.read_bytes(), digest_size=16).hexdigest()
+        pixels = delayed(_decode)(self.image, digest, dask_key_name=f"{OF_CONTENT}{digest}")
         return da.from_delayed(pixels, (3, height, width), np.uint8).rechunk((3, 2048, 2048))
 
     def _read_spots(self) -> pd.DataFrame:
@@ -142,14 +145,14 @@ def _open_image(path: Path) -> ImageFile:
     return (PngImageFile if path.suffix.lower() == ".png" else JpegImageFile)(path)
 
 
-def _decode(path: Path, modified: int) -> np.ndarray:
-    """Return the pixels of a file as it was at `modified`; the last image is kept, since its chunks come one by one."""
+def _decode(path: Path, digest: str) -> np.ndarray:
+    """Return the pixels of a file with that digest; the last image is kept, since its chunks come one by one."""
     with _DECODING:
-        return _decode_once(path, modified)
+        return _decode_once(path, digest)
 
 
 @lru_cache(maxsize=1)
-def _decode_once(path: Path, modified: int) -> np.ndarray:
+def _decode_once(path: Path, digest: str) -> np.ndarray:
     with _open_image(path) as image:
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 

@@ -7,10 +7,11 @@ from typing import Any
 from sthisto._utils.deprecate import renamed_attribute
 from sthisto.get._anndata import anndata
 from sthisto.get._neighbors import neighbors
+from sthisto.get._passport import passport
 from sthisto.get._predictions import predictions
 from sthisto.get._scores import scores
 
-__all__ = ["anndata", "neighbors", "predictions", "scores"]
+__all__ = ["anndata", "neighbors", "passport", "predictions", "scores"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from sthisto.metrics._arrays import check_pair, check_spotwise, gene_blocks
 from sthisto.metrics._pearson import correlation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -227,20 +227,54 @@ def _section_scores(
     truth: Any, predictions: list[Any], blocks: NDArray[Any], *, n_boot: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Average over the genes of one section, (1 + n_boot, n_methods); the first row is of the spots as they are."""
-    order = np.argsort(blocks, kind="stable")
-    _, starts = np.unique(blocks[order], return_index=True)
-    n_blocks = len(starts)
-    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_boot)
-    weights = np.concatenate([np.ones((1, n_blocks)), drawn])
     total = np.zeros((1 + n_boot, len(predictions)))
     genes_counted = np.zeros((1 + n_boot, 1))
-    for _, *columns in gene_blocks(truth[order], *(p[order] for p in predictions)):
-        r = _block_scores(columns, starts, weights)  # (n_methods, 1 + n_boot, n_block_genes)
+    for r in _gene_scores(truth, predictions, blocks, n_boot=n_boot, rng=rng):
         shared = ~np.isnan(r).any(axis=0)
         total += np.where(shared, r, 0.0).sum(axis=2).T
         genes_counted += shared.sum(axis=1)[:, None]
     with np.errstate(invalid="ignore"):
         return total / genes_counted
+
+
+def resample_genes(
+    truth: Any, predictions: list[Any], blocks: NDArray[Any], *, n_boot: int, seed: int
+) -> NDArray[np.float64]:
+    """Correlate each gene of one section in resamples of its blocks.
+
+    Parameters
+    ----------
+    truth
+        (n_spots, n_genes) target.
+    predictions
+        (n_spots, n_genes) each.
+    blocks
+        (n_spots,) block of each spot.
+    n_boot
+        Resamples.
+    seed
+        Of the resamples, which are the same for all predictions.
+
+    Returns
+    -------
+    (n_predictions, 1 + n_boot, n_genes); the first resample is of the spots as they are. NaN for a gene that does not
+    vary, 0 where it varies and its prediction does not.
+    """
+    rng = np.random.default_rng(seed)
+    return np.concatenate(list(_gene_scores(truth, predictions, blocks, n_boot=n_boot, rng=rng)), axis=2)
+
+
+def _gene_scores(
+    truth: Any, predictions: list[Any], blocks: NDArray[Any], *, n_boot: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float64]]:
+    """Yield (n_predictions, 1 + n_boot, n_block_genes) scores of some genes after the other."""
+    order = np.argsort(blocks, kind="stable")
+    _, starts = np.unique(blocks[order], return_index=True)
+    n_blocks = len(starts)
+    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_boot)
+    weights = np.concatenate([np.ones((1, n_blocks)), drawn])
+    for _, *columns in gene_blocks(truth[order], *(p[order] for p in predictions)):
+        yield _block_scores(columns, starts, weights)
 
 
 def _block_scores(

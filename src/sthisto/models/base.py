@@ -14,7 +14,8 @@ import pandas as pd
 from torch import Tensor, nn
 
 from sthisto._images.patches import PatchSpec
-from sthisto._utils.arguments import check_fields
+from sthisto._utils.arguments import check_fields, checked
+from sthisto._utils.checks import text
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
 from sthisto._utils.validate import check_choice, listed
@@ -90,6 +91,16 @@ class ExpressionModel(ABC):
         genes from each other. Without components where the expression was no counts.
     genes_rule
         How the genes were chosen, kept with the model and with its scores; "" where nobody said.
+    passport
+        One row per gene: what was predicted of it on held-out groups, and the verdict on it; None until
+        `sthisto.tl.assess` is called.
+    facts
+        What the model card says beside what is known of the model anyway: "patients" (of the training sections),
+        "organ" and "license", where they were stated.
+    seed
+        Seed of the fit; None for a model of 0.1.
+    path
+        Folder that the model was last saved to or loaded from; None for a model that was neither.
     is_fitted
         Whether the model can predict. After an interrupted fit it can if an epoch was finished.
     """
@@ -138,6 +149,10 @@ class ExpressionModel(ABC):
         self.is_fitted = False
         self.training_sections: tuple[str, ...] = ()
         self.genes_rule = ""
+        self.passport: pd.DataFrame | None = None
+        self.facts: dict[str, str | list[str]] = {}
+        self.seed: int | None = None
+        self.path: Path | None = None
         self.depth_knots: tuple[float, ...] = ()
         self.siblings = np.zeros((len(self.genes), 0), dtype=np.float32)
         self.training_spots = TrainingSpots.none()
@@ -235,6 +250,7 @@ class ExpressionModel(ABC):
                 msg = f"The expression of section {section.name!r} is not finite in a training spot."
                 raise ValueError(msg)
         self.is_fitted = False
+        self.passport, self.path, self.seed = None, None, int(seed)
         self.training_sections = tuple(section.name for section in sections)
         try:
             self.fit_sections(sections, seed)
@@ -304,16 +320,43 @@ class ExpressionModel(ABC):
         msg = f"Method {self.method!r} has no gene embedding."
         raise TypeError(msg)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the model to a folder: `model.safetensors`, `bank.safetensors`, `config.json`.
+    @checked(organ=text, license=text)
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        organ: str | None = None,
+        license: str | None = None,  # noqa: A002 - what the Hugging Face hub calls it
+    ) -> None:
+        """Write the model to a folder: tensors, `config.json`, the passport, and a model card.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        overwrite
+            Whether a saved model in its place is replaced.
+        organ
+            Organ or tissue that the model was trained on, for the model card. None: as stated before.
+        license
+            Identifier of the model's license on the Hugging Face hub, such as "cc-by-4.0", for the model card. None:
+            as stated before.
 
         Raises
         ------
         FileExistsError
             The folder is there and `overwrite` is False.
+
+        Notes
+        -----
+        `README.md` is a model card with the metadata of the Hugging Face hub. It is written from what the model knows
+        of itself, and anew by `sthisto.tl.assess`, so that additions belong in a file of their own.
         """
         from sthisto.models.bundle import save
 
+        stated = {"organ": organ, "license": license}
+        self.facts |= {name: value for name, value in stated.items() if value is not None}
         save(self, Path(path), overwrite=overwrite)
 
     def seen(self, fingerprint: np.ndarray) -> np.ndarray:

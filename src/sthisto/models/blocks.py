@@ -110,9 +110,9 @@ def _section_features(
         source = section.patches[0]
         patch_px = source.extent * source.level.downsample / context[0]
         widths = [patch_px * width for width in texture_context]
-        found["texture"] = list(window_texture(section, fingerprint, widths))
+        found["texture"] = list(window_texture(section, widths))
     if "border" in kinds:
-        distance = slide_facts(section, fingerprint).border_px * UM_PER_PX
+        distance = slide_facts(section).border_px * UM_PER_PX
         found["border"] = [np.column_stack([np.log1p(distance), np.sqrt(distance)]).astype(np.float32)]
     blocks = [block for kind in kinds for block in found[kind]]
     total = sum(SHARES[kind] for kind in kinds)

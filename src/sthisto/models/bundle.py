@@ -20,6 +20,7 @@ from sthisto import __version__
 from sthisto._images.patches import PatchSpec
 from sthisto._utils.atomic import atomic_folder, recover
 from sthisto._utils.digest import digest_arrays, digest_names
+from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice
 from sthisto.models.base import ExpressionModel
 from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_today
@@ -35,8 +36,12 @@ from sthisto.models.bundle_tensors import (
     check_training,
     read_tensors,
 )
+from sthisto.models.card import FILE as CARD
+from sthisto.models.card import model_card
 from sthisto.models.data import TrainingSpots
-from sthisto.models.manifest import CONFIG, ModelFolder, write_manifest
+from sthisto.models.manifest import CONFIG, ModelFolder, add_files, write_manifest
+from sthisto.models.passport import FILE as PASSPORT
+from sthisto.models.passport import passport_file, read_passport
 from sthisto.models.torch_state import seeded
 
 MODEL: Final = "model.safetensors"
@@ -62,12 +67,7 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         msg = f"This {model.method!r} model is not fitted, so there is nothing to save. Call fit first."
         raise RuntimeError(msg)
     check_target(path, overwrite=overwrite)
-    bank = model.bank_state()
-    state = model.state() | {
-        FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
-        SECTION: torch.from_numpy(model.training_spots.section),
-        SIBLINGS: torch.from_numpy(model.siblings),
-    }
+    bank, state = model.bank_state(), _state(model)
     for tensors in (state, bank):
         check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
     config = _config(model) | {"fit": _digest(state)}
@@ -77,7 +77,52 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
         save_file(bank, folder / BANK, metadata=metadata)
         text = json.dumps(config, indent=1, default=_plain, allow_nan=False)
         (folder / CONFIG).write_text(text, encoding="utf-8")
+        for name, content in _told(model, config["fit"]).items():
+            (folder / name).write_bytes(content)
         write_manifest(folder)
+    model.path = path.absolute()
+
+
+def save_passport(model: ExpressionModel) -> bool:
+    """Put the passport and the new model card into the folder that a model was saved to or loaded from.
+
+    Returns
+    -------
+    Whether there was such a folder. If the folder is gone, or holds another model by now, a warning is logged.
+    """
+    if model.path is None:
+        return False
+    fit = _digest(_state(model))
+    try:
+        stored = ModelFolder(model.path).json(CONFIG).get("fit")
+    except FileNotFoundError:
+        stored = None
+    if stored != fit:
+        logger.warning(
+            "%s does not hold this model any more, or was saved by sthisto 0.1: the passport is in memory only. Call "
+            "model.save(…) to keep it.",
+            model.path,
+        )
+        return False
+    add_files(model.path, _told(model, fit))
+    return True
+
+
+def _state(model: ExpressionModel) -> dict[str, Tensor]:
+    """Return what a model has learned, its training spots and the components of its genes, as tensors."""
+    return model.state() | {
+        FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
+        SECTION: torch.from_numpy(model.training_spots.section),
+        SIBLINGS: torch.from_numpy(model.siblings),
+    }
+
+
+def _told(model: ExpressionModel, fit: str) -> dict[str, bytes]:
+    """Return the files of a model that no prediction needs: the model card, and the passport where there is one."""
+    files = {CARD: model_card(model).encode()}
+    if model.passport is not None:
+        files[PASSPORT] = passport_file(model.passport, fit=fit)
+    return files
 
 
 def load(
@@ -95,7 +140,10 @@ def load(
     bank = read_tensors(folder.file(BANK), config)
     model = _unfitted(folder, config, methods, state, image_encoder, allow_download)
     _take(model, state, bank, folder)
+    if PASSPORT in folder:
+        model.passport = read_passport(folder.file(PASSPORT), model.genes, fit=config.get("fit", ""))
     model.is_fitted = True
+    model.path = path.absolute()
     return model
 
 
@@ -130,6 +178,8 @@ def _unfitted(
         raise ValueError(msg)
     model.training_sections = tuple(config["training_sections"])
     model.genes_rule = config.get("genes_rule", "")
+    model.facts = dict(config.get("facts", {}))
+    model.seed = config.get("seed")
     model.depth_knots = tuple(config.get("depth_knots", ()))
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
@@ -230,6 +280,8 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "patch": asdict(model.patch),
         "normalization": model.normalization,
         "genes_rule": model.genes_rule,
+        "facts": model.facts,
+        "seed": model.seed,
         "depth_knots": list(model.depth_knots),
         "encoder": encoder_record(model) if model.has_encoder else None,
         "training_sections": list(model.training_sections),

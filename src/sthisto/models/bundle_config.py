@@ -36,7 +36,7 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
     if missing:
         msg = f"{file} is damaged: it has no entry {missing[0]!r}. Save the model again."
         raise ValueError(msg)
-    for name, (is_valid, expected) in {**_ENTRIES, **_SINCE_FORMAT_2}.items():
+    for name, (is_valid, expected) in {**_ENTRIES, **_SINCE_FORMAT_2, **_OPTIONAL}.items():
         if name in config and not is_valid(config[name]):
             msg = f"{file} is damaged: {name!r} must be {expected}, found {_short(config[name])}. Save the model again."
             raise ValueError(msg)
@@ -137,6 +137,13 @@ def _is_encoder(value: Any) -> bool:
     )
 
 
+def _is_facts(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_name(name) and (_is_name(fact) or _is_list_of(_is_name, 0, _MOST_GENES)(fact))
+        for name, fact in value.items()
+    )
+
+
 def _is_epoch(row: Any) -> bool:
     return (
         isinstance(row, list) and len(row) == 3 and _is_int(row[0]) and all(v is None or _is_number(v) for v in row[1:])
@@ -161,4 +168,8 @@ _SINCE_FORMAT_2: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "training_spots": (_is_list_of(_is_int, 1, _MOST_GENES), "a list of numbers of spots"),
     "n_recognized": (lambda value: _is_int(value) and value >= 0, "a number of training spots"),
     "fit": (lambda value: isinstance(value, str) and _DIGEST.fullmatch(value) is not None, "a digest"),
+}
+_OPTIONAL: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "facts": (_is_facts, "an object of texts and lists of texts"),
+    "seed": (lambda value: value is None or (_is_int(value) and value >= 0), "null or a whole number from 0"),
 }

@@ -12,8 +12,10 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
 from sthisto._images.pyramid import Pyramid
 from sthisto._utils.logging import logger
+from sthisto.models.encoders import cache
 
 _AROUND: Final = "around"
+_FINGERPRINTS: Final = "fingerprints"
 _RECOGNIZED_BY_PX: Final = 32
 """Width of what a spot of a dense section is recognized by."""
 
@@ -102,13 +104,13 @@ class SectionInput:
         for features in self._features.values():
             return np.asarray(features.fingerprint)
         if self._fingerprint is None:
-            self._fingerprint = _fingerprints(self.patches[0])
+            self._fingerprint = patch_fingerprints(self.patches[0])
             self._warn_of_one_color(self._fingerprint)
         return self._fingerprint
 
     def _recognized_around(self) -> Features:
         around = self.patches[0].around(extent=_RECOGNIZED_BY_PX, size=_RECOGNIZED_BY_PX)
-        return Features(np.empty((len(self), 0), dtype=np.float32), _fingerprints(around))
+        return Features(np.empty((len(self), 0), dtype=np.float32), patch_fingerprints(around))
 
     def measured(self, key: str, compute: Callable[[], Any]) -> Any:
         """Return what was remembered of the whole section under `key`; the first time, compute it."""
@@ -127,11 +129,22 @@ class SectionInput:
             )
 
 
-def _fingerprints(source: PatchSource) -> np.ndarray:
-    result = np.zeros(len(source), dtype=np.uint64)
-    for index, patches in source.batches():
-        result[index] = fingerprints(patches)
-    return result
+def patch_fingerprints(source: PatchSource, known: np.ndarray | None = None) -> np.ndarray:
+    """Return (n_patches,) uint64 by which patches are recognized; from the cache where their image needs no reading.
+
+    Parameters
+    ----------
+    known
+        Those that were found when the patches were cut for another end.
+    """
+
+    def look() -> np.ndarray:
+        result = np.zeros(len(source), dtype=np.uint64)
+        for index, patches in source.batches():
+            result[index] = fingerprints(patches)
+        return result
+
+    return cache.of_sources(_FINGERPRINTS, [source], look if known is None else lambda: known)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from sthisto.pl._history import history
 from sthisto.pl._learning_curve import learning_curve
 from sthisto.pl._mean_variance import mean_variance
 from sthisto.pl._neighbors import neighbors
+from sthisto.pl._passport import passport
 from sthisto.pl._scores import scores
 from sthisto.pl._uncertainty import uncertainty
 
@@ -23,6 +24,7 @@ __all__ = [
     "learning_curve",
     "mean_variance",
     "neighbors",
+    "passport",
     "scores",
     "uncertainty",
 ]

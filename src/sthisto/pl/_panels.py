@@ -31,6 +31,7 @@ from sthisto.pl._read import (
     scale_label,
     scored_spots,
     spread,
+    verdicts,
 )
 from sthisto.pl._spots import View, view
 
@@ -132,18 +133,25 @@ def _section_rows(
     spreads = {}
     if kinds["spread"]:
         spreads = {title: spread(section, key, genes, gene_symbols) for key, title in titles.items()}
+    told = {title: verdicts(section, key, genes, gene_symbols) for key, title in titles.items()}
+    notes = {title: [_note(scores.get(title), told.get(title), i) for i in range(len(genes))] for title in predictions}
     shared, unit = view(section), scale_label(scale)
     return [
-        GeneRow(gene, shared, list(_panels(i, truth, predictions, scores, spreads, kinds)), unit)
+        GeneRow(gene, shared, list(_panels(i, truth, predictions, notes, spreads, kinds)), unit)
         for i, gene in enumerate(genes)
     ]
+
+
+def _note(scores: Sequence[str] | None, told: Sequence[str] | None, i: int) -> str:
+    """Return what stands behind the title of gene `i`: its score, and the passport's verdict where there is one."""
+    return "".join(f", {texts[i]}" for texts in (scores, told) if texts and texts[i])
 
 
 def _panels(
     i: int,
     truth: np.ndarray | None,
     predictions: Mapping[str, np.ndarray],
-    scores: Mapping[str, Sequence[str]],
+    notes: Mapping[str, Sequence[str]],
     spreads: Mapping[str, np.ndarray],
     kinds: Mapping[str, bool],
 ) -> Iterable[Panel]:
@@ -151,7 +159,7 @@ def _panels(
     if kinds["measured"] and truth is not None:
         yield Panel("expression", "Measured", truth[:, i])
     for title, values in predictions.items():
-        yield Panel("expression", f"{title}, {scores[title][i]}" if scores else title, values[:, i])
+        yield Panel("expression", f"{title}{notes[title][i]}", values[:, i])
     if kinds["difference"] and truth is not None:
         for title, values in predictions.items():
             yield Panel("difference", f"{title} minus measured", values[:, i] - truth[:, i])

@@ -12,7 +12,7 @@ from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import check_predicted, method_labels, read_normalization, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen
+from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen, verdict
 from sthisto._sdata.tables import (
     gene_positions,
     layer_names,
@@ -22,6 +22,7 @@ from sthisto._sdata.tables import (
     where_counts_may_be,
 )
 from sthisto._utils.validate import check_key, listed
+from sthisto._utils.verdicts import VERDICTS
 from sthisto.metrics import pearson
 
 if TYPE_CHECKING:
@@ -143,6 +144,15 @@ def predicted(section: Section, key: str, genes: Sequence[str], symbols: str | N
         )
         raise KeyError(msg)
     return values
+
+
+def verdicts(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> list[str]:
+    """Return the passport's verdict on each gene under a key; "" where there is none."""
+    column = section.table.var.get(verdict(key))
+    if column is None:
+        return [""] * len(genes)
+    found = [str(value) for value in column.iloc[gene_positions(section.table, genes, symbols)]]
+    return [one if one in VERDICTS else "" for one in found]
 
 
 def spread(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sthisto._images.quality import Quality, measure_quality
 from sthisto._images.tissue import hexagonal_grid, tissue_share
 from sthisto._sdata.image_scale import known_um_per_px, remember_um_per_px, stated_um_per_px, um_per_px_of_arrays
 from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image, resolve_image
+from sthisto._sdata.quality import quality_columns
 from sthisto._sdata.slots import TISSUE_GRID, table_of_shapes
 from sthisto._sdata.write import Update, apply
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import number, text
+from sthisto._utils.logging import logger
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -27,6 +30,7 @@ def tissue_grid(
     diameter_um: float = 55.0,
     um_per_px: float | None = None,
     least_tissue: float = 0.5,
+    min_quality: float | None = None,
     key_added: str = TISSUE_GRID,
 ) -> None:
     """Lay spots over the tissue of an H&E image, so that a slide without spots can be predicted.
@@ -45,13 +49,17 @@ def tissue_grid(
     least_tissue
         Share of a spot's area, 0 to 1, that must be tissue. Fat resembles background: lower the share to keep more of
         it.
+    min_quality
+        Least quality of the image in the 100 µm around a spot, 0 to 1, as `pp.quality` measures it: spots on marker,
+        folds and blurred tissue are left out. 0.5 is a good start. None: quality is not measured.
     key_added
         Name of the new shapes; the table is named ``f"{key_added}_table"``.
 
     Returns
     -------
     None. Writes ``sdata.shapes[key_added]``, circles in the coordinate systems of the image, and
-    ``sdata.tables[f"{key_added}_table"]``, a table without genes that annotates them. Predict with
+    ``sdata.tables[f"{key_added}_table"]``, a table without genes that annotates them; with `min_quality`, its ``obs``
+    has the columns of `pp.quality`. Predict with
     ``sth.tl.predict(sdata, model, table_key="tissue_grid_table", new_table_key="predicted")``. An `um_per_px` that is
     new to the data is stored in ``sdata.attrs["sthisto"]``, where later calls find it.
 
@@ -60,7 +68,8 @@ def tissue_grid(
     KeyError
         The image is missing.
     ValueError
-        The µm per px are unknown, the image is ambiguous or has no tissue, or an element has one of the new names.
+        The µm per px are unknown, the image is ambiguous, has no tissue or none of that quality, or an element has one
+        of the new names.
 
     Examples
     --------
@@ -88,7 +97,10 @@ def tissue_grid(
     if not len(centers):
         msg = f"No tissue was found in image {image_key!r}. Lower least_tissue, or look at the image."
         raise ValueError(msg)
-    table = annotating_table({key_added: centers}, np.empty((len(centers), 0), dtype=np.float32), [])
+    columns: dict[str, np.ndarray] = {}
+    if min_quality is not None:
+        centers, columns = _good(centers, measure_quality(image, centers, um_per_px), min_quality, image_key)
+    table = annotating_table({key_added: centers}, np.empty((len(centers), 0), dtype=np.float32), [], columns)
     apply(
         [
             Update(sdata, "shapes", key_added, circles(sdata, image_key, centers, diameter)),
@@ -97,3 +109,18 @@ def tissue_grid(
     )
     if of_system is None:
         remember_um_per_px(sdata, image_key, um_per_px)
+
+
+def _good(
+    centers: np.ndarray, found: Quality, min_quality: float, image_key: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the centers whose image is good enough, and their columns of ``obs``."""
+    good = found.worst >= min_quality
+    if not good.any():
+        msg = (
+            f"No spot of image {image_key!r} has a quality of {min_quality:g}; the best has {found.worst.max():.2f}. "
+            "Lower min_quality, or look at the image."
+        )
+        raise ValueError(msg)
+    logger.info("%d of %d spots of image %r are left out for their quality.", (~good).sum(), len(good), image_key)
+    return centers[good], {name: values[good] for name, values in quality_columns(found).items()}

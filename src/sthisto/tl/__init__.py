@@ -1,7 +1,9 @@
-"""Tools: fit a method, embed, predict, predict between spots, evaluate, cross-validate, learning curves, cluster."""
+"""Tools: check the data, fit and assess a method, embed, predict, evaluate, cross-validate, report, cluster."""
 
 from __future__ import annotations
 
+from sthisto.tl._assess import assess
+from sthisto.tl._check_alignment import check_alignment
 from sthisto.tl._cluster import cluster
 from sthisto.tl._cross_validate import cross_validate
 from sthisto.tl._embed import embed
@@ -10,5 +12,18 @@ from sthisto.tl._fit import fit
 from sthisto.tl._learning_curve import learning_curve
 from sthisto.tl._predict import predict
 from sthisto.tl._predict_between import predict_between
+from sthisto.tl._report import report
 
-__all__ = ["cluster", "cross_validate", "embed", "evaluate", "fit", "learning_curve", "predict", "predict_between"]
+__all__ = [
+    "assess",
+    "check_alignment",
+    "cluster",
+    "cross_validate",
+    "embed",
+    "evaluate",
+    "fit",
+    "learning_curve",
+    "predict",
+    "predict_between",
+    "report",
+]

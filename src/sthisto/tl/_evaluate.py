@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from sthisto._scoring.intervals import INTERVAL, Scope, intervals, with_intervals
-from sthisto._scoring.measure import Measured, measure
+from sthisto._scoring.measure import Measured
 from sthisto._scoring.score import ScoreOptions, score_genes
 from sthisto._scoring.summary import gene_means, gene_sets, summarize
 from sthisto._sdata import slots
+from sthisto._sdata.expression import Target
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.record import FitRecord, read_record
-from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
-from sthisto._sdata.write import apply, var_updates
-from sthisto._utils.arguments import checked
+from sthisto._sdata.sections import read_sections
+from sthisto._sdata.write import Update, apply, var_updates
+from sthisto._utils.arguments import PREDICTION, checked
+from sthisto._utils.checks import choice
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_key
+from sthisto.tl._to_score import ToScore, check_scale, given, given_updates, stored
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
-_CALL = "sth.tl.predict(sdata, model)"
 
-
-@checked()
+@checked(target=choice("log1p", "pearson_residuals", "as_is"), prediction=PREDICTION)
 def evaluate(
     sdata: SpatialData | Sequence[SpatialData],
     *,
+    prediction: str | AnnData | None = None,
+    target: Target | None = None,
     counts_layer: str | None = None,
     n_splits: int = 10,
     n_boot: int = 1000,
@@ -51,6 +51,16 @@ def evaluate(
     ----------
     sdata
         One SpatialData or a list of them, predicted by `tl.predict`.
+    prediction
+        Somebody else's prediction of these spots: "layer:NAME" of the measured table, "table:NAME" of the SpatialData,
+        or an AnnData, as `io.read_prediction` reads it from a file. Genes are matched by symbol or Ensembl id
+        (``var["gene_ids"]`` and the like), spots by name or by the nearest place in ``obsm["spatial"]`` (px of the full
+        resolution) within half a pitch; ``obs["section"]`` names the section where there are several. Other spots stay
+        NaN, with a warning. None: what `tl.predict` wrote under `key_added`.
+    target
+        Scale of that prediction: "log1p" (counts scaled to 10,000 over all genes, then log(1 + x)),
+        "pearson_residuals", or "as_is", the scale of X. None: log1p, refused where the values tell that they
+        are on another scale.
     counts_layer
         Layer of raw counts, which the scores are against; None is the layer that the model was fitted on, or X where
         that held values taken as they are. These then stay what ``pcc`` is against.
@@ -71,7 +81,7 @@ def evaluate(
     coordinate_system
         Coordinate system in which images and regions are aligned. None: inferred from those that both share.
     key_added
-        The key that `tl.predict` wrote under.
+        The key that `tl.predict` wrote under; with `prediction`, the key to write that and its scores under.
 
     Returns
     -------
@@ -85,12 +95,17 @@ def evaluate(
     for further tissue like this and not for new patients; `get.scores` reads them. Spots without counts are not
     scored.
 
+    With `prediction`, ``layers["{key_added}_pred"]``, ``var["{key_added}_gene"]``, ``obs["{key_added}_seen"]`` and the
+    record in ``uns["{key_added}"]`` are written as `tl.predict` writes them, so that `get` and `pl` read them. Its
+    sibling and depth references come from the spots marked "train" or "val", without a split from the other sections.
+
     Raises
     ------
     KeyError
-        There is no prediction under `key_added`.
+        There is no prediction under `key_added`, no such layer or table, or no gene of `prediction` was measured.
     ValueError
-        No spot can be scored, a spot to score was trained on, or there are no raw counts.
+        No spot can be scored, a spot to score was trained on, or there are no raw counts. `prediction` is on another
+        scale, which the message names; none of its spots was measured; or genes or spots repeat in it.
 
     Notes
     -----
@@ -105,38 +120,71 @@ def evaluate(
     >>> model = sth.tl.fit(sdata, method="color")
     >>> sth.tl.predict(sdata, model)
     >>> sth.tl.evaluate(sdata)
+
+    A prediction from elsewhere:
+
+    >>> theirs = sth.get.anndata(sdata)  # or sth.io.read_prediction("theirs.h5ad")
+    >>> sth.tl.evaluate(sdata, prediction=theirs, key_added="theirs")
     """
-    sections = read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system))
+    keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system)
+    sections = read_sections(sdata, keys)
+    if prediction is None:
+        parts, updates = [stored(section, key_added) for section in sections], []
+    else:
+        parts = given(
+            sdata,
+            sections,
+            prediction,
+            keys=keys,
+            key_added=key_added,
+            counts_layer=counts_layer,
+            target=target,
+            seed=seed,
+        )
+        updates = given_updates(parts, key_added)
+    measured = _measured(parts, key_added, counts_layer)
+    if not all(part.is_scale_known for part in parts):
+        check_scale([one for _, one in measured], key_added)
     scores, found = [], []
-    for section in sections:
-        record = read_record(section.table, key_added)
-        spots = _scored_spots(section, key_added)
-        if not len(spots):
+    for part, one in measured:
+        options = ScoreOptions(part.record.depth_knots, n_splits, seed, part.siblings)
+        table = score_genes(one, key_added, options)
+        split = slots.TEST if slots.SPLIT in part.section.table.obs else "none"
+        table.insert(table.columns.get_loc("mean_expression"), "split", split)
+        scores.append(table)
+        found += _intervals(one, table, n_boot=n_boot, seed=seed) if n_boot else []
+    _write(parts, updates, pd.concat(scores, ignore_index=True), found, key_added, counts_layer)
+
+
+def _measured(parts: Sequence[ToScore], key: str, counts_layer: str | None) -> list[tuple[ToScore, Measured]]:
+    """Return what was measured and predicted in the sections that have spots to score.
+
+    Raises
+    ------
+    ValueError
+        None has.
+    """
+    found = []
+    for part in parts:
+        if not len(part.scored_spots()):
             continue
-        measured = _measured(section, spots, key_added, record, counts_layer)
-        if not len(measured):
-            logger.warning("No spot to score in section %r has any count: it is left out.", section.name)
-            continue
-        part = score_genes(measured, key_added, _options(record, measured, n_splits, seed))
-        split = slots.TEST if slots.SPLIT in section.table.obs else "none"
-        part.insert(part.columns.get_loc("mean_expression"), "split", split)
-        scores.append(part)
-        found += _intervals(measured, part, n_boot=n_boot, seed=seed) if n_boot else []
-    if not scores:
+        one = part.measured(key, counts_layer)
+        if len(one):
+            found.append((part, one))
+        else:
+            logger.warning("No spot to score in section %r has any count: it is left out.", part.section.name)
+    if not found:
         msg = (
-            f"No spot can be scored: none is both predicted under {key_added!r} and marked 'test' in "
+            f"No spot can be scored: none is both predicted under {key!r} and marked 'test' in "
             f"obs[{slots.SPLIT!r}]. Predict the test sections, or call sth.pp.split before sth.tl.fit."
         )
         raise ValueError(msg)
-    _write(sections, pd.concat(scores, ignore_index=True), found, key_added, counts_layer)
-
-
-def _options(record: FitRecord, measured: Measured, n_splits: int, seed: int) -> ScoreOptions:
-    return ScoreOptions(record.depth_knots, n_splits, seed, record.sibling_reference(measured.genes))
+    return found
 
 
 def _write(
-    sections: Sequence[Section],
+    parts: Sequence[ToScore],
+    updates: Sequence[Update],
     scores: pd.DataFrame,
     found: Sequence[dict[str, Any]],
     key: str,
@@ -145,60 +193,19 @@ def _write(
     """Write scores and summary into the record of every table, and the genes' means into its ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
     by_gene[slots.CEILING] = by_gene["reproducibility"]
-    updates = []
-    for section in {id(section.table): section for section in sections}.values():
-        record = read_record(section.table, key)
-        updates += record.evaluated(scores, summary, counts_layer=counts_layer).updates([section], key)
+    updates = list(updates)
+    for part in {id(part.section.table): part for part in parts}.values():
+        sections = [part.section]
+        updates += part.record.evaluated(scores, summary, counts_layer=counts_layer).updates(sections, key)
         for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(
-                [section],
+                sections,
                 slots.score(key, metric),
                 by_gene[metric].to_numpy(),
                 genes=list(by_gene.index),
-                gene_symbols=record.gene_symbols,
+                gene_symbols=part.record.gene_symbols,
             )
     apply(updates)
-
-
-def _scored_spots(section: Section, key: str) -> np.ndarray:
-    """Return the positions in the section of the spots that are scored."""
-    table, layer = section.table, slots.prediction(key)
-    check_key(
-        layer,
-        layer_names(table),
-        name="key_added",
-        where="the layers of the table",
-        remedy=f"Call {_CALL} first.",
-    )
-    obs = table.obs.iloc[section.rows]
-    scored = obs[slots.SPLIT].eq(slots.TEST).to_numpy() if slots.SPLIT in obs else np.ones(len(section), dtype=bool)
-    genes = table.var[slots.modeled_gene(key)].to_numpy(dtype=bool)
-    predicted = np.isfinite(np.asarray(table.layers[layer][section.rows][:, genes])).all(axis=1)
-    seen = obs[slots.seen(key)].to_numpy(dtype=bool) & scored & predicted
-    if seen.any():
-        msg = (
-            f"The model was trained on {seen.sum()} of the spots to score in section {section.name!r}: a score on them "
-            "says nothing. Split before fitting (sth.pp.split), or evaluate other sections with shapes_key=…"
-        )
-        raise ValueError(msg)
-    return np.flatnonzero(scored & predicted)
-
-
-def _measured(section: Section, spots: np.ndarray, key: str, record: FitRecord, counts_layer: str | None) -> Measured:
-    """Read what was measured and predicted under a key on some spots of a section."""
-    table = section.table
-    genes = modeled_genes(table, key, record.gene_symbols)
-    columns = gene_positions(table, genes, record.gene_symbols)
-    prediction = np.asarray(table.layers[slots.prediction(key)][section.rows[spots]][:, columns])
-    return measure(
-        section,
-        genes,
-        {key: prediction},
-        spots=spots,
-        normalization=record.normalization,
-        counts_layer=counts_layer,
-        gene_symbols=record.gene_symbols,
-    )
 
 
 def _intervals(one: Measured, scores: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, check_slot, var_updates
+from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
 from sthisto._utils.checks import choice, texts
 from sthisto._utils.digest import digest_arrays, digest_names
@@ -228,6 +229,8 @@ def fit(
     if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
+    if patients := known_patients([prepared.sections[i] for i in prepared.trained]):
+        model.facts["patients"] = sorted(set(patients))
     kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
     _train(model, prepared.training, seed, kept)
     _write(model, prepared, key_added)

@@ -14,14 +14,17 @@ from torch import nn
 
 from sthisto import __version__
 from sthisto._sdata import slots
+from sthisto._sdata.features import for_encoder
+from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import Section, read_sections, read_tables
 from sthisto._sdata.tables import gene_names, read_rows
 from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
 from sthisto._utils.digest import digest_arrays, digest_names
-from sthisto._utils.files import load_table, save_table
+from sthisto._utils.files import load_arrays, load_table, save_arrays, save_table
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
+from sthisto.models.encoders.given import PREFIX
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
 from sthisto.tl._predict import predict
@@ -71,22 +74,52 @@ class FoldContext:
             save_table(path, scores)
         return scores
 
+    def predictions(self, run: FoldRun, out: Path | None = None) -> dict[str, np.ndarray]:
+        """Return what a run predicts, from its file in `out`, or make and keep it.
+
+        Returns
+        -------
+        "genes"; "section 0", "section 1", …, (n_spots, n_genes) of each held-out section, NaN for spots that the model
+        cannot predict; "seconds" of the fit and of the prediction; "siblings" and "depth_knots" of the fitted model.
+
+        Raises
+        ------
+        ValueError
+            A held-out spot is a training spot under another name, recognized by its pixels.
+        """
+        if out is None:
+            return self._predictions(run)
+        path = self.path(run, out, ".npz")
+        arrays = load_arrays(path)
+        if arrays is None:
+            arrays = self._predictions(run)
+            save_arrays(path, arrays)
+        return arrays
+
     def path(self, run: FoldRun, out: Path, suffix: str) -> Path:
         """Return the file that keeps what a run found; another run, data or argument has another file."""
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
         return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}{suffix}"
 
-    def sides(self, fold: Fold) -> tuple[SpotSubset, SpotSubset]:
-        """Return the training spots, and the held-out ones without their expression."""
+    def sides(self, fold: Fold, features: Sequence[str] = ()) -> tuple[SpotSubset, SpotSubset]:
+        """Return the training spots, and the held-out ones without their expression; both with given features."""
         layers = expression_layers(
             [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
         )
-        known = SpotSubset(self.cohort, self.sections, fold.train, layers=layers)
+        known = SpotSubset(self.cohort, self.sections, fold.train, layers=layers, features=features)
         if fold.depth < 1:
             known.thin(self.arguments.get("layer"), fold.depth, fold.seed)
         return (
             known,
-            SpotSubset(self.cohort, self.sections, fold.test, role=slots.TEST, layers=layers, expression=False),
+            SpotSubset(
+                self.cohort,
+                self.sections,
+                fold.test,
+                role=slots.TEST,
+                layers=layers,
+                expression=False,
+                features=features,
+            ),
         )
 
     def fit(self, run: FoldRun, known: SpotSubset) -> ExpressionModel:
@@ -100,7 +133,7 @@ class FoldContext:
         return keys.for_regions(side.regions)
 
     def _scores(self, run: FoldRun) -> pd.DataFrame:
-        known, hidden = self.sides(run.fold)
+        known, hidden = self.sides(run.fold, self._features(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -118,6 +151,34 @@ class FoldContext:
         for i, (name, value) in enumerate({"method": run.method, "seed": run.seed, "fold": run.fold.name}.items()):
             scores.insert(i, name, value)
         return scores.assign(seconds_fit=fitted - start, seconds_predict=predicted - fitted)
+
+    def _predictions(self, run: FoldRun) -> dict[str, np.ndarray]:
+        known, hidden = self.sides(run.fold, self._features(run))
+        start = time.perf_counter()
+        model = self.fit(run, known)
+        fitted = time.perf_counter()
+        arrays: dict[str, np.ndarray] = {"genes": np.asarray(model.genes, dtype=str)}
+        for i, section in enumerate(read_sections(hidden.sdata, self.keys(hidden))):
+            (predicted,) = for_encoder([section], model.encoder if model.has_encoder else None)
+            prediction = model.predict(section_input(predicted, model.patch))
+            if prediction.seen.any():
+                msg = (
+                    f"{prediction.seen.sum()} of the spots of test section {section.name!r} are training spots under "
+                    "another name: their pixels are the same. Leave one of the sections out."
+                )
+                raise ValueError(msg)
+            expression = np.full((len(section), len(model.genes)), np.nan, dtype=np.float32)
+            expression[np.isin(section.rows, predicted.rows)] = prediction.expression
+            arrays[f"section {i}"] = expression
+        arrays["seconds"] = np.array([fitted - start, time.perf_counter() - fitted])
+        arrays["siblings"], arrays["depth_knots"] = model.siblings, np.asarray(model.depth_knots, dtype=float)
+        return arrays
+
+    def _features(self, run: FoldRun) -> list[str]:
+        """Return the slots of ``obsm`` with the features that a run is fitted on."""
+        named = run.options.get("features", self.arguments.get("features")) or ()
+        every = [named] if isinstance(named, str) else list(named)
+        return [name.removeprefix(PREFIX) for name in every if name.startswith(PREFIX)]
 
     def _fit_arguments(self, withheld: SpotSubset) -> dict[str, Any]:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}

@@ -24,6 +24,7 @@ from sthisto.models import ExpressionModel, Prediction
 from sthisto.models.base import Exclude
 from sthisto.models.given import given_model
 from sthisto.models.parallel import map_over_devices
+from sthisto.models.passport import chosen_genes, model_verdicts
 from sthisto.models.smoothing import smooth_expression, variance_kept
 from sthisto.models.torch_state import plain_torch
 
@@ -40,6 +41,8 @@ def predict(
     sdata: SpatialData | Sequence[SpatialData],
     model: ExpressionModel | str | Path,
     *,
+    genes: str | Sequence[str] = "all",
+    min_score: float | None = None,
     exclude: Exclude | None = None,
     smooth: float = 0.0,
     new_table_key: str | None = None,
@@ -62,6 +65,11 @@ def predict(
     model
         Model from `tl.fit` or `models.load`, or the path of a saved one. Sections with another resolution
         than the model's are resampled.
+    genes
+        "all", "use" for those with the verdict "use" in the model's passport (see `tl.assess`), or names of genes. The
+        other genes of the model are NaN.
+    min_score
+        Least residual score in the passport, ``pcc_residual``; genes below it are NaN. None: no bar.
     exclude
         Training spots that a spot may not retrieve, for methods that retrieve: those of the same "section", the "spot"
         itself, or "none". None: "section" if the model was trained on other sections too, else "spot", with a warning.
@@ -94,17 +102,20 @@ def predict(
     None. Writes, on the scale given by ``uns["{key_added}"]["normalization"]``: ``layers["{key_added}_pred"]`` and, for
     methods that average training spots, ``layers["{key_added}_pred_sd"]`` (their standard deviation), both (n_obs,
     n_vars) float32, NaN for spots and genes without a prediction, and ``obs["{key_added}_confidence"]``, 0 to 1. Also
-    ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` and
-    ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section. Existing results under the key
-    are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
+    ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` (the gene is
+    predicted), ``var["{key_added}_verdict"]`` (the passport's verdict on each gene of the model, "not assessed" without
+    a passport, "" for genes that the model does not have) and ``uns["{key_added}"]``, whose "excluded" is the weakest
+    rule used for any section and whose "passport" is the model's. Existing results under the key are removed. With
+    `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
 
     Raises
     ------
     KeyError
-        An element is missing, or a modeled gene is not in the table.
+        An element is missing, a modeled gene is not in the table, or one of `genes` is none of the model's.
     ValueError
-        `smooth` is not between 0 and 1, an element is ambiguous, `new_table_key` exists, or every training spot that
-        could be retrieved is excluded.
+        `genes` or `min_score` needs a passport and the model has none, or no gene is left; `smooth` is not between 0
+        and 1, an element is ambiguous, `new_table_key` exists, or every training spot that could be retrieved is
+        excluded.
     MemoryError
         A layer over all genes of the table does not fit into the free memory.
 
@@ -116,6 +127,7 @@ def predict(
     >>> sth.tl.predict(sdata, model)
     """
     fitted = given_model(model)
+    chosen = chosen_genes(fitted, genes, min_score)
     sections = for_encoder(
         read_sections(sdata, ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)),
         fitted.encoder if fitted.has_encoder else None,
@@ -136,11 +148,14 @@ def predict(
     if smooth:
         predictions, kept = _smoothed(predictions, sections, smooth)
         more |= {"smooth": smooth, "smooth_variance_kept": kept}
+    predictions = [_only(prediction, chosen) for prediction in predictions]
     if new_table_key is None:
         apply(
             [
                 *removed_results(sections, key_added),
-                *slot_updates(sections, predictions, fitted, key_added=key_added, gene_symbols=gene_symbols),
+                *slot_updates(
+                    sections, predictions, fitted, chosen=chosen, key_added=key_added, gene_symbols=gene_symbols
+                ),
                 *record_updates(sections, fitted, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
         )
@@ -149,7 +164,7 @@ def predict(
     tables, new_sections = new_tables(as_cohort(sdata), sections, expression, fitted.genes, new_table_key)
     apply(
         [
-            *slot_updates(new_sections, predictions, fitted, key_added=key_added, gene_symbols=None),
+            *slot_updates(new_sections, predictions, fitted, chosen=chosen, key_added=key_added, gene_symbols=None),
             *record_updates(
                 new_sections, fitted, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
             ),
@@ -168,15 +183,24 @@ def _smoothed(
     return smoothed, variance_kept(before, after)
 
 
+def _only(prediction: Prediction, chosen: np.ndarray) -> Prediction:
+    """Return a prediction that is NaN for the genes that are not chosen, by (n_genes,) bool."""
+    if chosen.all():
+        return prediction
+    sd = None if prediction.sd is None else np.where(chosen, prediction.sd, np.float32(np.nan))
+    return replace(prediction, expression=np.where(chosen, prediction.expression, np.float32(np.nan)), sd=sd)
+
+
 def slot_updates(
     sections: Sequence[Section],
     predictions: Sequence[Prediction],
     model: ExpressionModel,
     *,
+    chosen: np.ndarray | None = None,
     key_added: str,
     gene_symbols: str | None,
 ) -> list[Update]:
-    """Return the updates that write predictions into the sections' tables."""
+    """Return the updates that write predictions of the chosen genes, (n_genes,) bool, into the sections' tables."""
     genes = model.genes
     updates = layer_updates(
         sections,
@@ -192,10 +216,11 @@ def slot_updates(
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)
     updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
-    modeled = np.ones(len(genes), dtype=bool)
-    return updates + var_updates(
-        sections, slots.modeled_gene(key_added), modeled, genes=genes, gene_symbols=gene_symbols
-    )
+    modeled = np.ones(len(genes), dtype=bool) if chosen is None else chosen
+    verdicts = model_verdicts(model)
+    for slot, values in ((slots.modeled_gene(key_added), modeled), (slots.verdict(key_added), verdicts)):
+        updates += var_updates(sections, slot, values, genes=genes, gene_symbols=gene_symbols)
+    return updates
 
 
 def _check_genes(sections: Sequence[Section], model: ExpressionModel, gene_symbols: str | None) -> None:

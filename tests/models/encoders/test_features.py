@@ -5,13 +5,16 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
 from tissue import encoder, make_section
 
 from sthisto import settings
-from sthisto.models import Encoder, clear_cache
+from sthisto._images.patches import PatchSource
+from sthisto._images.pyramid import Level
+from sthisto.models import Encoder, SectionInput, clear_cache
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.features import extract
 
@@ -172,3 +175,23 @@ def test_two_processes_may_keep_the_same_features_at_once(tmp_path):
     assert problems.empty()
     assert len(files()) == 60
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_features_of_an_image_in_memory_are_found_without_cutting_a_patch(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+
+    def lazy(pixels: np.ndarray) -> SectionInput:
+        centers = np.array([[20.0, 20.0], [40.0, 30.0]])
+        level = Level(da.from_array(pixels, chunks=(3, 32, 32)), np.eye(3))
+        return SectionInput("A", [PatchSource(level, centers, extent=16, size=16)], centers)
+
+    module = Counting()
+    first = extract(lazy(pixels), Encoder(module, name="counting"))
+    pixels[:, 60:] = 0  # where no patch lies
+    assert n_encoded(module, lazy(pixels)) == 0
+    monkeypatch.setattr(PatchSource, "batches", None)
+    again = extract(lazy(pixels), Encoder(module, name="counting"))
+    assert np.array_equal(first.values, again.values)
+    assert np.array_equal(first.fingerprint, again.fingerprint)
+    with pytest.raises(TypeError):
+        extract(lazy(pixels[:, ::-1]), Encoder(module, name="counting"))

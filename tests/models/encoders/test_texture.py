@@ -8,9 +8,9 @@ from skimage.color import rgb_from_hed
 from sthisto import settings
 from sthisto._images.patches import PatchSource
 from sthisto._images.pyramid import Level, Pyramid
+from sthisto._images.stains import SlideStains, fit_stains
 from sthisto.models import SectionInput, load_encoder
 from sthisto.models.encoders.slide_grid import SlideGrid
-from sthisto.models.encoders.stains import SlideStains, fit_stains
 from sthisto.models.encoders.texture import N_TEXTURES, UM_PER_PX, patch_texture
 from sthisto.models.encoders.texture_windows import slide_facts, window_texture
 
@@ -60,8 +60,8 @@ def test_stains_come_back_from_their_numbers():
 def test_window_texture_is_that_of_the_whole_picture_where_the_window_is_the_picture():
     pixels = stained((96, 96))
     whole = section(pixels, np.array([[48.0, 48.0]]))
-    found = window_texture(whole, whole.fingerprint(), [96.0])[0, 0]
-    expected = patch_texture(np.moveaxis(pixels, 0, -1), slide_facts(whole, whole.fingerprint()).stains)
+    found = window_texture(whole, [96.0])[0, 0]
+    expected = patch_texture(np.moveaxis(pixels, 0, -1), slide_facts(whole).stains)
     assert found.shape == (N_TEXTURES,)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -73,18 +73,18 @@ def test_tiles_leave_no_seam(monkeypatch):
     centers = np.random.default_rng(1).uniform(0, [170, 150], (40, 2))
     whole = section(pixels, centers)
     widths = [24.0, 60.0]
-    expected = window_texture(whole, whole.fingerprint(), widths)
+    expected = window_texture(whole, widths)
     monkeypatch.setattr(texture_windows, "_TILE", 64)
     monkeypatch.setattr(settings, "cache_features", False)
-    np.testing.assert_allclose(window_texture(whole, whole.fingerprint(), widths), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(window_texture(whole, widths), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_texture_of_a_spot_depends_neither_on_other_spots_nor_on_their_order():
     pixels = stained((150, 150))
     centers = np.random.default_rng(1).uniform(20, 130, (30, 2))
     all_spots, some = section(pixels, centers), section(pixels, centers[[7, 3]])
-    every = window_texture(all_spots, all_spots.fingerprint(), [48.0])[0]
-    few = window_texture(some, some.fingerprint(), [48.0])[0]
+    every = window_texture(all_spots, [48.0])[0]
+    few = window_texture(some, [48.0])[0]
     np.testing.assert_allclose(few, every[[7, 3]], rtol=1e-5, atol=1e-6)
 
 
@@ -93,10 +93,19 @@ def test_kept_texture_is_not_measured_again(monkeypatch):
 
     pixels, centers = stained((100, 100)), np.array([[30.0, 40.0], [60.0, 50.0]])
     first = section(pixels, centers)
-    expected = window_texture(first, first.fingerprint(), [24.0])
+    expected = window_texture(first, [24.0])
     monkeypatch.setattr(texture_windows, "texture_maps", None)
     again = section(pixels, centers)
-    np.testing.assert_array_equal(window_texture(again, again.fingerprint(), [24.0]), expected)
+    np.testing.assert_array_equal(window_texture(again, [24.0]), expected)
+
+
+def test_texture_of_an_image_that_was_edited_beside_the_patches_is_measured_again():
+    pixels, centers = stained((200, 200)), np.array([[50.0, 50.0]])
+    before = window_texture(section(pixels, centers), [96.0])
+    edited = pixels.copy()
+    edited[:, 75:90, 40:60] = 255  # inside the window, outside of the patch of 24 px
+    after = window_texture(section(edited, centers), [96.0])
+    assert np.abs(after - before).max() > 0.01
 
 
 def test_distance_to_the_border_is_that_of_the_tissue():

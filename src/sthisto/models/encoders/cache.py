@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
+from sthisto._images.content import stored_digest
+from sthisto._images.patches import PatchSource
+from sthisto._utils.digest import digest_arrays
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 
@@ -69,6 +72,36 @@ def write(identity: str, key: str, features: np.ndarray) -> None:
         logger.warning("Features could not be kept in %s and will be computed again: %s", file.parent, error)
         return
     _shrink()
+
+
+def kept(identity: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what the cache keeps, or compute and keep it; without a cache (see the settings), compute it."""
+    if not settings.cache_features:
+        return compute()
+    found = read(identity, key)
+    if found is None:
+        found = compute()
+        write(identity, key, found)
+    return found
+
+
+def of_sources(identity: str, sources: Sequence[PatchSource], compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what is kept of whole sources of patches, or compute and keep it.
+
+    Only images that are recognized without being read are kept so: no patch is cut to look anything up. Of others,
+    `compute` looks up batches.
+    """
+    key = _sources_key(sources) if settings.cache_features else ""
+    return kept(identity, key, compute) if key else compute()
+
+
+def _sources_key(sources: Sequence[PatchSource]) -> str:
+    """Return what recognizes the patches of all sources, "" where their images would have to be read."""
+    images = [stored_digest(source.level) for source in sources]
+    if not all(images):
+        return ""
+    windows = {str(i): source.centers for i, source in enumerate(sources)}
+    return digest_arrays(windows, *images, *(f"{source.extent!r} to {source.size}" for source in sources))
 
 
 def clear_cache() -> None:

@@ -13,7 +13,7 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
-from sthisto.models.data import Features, SectionInput
+from sthisto.models.data import Features, SectionInput, patch_fingerprints
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.dense import Tiling, window_means
@@ -37,8 +37,9 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
     section
         Remembers the features, so that they are computed once for each encoder.
     encoder
-        Applied batch by batch on the device of the settings. Batches encoded before, by any process, are read from
-        ``settings.cache_dir`` (``settings.cache_features = False`` turns this off). Features of a dense section are
+        Applied batch by batch on the device of the settings. What was encoded before, by any process, is read from
+        ``settings.cache_dir`` (``settings.cache_features = False`` turns this off): batches of patches with the same
+        pixels, or all of a section where its image is recognized without being read. Features of a dense section are
         means of the encoder's maps over windows, from one pass over the image.
 
     Returns
@@ -52,15 +53,26 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
         known = encoder.of_section(section)
         if known is not None:
             return known
-        sources = read_once(section.patches)
         if section.dense:
-            values = [_dense_means(source, encoder, identity, section.name) for source in sources]
-            return Features(np.concatenate(values, axis=1), section.fingerprint())
+            values = cache.of_sources(f"{identity}-dense", section.patches, lambda: _dense(section, encoder, identity))
+            return Features(values, section.fingerprint())
         _hint_at_dense(section, encoder)
-        parts = [_extract(source, encoder, identity, section.name) for source in sources]
-        return Features(np.concatenate([values for values, _ in parts], axis=1), parts[0][1])
+        spots: list[np.ndarray] = []
+
+        def cut() -> np.ndarray:
+            parts = [_extract(source, encoder, identity, section.name) for source in read_once(section.patches)]
+            spots.append(parts[0][1])
+            return np.concatenate([values for values, _ in parts], axis=1)
+
+        values = cache.of_sources(identity, section.patches, cut)
+        return Features(values, patch_fingerprints(section.patches[0], spots[0] if spots else None))
 
     return section.features(identity, encode)
+
+
+def _dense(section: SectionInput, encoder: Encoder, identity: str) -> np.ndarray:
+    sources = read_once(section.patches)
+    return np.concatenate([_dense_means(source, encoder, identity, section.name) for source in sources], axis=1)
 
 
 def _hint_at_dense(section: SectionInput, encoder: Encoder) -> None:

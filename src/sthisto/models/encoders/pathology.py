@@ -32,10 +32,12 @@ class ClassAndPatches(nn.Module):
 
 @dataclass(frozen=True)
 class PathologyEncoder:
-    """What it takes to load an encoder, and its license as its page stated it in 2026.
+    """What it takes to load an encoder, and its license and training slides as its page stated them in 2026.
 
     Attributes
     ----------
+    cohort
+        Slides that it was pretrained on. A slide that is among them is not new to the encoder.
     arguments
         Arguments of `timm.create_model` besides the name.
     wrapper
@@ -43,15 +45,21 @@ class PathologyEncoder:
     """
 
     license: str
+    cohort: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     wrapper: Callable[[nn.Module], nn.Module] | None = None
 
 
 ENCODERS: Final[Mapping[str, PathologyEncoder]] = MappingProxyType(
     {
-        "mahmoodlab/uni": PathologyEncoder(_NON_COMMERCIAL, {"init_values": 1e-5, "dynamic_img_size": True}),
+        "mahmoodlab/uni": PathologyEncoder(
+            _NON_COMMERCIAL,
+            "Mass-100K: 100,426 H&E slides of Mass General, Brigham and Women's and GTEx",
+            {"init_values": 1e-5, "dynamic_img_size": True},
+        ),
         "mahmoodlab/uni2-h": PathologyEncoder(
             _NON_COMMERCIAL,
+            "over 350,000 H&E and IHC slides of Mass General Brigham",
             {
                 "img_size": 224,
                 "patch_size": 14,
@@ -66,11 +74,26 @@ ENCODERS: Final[Mapping[str, PathologyEncoder]] = MappingProxyType(
                 **_SWIGLU,
             },
         ),
-        "bioptimus/h-optimus-0": PathologyEncoder("Apache 2.0", {"init_values": 1e-5, "dynamic_img_size": False}),
-        "bioptimus/h-optimus-1": PathologyEncoder(_NON_COMMERCIAL, {"init_values": 1e-5, "dynamic_img_size": False}),
-        "paige-ai/virchow": PathologyEncoder("Apache 2.0, with guidelines of its own", _SWIGLU, ClassAndPatches),
-        "paige-ai/virchow2": PathologyEncoder(_NON_COMMERCIAL, _SWIGLU, ClassAndPatches),
-        "prov-gigapath/prov-gigapath": PathologyEncoder("Apache 2.0, for research"),
+        "bioptimus/h-optimus-0": PathologyEncoder(
+            "Apache 2.0", "over 500,000 H&E slides, not public", {"init_values": 1e-5, "dynamic_img_size": False}
+        ),
+        "bioptimus/h-optimus-1": PathologyEncoder(
+            _NON_COMMERCIAL,
+            "over 1 million slides of over 800,000 patients, not public",
+            {"init_values": 1e-5, "dynamic_img_size": False},
+        ),
+        "paige-ai/virchow": PathologyEncoder(
+            "Apache 2.0, with guidelines of its own",
+            "1.5 million H&E slides of Memorial Sloan Kettering",
+            _SWIGLU,
+            ClassAndPatches,
+        ),
+        "paige-ai/virchow2": PathologyEncoder(
+            _NON_COMMERCIAL, "3.1 million slides, of Memorial Sloan Kettering and others", _SWIGLU, ClassAndPatches
+        ),
+        "prov-gigapath/prov-gigapath": PathologyEncoder(
+            "Apache 2.0, for research", "Prov-Path: 171,189 slides of Providence"
+        ),
     }
 )
 """By their id on the Hugging Face hub, in small letters."""

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from sthisto._images.content import pixel_digest
 from sthisto._images.pyramid import Level, Pyramid
+from sthisto._images.stains import SlideStains, fit_stains, is_tissue
 from sthisto.models.data import SectionInput
-from sthisto.models.encoders.stains import SlideStains, fit_stains, is_tissue
 from sthisto.models.encoders.texture import UM_PER_PX
 
 NARROWEST_PX: Final = 24
@@ -50,8 +51,20 @@ class SlideGrid:
 
     @cached_property
     def level(self) -> Level:
-        """The level of the pyramid that is read, in memory where it fits."""
-        return self.image.level_for(self.step).held()
+        """The level of the pyramid that is read."""
+        return self.image.level_for(self.step)
+
+    @cached_property
+    def _pixels(self) -> Level:
+        """The same level, in memory where it fits."""
+        return self.level.held()
+
+    @cached_property
+    def digest(self) -> str:
+        """What recognizes the pixels of the grid and of the overview that stains and borders are found on."""
+        overview = self.image.level_for(max(self.image.width, self.image.height) / _OVERVIEW_PX)
+        levels = [self.level] if overview is self.level else [self.level, overview]
+        return "-".join(pixel_digest(level) for level in levels)
 
     @cached_property
     def _scale(self) -> float:
@@ -73,7 +86,7 @@ class SlideGrid:
 
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """Read a box inside the grid: (rows, columns, 3), uint8."""
-        scale, level = self._scale, self.level
+        scale, level = self._scale, self._pixels
         x0, x1 = left * scale, min(right * scale, level.width)
         y0, y1 = top * scale, min(bottom * scale, level.height)
         first_x, first_y = max(floor(x0) - 1, 0), max(floor(y0) - 1, 0)

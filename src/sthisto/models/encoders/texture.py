@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.color import hed_from_rgb
 from skimage.feature import local_binary_pattern
 
-from sthisto.models.encoders.stains import SlideStains, is_tissue, is_white, optical_density, saturation
+from sthisto._images.stains import SlideStains, is_tissue, is_white, optical_density, saturation
 
 UM_PER_PX: Final = 3.22
 """µm per px of the image that texture is measured on."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sthisto._images.stains import fit_stains
 from sthisto.models.data import Features, SectionInput
 from sthisto.models.encoders.encoder import TEXTURE, Encoder
-from sthisto.models.encoders.stains import fit_stains
 from sthisto.models.encoders.texture import patch_texture
 from sthisto.models.encoders.texture_windows import window_texture
 
@@ -30,9 +30,8 @@ class TextureEncoder(Encoder):
 
     def of_section(self, section: SectionInput) -> Features:
         """Return texture in windows as wide as the patches of each context, (n_spots, N_TEXTURES n_widths)."""
-        fingerprint = section.fingerprint()
         widths = [source.extent * source.level.downsample for source in section.patches]
-        return Features(np.concatenate(list(window_texture(section, fingerprint, widths)), axis=1), fingerprint)
+        return Features(np.concatenate(list(window_texture(section, widths)), axis=1), section.fingerprint())
 
 
 class _PatchTexture(nn.Module):

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Final
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from sthisto._images.stains import N_NUMBERS, SlideStains
+from sthisto._utils.digest import digest_arrays
 from sthisto._utils.settings import settings
 from sthisto.models.data import SectionInput
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.slide_grid import SlideGrid
-from sthisto.models.encoders.stains import N_NUMBERS, SlideStains
 from sthisto.models.encoders.texture import HALO, N_TEXTURES, texture_maps, texture_of_means
 
+_GRID: Final = "slide grid"
 _SLIDE: Final = "slide"
 _TILE: Final = 512
-_IDENTITY: Final = "texture-1"
+_IDENTITY: Final = "texture-2"
 """What kept textures are found by; another number for another way to compute them."""
 
 
-def window_texture(section: SectionInput, fingerprint: np.ndarray, widths: Sequence[float]) -> np.ndarray:
+def window_texture(section: SectionInput, widths: Sequence[float]) -> np.ndarray:
     """Return the texture of square windows around each spot, (n_widths, n_spots, N_TEXTURES) float32.
 
     A window that leaves the image counts by the part inside, where a patch would show the image's reflection.
@@ -32,16 +33,17 @@ def window_texture(section: SectionInput, fingerprint: np.ndarray, widths: Seque
     ----------
     section
         Its slide is read once, tile by tile, where windows lie.
-    fingerprint
-        (n_spots,) of the spots' patches: part of what kept textures are found by.
     widths
         Widths of the windows in px of the full resolution.
     """
-    grid, stains = SlideGrid.of(section), slide_facts(section, fingerprint).stains
+    grid = slide_grid(section)
     centers = grid.locate(section.positions)
     across = np.maximum(np.round(np.asarray(widths) / grid.step).astype(int), 1)
-    key = _key(grid, centers, fingerprint, across.astype(np.int64), stains.key())
-    return _kept(key, lambda: _measure(grid, stains, centers, across, section.name))
+
+    def measure() -> np.ndarray:
+        return _measure(grid, slide_facts(section).stains, centers, across, section.name)
+
+    return _kept(grid, [centers, across.astype(np.int64)], measure)
 
 
 @dataclass(frozen=True)
@@ -58,41 +60,35 @@ class SlideFacts:
     border_px: np.ndarray
 
 
-def slide_facts(section: SectionInput, fingerprint: np.ndarray) -> SlideFacts:
-    """Return the stains of a section's slide, and how far its spots are from the border of the tissue.
-
-    Parameters
-    ----------
-    fingerprint
-        (n_spots,) of the spots' patches: what they are found by once they are kept.
-    """
+def slide_facts(section: SectionInput) -> SlideFacts:
+    """Return the stains of a section's slide, and how far its spots are from the border of the tissue."""
 
     def look() -> SlideFacts:
-        grid = SlideGrid.of(section)
-        key = _key(grid, grid.locate(section.positions), fingerprint)
-        found = _kept(key, lambda: np.concatenate([grid.stains.key(), grid.border_distance(section.positions)]))
+        grid = slide_grid(section)
+        found = _kept(
+            grid,
+            [grid.locate(section.positions)],
+            lambda: np.concatenate([grid.stains.key(), grid.border_distance(section.positions)]),
+        )
         return SlideFacts(SlideStains.from_key(found[:N_NUMBERS]), found[N_NUMBERS:])
 
     facts: SlideFacts = section.measured(_SLIDE, look)
     return facts
 
 
-def _kept(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return what the cache keeps under a key, or compute and keep it."""
+def slide_grid(section: SectionInput) -> SlideGrid:
+    """Return the grid of a section's slide, the same one each time, so that its pixels are read once."""
+    grid: SlideGrid = section.measured(_GRID, lambda: SlideGrid.of(section))
+    return grid
+
+
+def _kept(grid: SlideGrid, arguments: Sequence[np.ndarray], compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what the cache keeps of the pixels of a grid and of arguments, or compute and keep it."""
     if not settings.cache_features:
         return compute()
-    kept = cache.read(_IDENTITY, key)
-    if kept is None:
-        kept = compute()
-        cache.write(_IDENTITY, key, kept)
-    return kept
-
-
-def _key(grid: SlideGrid, centers: np.ndarray, *more: np.ndarray) -> str:
-    state = blake2b(digest_size=16)
-    for part in (np.array([grid.height, grid.width, grid.step]), centers.astype(np.float64), *more):
-        state.update(np.ascontiguousarray(part).data)
-    return state.hexdigest()
+    named = {str(i): argument for i, argument in enumerate(arguments)}
+    key = digest_arrays(named, grid.digest, f"{grid.height} x {grid.width}, {grid.step!r}")
+    return cache.kept(_IDENTITY, key, compute)
 
 
 def _measure(grid: SlideGrid, stains: SlideStains, centers: np.ndarray, across: np.ndarray, name: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,10 +14,13 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
+from sthisto.models.encoders import cache
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 
 N_COLORS = 9
 _KEY = "color"
+_CACHE = "color-1"
+"""What the colors of a patch are found by on disk; another number where their formula changes."""
 
 
 class Color(ExpressionModel):
@@ -79,8 +83,14 @@ def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
     fingerprint = np.zeros(len(source), dtype=np.uint64)
     for index, patches in source.batches():
         fingerprint[index] = fingerprints(patches)
-        rgb = patches.astype(np.float32) / 255
-        stains = -np.log(np.maximum(rgb, 1 / 255)) @ hed_from_rgb.astype(np.float32)
-        numbers = (rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)))
-        values[index] = np.concatenate(numbers, axis=1)
+        key = cache.batch_key(patches, fingerprint[index])
+        values[index] = cache.kept(_CACHE, key, partial(_measure, patches))
     return values, fingerprint
+
+
+def _measure(patches: np.ndarray) -> np.ndarray:
+    """Return the nine numbers of (n, size, size, 3) uint8 patches, (n, 9) float32."""
+    rgb = patches.astype(np.float32) / 255
+    stains = -np.log(np.maximum(rgb, 1 / 255)) @ hed_from_rgb.astype(np.float32)
+    numbers = (rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)))
+    return np.concatenate(numbers, axis=1)

@@ -83,7 +83,7 @@ def resolve_method(method: str, options: Mapping[str, Any]) -> tuple[type[Expres
     """
     check_choice(method, METHODS, name="method")
     cls = METHODS[method]
-    if "n_models" not in options or cls.combines_models:
+    if "n_models" not in options or cls.combines_models or "n_models" in cls.option_names():
         return cls, cls.make_options(options)
     rest = {name: value for name, value in options.items() if name != "n_models"}
     ensemble = {"member": cls.method, "n_models": options["n_models"], "options": rest}

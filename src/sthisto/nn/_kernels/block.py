@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from sthisto.nn._kernels.float32 import exp_of_negative, logistic, softplus
 from sthisto.nn._kernels.native import compiled, over_ranges
 
 __all__ = ["TILE", "NativeBlock"]
@@ -23,6 +22,17 @@ TILE = 64
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
+
+
+@compiled
+def _logistic(x: float) -> Any:
+    return _ONE / (_ONE + np.exp(-x))
+
+
+@compiled
+def _softplus(x: float) -> Any:
+    """Return ``log(1 + exp(x))``, without overflow."""
+    return np.maximum(x, _ZERO) + np.log1p(np.exp(-np.abs(x)))
 
 
 @compiled
@@ -72,7 +82,7 @@ def _unroll(u: Any, delta: Any, a: Any, bc: Any, decay: Any, states: Any) -> Non
     n_steps, n_states = u.size, a.size
     for t in range(n_steps):
         for n in range(n_states):
-            decay[t, n] = exp_of_negative(delta[t] * a[n])
+            decay[t, n] = np.exp(delta[t] * a[n])
     for t in range(n_steps):
         drive = delta[t] * u[t]
         for n in range(n_states):
@@ -101,13 +111,13 @@ def _forward(
             _convolve(xz[b], conv_weight, conv_bias, t0, x, tile_u)
             for d in range(n_channels):
                 for t in range(n_steps):
-                    tile_u[d, t] *= logistic(tile_u[d, t])
+                    tile_u[d, t] *= _logistic(tile_u[d, t])
             _project(tile_u, step_weight, state_weight, low[:, :n_steps], bc)
             for d in range(n_channels):
                 step = delta[b, d, t0:t1]
                 _raw_steps(low, dt_weight[d], dt_bias[d], step)
                 for t in range(n_steps):
-                    step[t] = softplus(step[t])
+                    step[t] = _softplus(step[t])
                 states[0] = carried[d]
                 starts[b, tile, d] = carried[d]
                 _unroll(tile_u[d], step, a[d], bc, decay, states)
@@ -119,7 +129,7 @@ def _forward(
                     y[b, d, t0 + t] = total + skip[d] * tile_u[d, t]
                 for t in range(n_steps):
                     gate = xz[b, t0 + t, n_channels + d]
-                    out[b, t0 + t, d] = y[b, d, t0 + t] * gate * logistic(gate)
+                    out[b, t0 + t, d] = y[b, d, t0 + t] * gate * _logistic(gate)
 
 
 @compiled
@@ -208,7 +218,7 @@ def _backward_convolution(
     n_steps = c.shape[1]
     for d in range(n_channels):
         for t in range(n_steps):
-            share = logistic(c[d, t])
+            share = _logistic(c[d, t])
             grad_u[d, t] *= share * (_ONE + c[d, t] * (_ONE - share))
         grad_bias[d] += grad_u[d, :n_steps].sum()
         for k in range(width):
@@ -257,7 +267,7 @@ def _backward(
             for d in range(n_channels):
                 for t in range(n):
                     gate = xz[b, t0 + t, n_channels + d]
-                    share = logistic(gate)
+                    share = _logistic(gate)
                     grad = grad_out[b, t0 + t, d]
                     slope[d, t] = grad * gate * share
                     grad_xz[b, t0 + t, n_channels + d] = grad * y[b, d, t0 + t] * share * (_ONE + gate * (_ONE - share))
@@ -285,7 +295,7 @@ def _backward(
                 )
                 _raw_steps(low, dt_weight[d], dt_bias[d], raw[:n])
                 for t in range(n):
-                    grad_raw[d, t] *= logistic(raw[t])
+                    grad_raw[d, t] *= _logistic(raw[t])
             _backward_projections(
                 tile_u,
                 low[:, :n],

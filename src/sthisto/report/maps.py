@@ -1,0 +1,172 @@
+"""The parts of a report that are maps: genes, confidence, and the quality of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+
+from sthisto import pl
+from sthisto._sdata.record import FitRecord
+from sthisto._sdata.sections import Section
+from sthisto._sdata.slots import confidence, prediction
+from sthisto._utils.validate import check_key
+from sthisto.pl._decorations import color_bar, scale_bar, set_title
+from sthisto.pl._read import is_measured, read_layer
+from sthisto.pl._spots import view
+from sthisto.report.page import MISSING, Block, Picture, Table
+from sthisto.report.pictures import encode
+from sthisto.report.subject import Subject
+
+MOST_SECTIONS = 20
+"""Sections that are drawn; the others are named."""
+_PER_ROW = 4
+_PANEL = 2.1
+_NAMES = {
+    "sthisto_blur": "blur",
+    "sthisto_pen": "pen",
+    "sthisto_fold": "fold",
+    "sthisto_outside": "outside the tissue",
+    "sthisto_background": "background",
+}
+_HALF = 0.5
+
+
+def choose_genes(subject: Subject, genes: Sequence[str] | None) -> list[str]:
+    """Return the genes to draw: those given, or those of the highest, a middle and the lowest score.
+
+    Raises
+    ------
+    KeyError
+        A gene was not predicted.
+    """
+    for gene in genes or ():
+        check_key(gene, subject.genes, name="genes", where="the predicted genes")
+    if genes is not None:
+        return list(dict.fromkeys(genes))
+    if subject.scores is not None:
+        means = subject.scores.groupby("gene", sort=False)["pcc_residual"].mean().dropna().sort_values()
+        if len(means):
+            at = dict.fromkeys((len(means) - 1, len(means) // 2, 0))
+            return [str(means.index[i]) for i in at]
+    section = subject.sections[0]
+    spread = np.nanvar(_values(section, subject.key, subject.genes, subject.record), axis=0)
+    return [subject.genes[i] for i in np.argsort(-spread, kind="stable")[:3]]
+
+
+def _values(section: Section, key: str, genes: Sequence[str], record: FitRecord) -> np.ndarray:
+    return read_layer(section, prediction(key), genes, record.gene_symbols)
+
+
+def n_pictures(subject: Subject) -> int:
+    """Return how many pictures the maps of a report take."""
+    drawn = min(len(subject.sections), MOST_SECTIONS)
+    return drawn + (1 if _with_confidence(subject) else 0)
+
+
+def genes_block(subject: Subject, genes: Sequence[str], *, chosen: bool, most_bytes: int) -> Block:
+    """Return the maps of some genes in every section, measured beside predicted."""
+    how = (
+        "the genes of the highest, a middle and the lowest score" if subject.scores is not None else "the most variable"
+    )
+    text = [f"Drawn are {', '.join(genes)}" + ("." if chosen else f", {how}.")]
+    text[0] += " Panels of a gene share one color scale within a section."
+    if left_out := subject.sections[MOST_SECTIONS:]:
+        text.append(f"Not drawn: {', '.join(section.name for section in left_out)}.")
+    pictures = [_gene_map(subject, section, genes, most_bytes) for section in subject.sections[:MOST_SECTIONS]]
+    return Block("Maps", text, pictures=pictures)
+
+
+def _gene_map(subject: Subject, section: Section, genes: Sequence[str], most_bytes: int) -> Picture:
+    scale = subject.record.normalization
+    measured = scale is not None and is_measured(section, scale)
+    keys: dict[str, Any] = subject.keys.arguments()
+    keys.pop("um_per_px")
+    figure = pl.gene_compare(
+        subject.sdata, genes, key_added=subject.key, sections=section.name, show_measured=measured, **keys
+    )
+    shown = "Measured and predicted expression" if measured else "Predicted expression"
+    alt = f"{shown} of {', '.join(genes)} in section {section.name}, beside the H&E"
+    caption = f"{section.name}. The number in a title is Pearson's correlation over the scored spots."
+    return encode(figure, alt=alt, caption=caption if measured else f"{section.name}.", most_bytes=most_bytes)
+
+
+def _with_confidence(subject: Subject) -> list[Section]:
+    column = confidence(subject.key)
+    return [one for one in subject.sections if column in one.table.obs][:MOST_SECTIONS]
+
+
+def confidence_block(subject: Subject, most_bytes: int) -> Block | None:
+    """Return maps of the confidence, None for a method without one."""
+    sections = _with_confidence(subject)
+    if not sections:
+        return None
+    values = [section.table.obs[confidence(subject.key)].to_numpy(dtype=float)[section.rows] for section in sections]
+    rows = [
+        {
+            "section": section.name,
+            "median": float(np.nanmedian(one)) if np.isfinite(one).any() else float("nan"),
+            "spots below 0.5": f"{np.mean(one[np.isfinite(one)] < _HALF):.0%}" if np.isfinite(one).any() else MISSING,
+        }
+        for section, one in zip(sections, values, strict=True)
+    ]
+    text = [
+        "How like the training spots a spot looks, 0 to 1. It is no probability; a low value says that the model has "
+        "seen little like it."
+    ]
+    alt = "Maps of the confidence: " + ", ".join(f"{row['section']} median {row['median']:.2f}" for row in rows)
+    picture = encode(
+        _confidence_map(sections, values), alt=alt, caption="Confidence of every spot.", most_bytes=most_bytes
+    )
+    table = Table.of(pd.DataFrame(rows), "Confidence by section")
+    return Block("Confidence: which spots", text, tables=[table], pictures=[picture])
+
+
+def _confidence_map(sections: Sequence[Section], values: Sequence[np.ndarray]) -> plt.Figure:
+    views = [view(section) for section in sections]
+    n_columns = min(len(views), _PER_ROW)
+    n_rows = -(-len(views) // n_columns)
+    tallest = max(one.aspect for one in views)
+    size = (n_columns * _PANEL + 0.8, n_rows * (_PANEL * tallest + 0.4))
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.ravel()[len(views) :]:
+        ax.set_axis_off()
+    for ax, shared, spots in zip(axes.ravel(), views, values, strict=False):
+        shared.draw_image(ax, 0.4)
+        drawn = shared.draw_spots(ax, spots, cmap="viridis", norm=Normalize(0, 1))
+        set_title(ax, shared.section.name)
+        scale_bar(ax, shared)
+    color_bar(axes[0, n_columns - 1], drawn, "Confidence")
+    return figure
+
+
+def quality_block(subject: Subject) -> Block | None:
+    """Return the quality of the image under the spots, None where `pp.quality` was not called."""
+    rows = []
+    for section in subject.sections:
+        found = {
+            label: subject.column(section, name)
+            for name, label in _NAMES.items()
+            if name in section.table.obs and section.table.obs[name].dtype.kind in "fiub"
+        }
+        if found:
+            rows.append(
+                {"section": section.name}
+                | {f"{name}, {what}": value for name, part in found.items() for what, value in _spread(part).items()}
+            )
+    if not rows:
+        return None
+    text = ["Measured from pixels alone, per spot: the median of each section and its worst twentieth."]
+    return Block("Quality of the image", text, tables=[Table.of(pd.DataFrame(rows), "Quality by section")])
+
+
+def _spread(column: pd.Series | None) -> dict[str, float]:
+    values = np.asarray(column, dtype=float)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return {"median": float("nan"), "95 %": float("nan")}
+    return {"median": float(np.median(finite)), "95 %": float(np.quantile(finite, 0.95))}

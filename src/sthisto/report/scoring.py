@@ -1,0 +1,102 @@
+"""The part of a report on scores, beside references and what else was predicted for the same spots."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sthisto import get, pl
+from sthisto._sdata.slots import ALL_GENES
+from sthisto.report.page import MINUS, Block, Picture, Table, with_interval
+from sthisto.report.pictures import encode
+from sthisto.report.subject import Subject
+
+_N_SHOWN = 10
+_SHOWN = {
+    "depth_pcc_residual": "depth alone",
+    "sibling": "sibling genes",
+    "reproducibility": "reproducibility",
+    "pcc": "PCC",
+    "depth_pcc": "PCC of depth alone",
+    "rmse": "RMSE",
+}
+_MEANING = (
+    "Residual PCC is Pearson's correlation with the measured Pearson residuals, gene by gene over the spots of a "
+    "section: depth alone scores about 0. PCC is the correlation on the scale of the prediction, which depth alone "
+    "raises.",
+    "Sibling genes: what the other genes of the same spots predict of a gene, a fair reference. Reproducibility: what "
+    "a second sequencing of the same spots would reach, no target for an image. Intervals at 95 % hold for further "
+    "tissue like this, not for new patients.",
+)
+
+
+def headline(subject: Subject) -> str:
+    """Return the score in one sentence."""
+    if subject.summary is None:
+        return "It was not scored: nothing was measured, or sth.tl.evaluate was not called."
+    row = subject.summary[(subject.summary["section"] == "all") & (subject.summary["genes"] == ALL_GENES)].iloc[0]
+    score = with_interval(row["pcc_residual"], row["pcc_residual_low"], row["pcc_residual_high"])
+    n_sections = subject.summary["section"].nunique() - 1
+    siblings = "" if pd.isna(row["sibling"]) else f" Sibling genes reach {row['sibling']:.3f};"
+    depth = f" depth alone scores {row['depth_pcc_residual']:.3f}.".replace("-", MINUS)
+    return (
+        f"Mean residual PCC {score} over {row['n_genes']:,} genes and {row['n_spots']:,} spots of {n_sections} "
+        f"section{'s' if n_sections != 1 else ''}.{siblings}{depth}"
+    )
+
+
+def scores_block(subject: Subject, most_bytes: int) -> Block:
+    """Return scores by section and gene, and those of the other predictions in the data."""
+    if subject.summary is None or subject.scores is None:
+        call = f"sth.tl.evaluate(sdata, key_added={subject.key!r})"
+        return Block("Scores", ["There are no scores. Where expression was measured, this computes them:"], code=call)
+    tables = [_sections_table(subject.summary, f"{subject.label} by section")]
+    if others := subject.scored_keys():
+        tables.append(_methods_table(subject, others))
+    tables += _genes_tables(subject)
+    pictures = [_figure(subject, most_bytes)] if subject.scores["pcc_residual"].notna().any() else []
+    return Block("Scores", _MEANING, tables=tables, pictures=pictures)
+
+
+def _sections_table(summary: pd.DataFrame, caption: str, first: tuple[str, ...] = ("section",)) -> Table:
+    columns = {name: summary[name] for name in first}
+    columns |= {"genes": summary["genes"] + " (" + summary["n_genes"].astype(str) + ")", "spots": summary["n_spots"]}
+    limits = zip(*(summary[f"pcc_residual{end}"] for end in ("", "_low", "_high")), strict=True)
+    columns["residual PCC [95 %]"] = [with_interval(*row) for row in limits]
+    columns |= {label: summary[name].astype(float) for name, label in _SHOWN.items() if name in summary}
+    return Table.of(pd.DataFrame(columns), caption)
+
+
+def _methods_table(subject: Subject, others: list[str]) -> Table:
+    """Return the mean scores of every prediction of the same spots and genes, the best first."""
+    keys = [subject.key, *others]
+    summary = get.scores(subject.sdata, key_added=keys, by="section", table_key=subject.keys.table_key)
+    overall = summary[(summary["section"] == "all") & (summary["genes"] == ALL_GENES)].copy()
+    mine = overall[overall["key"] == subject.key].iloc[0]
+    alike = (overall[["n_genes", "n_spots"]] == mine[["n_genes", "n_spots"]]).all(axis=1)
+    overall = overall[alike].sort_values("pcc_residual", ascending=False)
+    return _sections_table(overall, "Predictions of the same spots and as many genes, the best first", ("method",))
+
+
+def _genes_tables(subject: Subject) -> list[Table]:
+    """Return the best genes, and all of them folded, by their mean over sections."""
+    assert subject.scores is not None
+    names = ["pcc_residual", *(name for name in _SHOWN if name in subject.scores)]
+    means = subject.scores.groupby("gene", sort=False)[names].mean().sort_values("pcc_residual", ascending=False)
+    frame = means.rename(columns={"pcc_residual": "residual PCC", **_SHOWN}).reset_index()
+    verdict = f"{subject.key}_verdict"
+    var = subject.sections[0].table.var
+    if verdict in var:
+        frame.insert(1, "verdict", var[verdict].astype(str).reindex(frame["gene"]).to_numpy())
+    best = Table.of(frame.head(_N_SHOWN), f"The {min(_N_SHOWN, len(frame))} genes of the highest score")
+    every = Table.of(frame, f"All {len(frame):,} genes", folded=True)
+    return [best, every] if len(frame) > _N_SHOWN else [best]
+
+
+def _figure(subject: Subject, most_bytes: int) -> Picture:
+    figure = pl.scores(subject.sdata, key_added=subject.key, table_key=subject.keys.table_key)
+    caption = (
+        "Left: genes ranked by their score, beside sibling genes and depth alone. Right: the distribution over genes "
+        "in each section; the box is the middle half, the diamond the mean."
+    )
+    alt = f"Residual PCC of every gene and its distribution per section, {subject.label}"
+    return encode(figure, alt=alt, caption=caption, most_bytes=most_bytes)

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from sthisto._scoring.scale import CENTERED, COUNTS, LINEAR, UNIT, other_scale, refusal
+
+N_SPOTS, N_GENES = 150, 60
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Counts of genes whose means differ widely, and totals of which they are a third."""
+    rng = np.random.default_rng(0)
+    mean = np.geomspace(0.1, 40, N_GENES)
+    state = np.exp(0.5 * rng.normal(size=(N_SPOTS, 1)) * rng.normal(size=(1, N_GENES)))
+    depth = rng.uniform(0.5, 2, (N_SPOTS, 1))
+    counts = rng.poisson(mean * state * depth).astype(float)
+    return counts, 3 * counts.sum(axis=1)
+
+
+def logged(counts, totals, size=1e4):
+    return np.log1p(size * counts / totals[:, None])
+
+
+def smooth(values, seed=0):
+    """What a timid model would predict: the means, and a third of the deviations of some other spot."""
+    other = np.random.default_rng(seed).permutation(len(values))
+    return values.mean(axis=0) + (values[other] - values.mean(axis=0)) / 3
+
+
+@pytest.mark.parametrize("change", [lambda v: v, smooth, lambda v: v + 0.3, lambda v: np.maximum(v - 0.3, 0)])
+def test_log1p_is_accepted_however_well_it_predicts(measured, change):
+    assert other_scale(change(logged(*measured)), *measured) is None
+
+
+def test_the_mean_profile_of_other_tissue_is_accepted(measured):
+    counts, totals = measured
+    profile = logged(counts, totals).mean(axis=0)
+    rng = np.random.default_rng(1)
+    shifted = profile * np.exp(rng.normal(scale=0.4, size=N_GENES)) + 0.05 * rng.random((N_SPOTS, 1))
+    assert other_scale(shifted, counts, totals) is None
+
+
+SCALES = [
+    (lambda c, t: c, COUNTS),
+    (lambda c, t: smooth(c) + 1e-3, COUNTS),
+    (lambda c, t: 1e4 * c / t[:, None], LINEAR),
+    (lambda c, t: smooth(c / t[:, None]), LINEAR),
+    (lambda c, t: (logged(c, t) - logged(c, t).mean(0)) / logged(c, t).std(0), CENTERED),
+    (lambda c, t: (logged(c, t) - logged(c, t).min(0)) / np.ptp(logged(c, t), axis=0), UNIT),
+    (lambda c, t: smooth(logged(c, t, 1e6)), "counts per million"),
+    (lambda c, t: logged(c, t, 1e3), "another library size"),
+    (lambda c, t: logged(c, t, float(np.median(t))), "another library size"),
+    (lambda c, t: np.log1p(c), r"raw counts|library size"),
+    (lambda c, t: np.log2(1 + 1e4 * c / t[:, None]), "log2"),
+    (lambda c, t: logged(c, t) / np.log(10), "log10"),
+    (lambda c, t: 1000 + 37 * logged(c, t), "without the logarithm"),
+    (lambda c, t: 0 * c, "unknown scale"),
+]
+
+
+@pytest.mark.parametrize(("transform", "name"), SCALES)
+def test_another_scale_is_told_apart_and_named_with_what_to_do(measured, transform, name):
+    import re
+
+    found = other_scale(transform(*measured), *measured)
+    assert found is not None
+    assert re.search(name.replace("(", r"\(") if name in (COUNTS, LINEAR, CENTERED, UNIT) else name, found)
+    assert found in refusal(found)
+    assert "target='log1p'" in refusal(found)

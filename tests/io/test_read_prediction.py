@@ -1,0 +1,63 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import sthisto as sth
+
+
+def frame(**columns):
+    return pd.DataFrame({**columns, "G1": [0.5, 1.5, 2.0], "G2": [1, 2, 3]})
+
+
+@pytest.mark.parametrize("name", ["barcode", "spot", "", "my spots"])
+def test_the_column_of_names_is_found(tmp_path, name):
+    frame(**{name: ["a", "b", "c"]}).to_csv(tmp_path / "x.csv", index=False)
+    read = sth.io.read_prediction(tmp_path / "x.csv")
+    assert list(read.obs_names) == ["a", "b", "c"]
+    assert list(read.var_names) == ["G1", "G2"]
+    np.testing.assert_allclose(read.X, [[0.5, 1], [1.5, 2], [2, 3]])
+    assert read.uns["sthisto_prediction"] == "x"
+
+
+@pytest.mark.parametrize("places", [("x", "y"), ("X_px", "Y_px"), ("pxl_col_in_fullres", "pxl_row_in_fullres")])
+def test_places_and_sections_are_found(tmp_path, places):
+    table = frame(**{places[0]: [1.0, 2, 3], places[1]: [4.0, 5, 6], "sample": ["s1", "s1", "s2"]})
+    table.to_parquet(tmp_path / "x.parquet", index=False)
+    read = sth.io.read_prediction(tmp_path / "x.parquet")
+    np.testing.assert_allclose(read.obsm["spatial"], [[1, 4], [2, 5], [3, 6]])
+    assert list(read.obs["section"]) == ["s1", "s1", "s2"]
+    assert list(read.obs_names) == ["0", "1", "2"]
+    assert list(read.var_names) == ["G1", "G2"]
+
+
+def test_numbers_as_names_stay_text(tmp_path):
+    frame(spot=["007", "008", "009"]).to_csv(tmp_path / "x.tsv", sep="\t", index=False)
+    assert list(sth.io.read_prediction(tmp_path / "x.tsv").obs_names) == ["007", "008", "009"]
+
+
+def test_a_first_column_of_a_gene_is_a_gene(tmp_path):
+    frame(x=[1, 2, 3], y=[1, 2, 3])[["G1", "G2", "x", "y"]].to_csv(tmp_path / "x.csv", index=False)
+    assert list(sth.io.read_prediction(tmp_path / "x.csv").var_names) == ["G1", "G2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("x.npy", "", "must end with"),
+        ("x.h5ad", "no hdf5", "is no h5ad file"),
+        ("x.parquet", "no parquet", "is no parquet file"),
+        ("x.csv", "", "is no table"),
+        ("x.csv", "spot,G1\na,high\n", "something else: 'G1'|hold something else"),
+        ("x.csv", "spot\na\n", "there is none"),
+        ("x.csv.gz", "no gzip", "is no table"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, match):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=match):
+        sth.io.read_prediction(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        sth.io.read_prediction(tmp_path / "x.csv")
