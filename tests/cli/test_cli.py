@@ -67,7 +67,7 @@ def test_assess_keeps_the_passport_with_the_model_and_predict_obeys_it(tmp_path,
     sdata.write(store)
     sth.tl.fit(sdata, method="ridge", image_encoder="texture", n_top_genes=40).save(model)
     assert main(["predict", str(store), "--model", str(model), "--out", str(tmp_path / "no"), "--genes", "use"]) == 1
-    assert "Call sth.tl.assess" in capsys.readouterr().err
+    assert "Call sthisto assess first" in capsys.readouterr().err
     assert main(["assess", str(store), "--model", str(model), "--json"]) == 0
     told = {row["gene"]: row["verdict"] for row in json.loads(capsys.readouterr().out)}
     assert set(told.values()) <= {"use", "pattern only", "do not use"}
