@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from sthisto._sdata.sections import read_sections
 from sthisto._sdata.write import apply, check_slot, var_updates
 from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
-from sthisto._utils.checks import choice, texts
+from sthisto._utils.checks import Check, choice, texts
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
@@ -28,13 +29,14 @@ from sthisto.models import (
     METHODS,
     Encoder,
     ExpressionModel,
+    MethodOptions,
     TrainingSection,
     resolve_method,
 )
 from sthisto.models.encoders.default import encoder_for
 from sthisto.models.encoders.given import PREFIX
 from sthisto.models.encoders.layers import LayerArgument
-from sthisto.models.registry import method_name
+from sthisto.models.registry import method_name, options_by_name
 from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
@@ -46,7 +48,13 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-@checked(target=choice("log1p", "pearson_residuals", "as_is"), features=texts)
+_OPTIONS: Final = Check(
+    "an instance of the method's Options, such as sthisto.models.DANetOptions(k=50)",
+    lambda value: isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, type)),
+)
+
+
+@checked(target=choice("log1p", "pearson_residuals", "as_is"), features=texts, options=_OPTIONS)
 @plain_torch()
 def fit(
     sdata: SpatialData | Sequence[SpatialData],
@@ -75,7 +83,8 @@ def fit(
     um_per_px: float | Mapping[str, float] | None = None,
     gene_symbols: str | None = None,
     key_added: str = slots.KEY,
-    **options: Any,
+    options: MethodOptions | Mapping[str, Any] | None = None,
+    **method_options: Any,
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
@@ -154,8 +163,12 @@ def fit(
         Column of ``var`` with the gene names. None: ``var_names``.
     key_added
         Prefix of the written slots.
-    **options
-        Options of the method, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
+    options
+        Options of the method as an instance of its class, for example ``sthisto.models.DANetOptions(k=50)``, whose
+        names an editor completes. None: those that are named, and defaults. A mapping only for "ensemble", whose
+        members it is for.
+    **method_options
+        The same by name, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
         ``n_models=5`` fits any method that is trained from a seed five times and averages the predictions.
 
     Returns
@@ -195,10 +208,10 @@ def fit(
     """
     named = [name for name in _as_list(features) if name.startswith(PREFIX)]
     if features is not None and not named and "features" in METHODS[method_name(method)].option_names():
-        options["features"] = features
+        method_options["features"] = features
     elif features is not None:
         feature_keys(features)
-    cls, chosen_options = check_fit(method, options)
+    cls, chosen_options = check_fit(method, {**method_options, **options_by_name(method, options, method_options)})
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     given = _given_keys(named, cls, chosen_options)
     sections = read_sections(sdata, keys)
@@ -247,7 +260,10 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
     arguments
         Arguments of `fit`, options of the method among them.
     """
-    cls, options = resolve_method(method_name(method), check_arguments(fit, arguments))
+    named = check_arguments(fit, arguments)
+    if "options" in arguments:  # of the members of an ensemble
+        named["options"] = arguments["options"]
+    cls, options = resolve_method(method_name(method), named)
     check_devices(options)
     return cls, options
 
