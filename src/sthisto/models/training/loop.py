@@ -110,9 +110,6 @@ def train(
     description
         For the progress bar.
 
-    On the CPU, rows of features are trained on with one thread, which is faster than several that wait for each other;
-    images with all that the process may use.
-
     Returns
     -------
     One row an epoch: epoch, train_loss, val_loss (NaN without validation).
@@ -127,6 +124,11 @@ def train(
         A batch does not fit the device; it says what to change.
     Interrupted
         Ctrl-C after an epoch; before that, and where a checkpoint keeps the epochs, a plain KeyboardInterrupt.
+
+    Notes
+    -----
+    On the CPU, rows of features are trained on with one thread, which is faster than several that wait for each other;
+    images with all processors that the process may use.
     """
     fabric = training.fabric()
     _check_size(groups, training, fabric.world_size)
