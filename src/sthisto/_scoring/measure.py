@@ -42,6 +42,8 @@ class Measured:
         Name of a prediction -> (n_spots, n_genes).
     labels
         (n_spots,) labels of the tissue; None where no spot has one.
+    confidence
+        (n_spots,) confidence of the prediction; None without one.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Measured:
     blocks: np.ndarray
     predictions: Mapping[Any, np.ndarray]
     labels: np.ndarray | None = None
+    confidence: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -78,6 +81,7 @@ def measure(
     gene_symbols: str | None = None,
     labels: np.ndarray | None = None,
     blocks: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
     name: str | None = None,
 ) -> Measured:
     """Read what was measured on some spots of a section and put predictions beside it.
@@ -102,6 +106,8 @@ def measure(
         (n_spots,) labels of the tissue, None where a spot has none.
     blocks
         (n_spots,) spatial blocks; None: squares a fifth of the section wide.
+    confidence
+        (n_spots,) confidence of the prediction that is scored; None without one.
     name
         What the section is called; None is its own name.
 
@@ -134,6 +140,7 @@ def measure(
         totals=totals,
         blocks=section_blocks(section.centers[kept]) if blocks is None else blocks[filled],
         predictions={key: values[filled] for key, values in predictions.items()},
+        confidence=None if confidence is None else confidence[filled],
         labels=None if labels is None or not is_labeled(labels[filled]).any() else labels[filled],
     )
 

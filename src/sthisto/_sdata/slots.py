@@ -112,6 +112,16 @@ def prediction_sd(key: str) -> str:
     return f"{key}_pred_sd"
 
 
+def low(key: str) -> str:
+    """Slot of ``layers`` with the lower bound of the interval of the expression."""
+    return f"{key}_low"
+
+
+def high(key: str) -> str:
+    """Slot of ``layers`` with the upper bound of the interval of the expression."""
+    return f"{key}_high"
+
+
 def confidence(key: str) -> str:
     """Slot of ``obs`` with the confidence of a spot's prediction, 0 to 1."""
     return f"{key}_confidence"
@@ -129,7 +139,7 @@ def modeled_gene(key: str) -> str:
 
 def verdict(key: str) -> str:
     """Slot of ``var`` with the verdict on a gene: "use", "pattern only", "do not use", or "not assessed"."""
-    return f"{key}_verdict"
+    return score(key, "verdict")
 
 
 def score(key: str, metric: str) -> str:

@@ -31,6 +31,7 @@ def training_section(
     normalization: Normalization,
     gene_symbols: str | None,
     residuals: bool = False,
+    patient: str = "",
 ) -> TrainingSection:
     """Return a section with the normalized expression of its training and validation spots, NaN elsewhere.
 
@@ -45,6 +46,8 @@ def training_section(
         Genes to read, by `gene_symbols`.
     normalization
         Scale of the expression.
+    patient
+        Whose tissue it is; "" where that is unknown.
     """
     known = is_known(role)
 
@@ -65,6 +68,7 @@ def training_section(
         residuals=read(replace(normalization, target="pearson_residuals"))
         if residuals and normalization.target == "log1p"
         else None,
+        patient=patient,
     )
 
 

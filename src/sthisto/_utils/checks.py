@@ -124,6 +124,7 @@ path = Check(
     lambda value: isinstance(value, str | os.PathLike),
     lambda value: bool(str(value).strip()) and "\0" not in str(value),
 )
+function = Check("a function", callable)
 seed = whole(0, LARGEST_SEED)
 share = number(least=0, most=1)
 

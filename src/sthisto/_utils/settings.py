@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sthisto._utils.logging import LEVELS, configure
+from sthisto._utils.private import private_folder, user_id
 
 
 def _default_cache() -> Path:
@@ -23,8 +24,12 @@ def _expanded(path: str | Path) -> Path:
     """Return a path with "~" as the home folder; without one, as a folder among temporary files."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"sthisto-{os.getuid()}" / Path(path).name
+    except RuntimeError as error:
+        start, *inside = Path(path).parts
+        if start != "~":
+            msg = f"There is no home folder {start!r} for the path {str(path)!r}. Pass another path."
+            raise ValueError(msg) from error
+        return private_folder(Path(tempfile.gettempdir()) / f"sthisto-{user_id()}").joinpath(*inside)
 
 
 @dataclass

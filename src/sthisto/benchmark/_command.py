@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthisto._utils.atomic import atomic_file
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto.benchmark._datasets import DATASETS
 
@@ -55,11 +56,13 @@ def _benchmark(options: argparse.Namespace) -> None:
     if protocol.genes is not None:
         protocol = _with_known_genes(protocol, sdata)
     scores = run(sdata, protocol, out=options.out)
-    options.out.mkdir(parents=True, exist_ok=True)
-    scores.to_csv(options.out / "scores.csv", index=False)
+    with atomic_file(options.out / "scores.csv") as staged:
+        scores.to_csv(staged, index=False)
     text = _tables.markdown(scores, protocol)
-    (options.out / "scores.md").write_text(text, encoding="utf-8")
-    _figures.figure(scores).savefig(options.out / "scores.png", dpi=150)
+    with atomic_file(options.out / "scores.md") as staged:
+        staged.write_text(text, encoding="utf-8")
+    with atomic_file(options.out / "scores.png") as staged:
+        _figures.figure(scores).savefig(staged, dpi=150)
     sys.stdout.write((scores.to_json(orient="records") if options.json else text) + "\n")
 
 

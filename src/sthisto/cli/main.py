@@ -17,7 +17,17 @@ from sthisto.cli import assess, demo, evaluate, fit, grid, leaderboard, plot, pr
 from sthisto.cli.options import add_command
 from sthisto.cli.wording import in_options
 
-_ERRORS = (KeyError, ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError)
+_ERRORS = (
+    KeyError,
+    ValueError,
+    TypeError,
+    OSError,
+    RuntimeError,
+    ImportError,
+    ArithmeticError,
+    MemoryError,
+    AssertionError,
+)
 """Errors that are printed as one line; others are bugs and show their traceback."""
 
 

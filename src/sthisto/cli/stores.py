@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sthisto._sdata.stores import atomic_store, check_store_target, is_store
+from sthisto._utils.atomic import recover
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -77,7 +78,8 @@ def write_stores(stores: Sequence[SpatialData], paths: Sequence[Path], *, overwr
 
 
 def refuse_existing(path: Path, remedy: str) -> None:
-    """Raise FileExistsError, with what to do, if a path is taken."""
+    """Raise FileExistsError, with what to do, if a path is taken, or was when a process that replaced it was killed."""
+    recover(path)
     if path.exists():
         msg = f"{path} exists. {remedy}"
         raise FileExistsError(msg)

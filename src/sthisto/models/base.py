@@ -19,9 +19,21 @@ from sthisto._utils.checks import text
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
 from sthisto._utils.validate import check_choice, listed
-from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
+from sthisto.models.conformal import NOT_CALIBRATED, Calibration
+from sthisto.models.data import (
+    FinePrediction,
+    Prediction,
+    SectionInput,
+    TrainingSection,
+    TrainingSpots,
+    section_numbers,
+)
 from sthisto.models.encoders.encoder import Encoder
+from sthisto.models.encoders.features import extract
+from sthisto.models.encoders.given import GivenFeatures
+from sthisto.models.familiarity import Familiarity, fit_familiarity
 from sthisto.models.options import NoOptions
+from sthisto.models.pixels import pixel_blocks
 from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
@@ -71,6 +83,9 @@ class ExpressionModel(ABC):
         learn from the validation spots too.
     combines_models
         Class attribute: it is made of several models, so ``n_models=`` cannot make an ensemble of it.
+    rates_confidence
+        `appearance` says what a spot looks like, from which the confidence of its prediction follows. A class
+        attribute, except for methods made of others.
     has_embedding, has_gene_embedding
         `embed` and `embed_genes` are there. Class attributes, except for methods made of others.
     retrieves
@@ -91,6 +106,11 @@ class ExpressionModel(ABC):
         genes from each other. Without components where the expression was no counts.
     genes_rule
         How the genes were chosen, kept with the model and with its scores; "" where nobody said.
+    familiarity
+        What the confidence of a prediction follows from; None where there was no second spot to compare with, and for
+        models of 0.1.
+    calibration
+        Errors on calibration spots, from which intervals follow; None where there were no such spots.
     passport
         One row per gene: what was predicted of it on held-out groups, and the verdict on it; None until
         `sthisto.tl.assess` is called.
@@ -116,6 +136,7 @@ class ExpressionModel(ABC):
     default_reduction: ClassVar[int | None] = None
     has_epochs: ClassVar[bool] = False
     combines_models: ClassVar[bool] = False
+    rates_confidence: bool = False
     has_embedding: bool = False
     has_gene_embedding: bool = False
     retrieves: ClassVar[bool] = False
@@ -156,6 +177,8 @@ class ExpressionModel(ABC):
         self.depth_knots: tuple[float, ...] = ()
         self.siblings = np.zeros((len(self.genes), 0), dtype=np.float32)
         self.training_spots = TrainingSpots.none()
+        self.familiarity: Familiarity | None = None
+        self.calibration: Calibration | None = None
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -256,12 +279,21 @@ class ExpressionModel(ABC):
             self.fit_sections(sections, seed)
         except Interrupted as stop:
             self.history = stop.history
-            self._remember(sections)
+            self._remember(sections, seed)
             raise KeyboardInterrupt from stop
-        self._remember(sections)
+        self._remember(sections, seed)
 
-    def _remember(self, sections: Sequence[TrainingSection]) -> None:
+    def _remember(self, sections: Sequence[TrainingSection], seed: int) -> None:
         self.training_spots = TrainingSpots.of(sections)
+        if self.rates_confidence:
+            seen = [[block[one.used] for block in self._looks(one.inputs)] for one in sections]
+            self.familiarity = fit_familiarity(
+                [np.concatenate(block) for block in zip(*seen, strict=True)],
+                section=section_numbers(sections),
+                patients=[one.patient for one in sections],
+                positions=np.concatenate([one.inputs.positions[one.used] for one in sections]),
+                seed=seed,
+            )
         self.is_fitted = True
 
     @plain_torch()
@@ -287,7 +319,31 @@ class ExpressionModel(ABC):
             raise RuntimeError(msg)
         if exclude is not None:
             check_choice(exclude, ("section", "spot", "none"), name="exclude")
-        return self.predict_section(section, exclude)
+        prediction = self.predict_section(section, exclude)
+        return replace(prediction, confidence=self._confidence(section)) if self.rates_confidence else prediction
+
+    def _confidence(self, section: SectionInput) -> np.ndarray:
+        if self.familiarity is None:
+            return np.full(len(section), np.nan, dtype=np.float32)
+        return self.familiarity.confidence(self._looks(section))
+
+    def _looks(self, section: SectionInput) -> list[np.ndarray]:
+        """Return what the method sees of the spots, and their pixels where it sees these."""
+        of_pixels = [] if isinstance(self._encoder, GivenFeatures) else pixel_blocks(section)
+        return [*self.appearance(section), *of_pixels]
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return what the spots of a section look like to the method, for the confidence of their prediction.
+
+        Here these are the features of the image encoder, trained or frozen, and none for a method without one. A
+        subclass that looks at something else overrides it. Nothing may be standardized by the section: a slide of
+        another tissue would look normal. Colors and sharpness of the patch are looked at beside them, for every method.
+
+        Returns
+        -------
+        Blocks of features, (n_spots, n) float32 each. A spot is as unlike as it is in the block in which it is most so.
+        """
+        return [extract(section, self.encoder).values] if self.has_encoder else []
 
     def predict_between(self, section: SectionInput, *, factor: int = 2) -> FinePrediction:
         """Predict between the spots of a section: `factor` points along each axis for every spot."""
@@ -358,6 +414,19 @@ class ExpressionModel(ABC):
         stated = {"organ": organ, "license": license}
         self.facts |= {name: value for name, value in stated.items() if value is not None}
         save(self, Path(path), overwrite=overwrite)
+
+    def bounds(self, prediction: Prediction, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bounds between which a share `level` of the measured expression lies, (n_spots, n_genes) each.
+
+        Raises
+        ------
+        ValueError
+            The model has no calibration spots, or too few for that level.
+        """
+        if self.calibration is None:
+            raise ValueError(NOT_CALIBRATED)
+        least = 0.0 if self.normalization.get("target") == "log1p" else -np.inf
+        return self.calibration.bounds(prediction.expression, prediction.sd, level, least=least)
 
     def seen(self, fingerprint: np.ndarray) -> np.ndarray:
         """Return (n_spots,) bool: the model was trained on the spot with that fingerprint."""

@@ -170,6 +170,10 @@ _SINCE_FORMAT_2: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "fit": (lambda value: isinstance(value, str) and _DIGEST.fullmatch(value) is not None, "a digest"),
 }
 _OPTIONAL: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "confidence_groups": (
+        lambda value: value in ("", "patient", "section", "block"),
+        "'patient', 'section' or 'block'",
+    ),
     "facts": (_is_facts, "an object of texts and lists of texts"),
     "seed": (lambda value: value is None or (_is_int(value) and value >= 0), "null or a whole number from 0"),
 }

@@ -41,6 +41,7 @@ from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
 from sthisto.pp._variable_genes import Flavor
+from sthisto.tl._calibrate import calibrate
 from sthisto.tl._embed import embedding_updates
 from sthisto.tl._prepare import Prepared, prepare, use_dense
 
@@ -82,13 +83,15 @@ def fit(
     coordinate_system: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
     gene_symbols: str | None = None,
+    patient_key: str | None = None,
     key_added: str = slots.KEY,
     options: MethodOptions | Mapping[str, Any] | None = None,
     **method_options: Any,
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
-    Spots with ``obs["sthisto_split"]`` "train" are trained on and those with "val" choose the epoch. Of all others,
+    Spots with ``obs["sthisto_split"]`` "train" are trained on and those with "val" choose the epoch. Those with
+    "calibration" are predicted by the fitted model, whose errors make the intervals of `tl.predict`. Of all others,
     only the images are used. Without a split, all spots are trained on; methods that are trained in epochs set aside
     spatial blocks (10 % of every section) to choose the epoch.
 
@@ -161,6 +164,10 @@ def fit(
         known.
     gene_symbols
         Column of ``var`` with the gene names. None: ``var_names``.
+    patient_key
+        Column of ``obs`` with the patient, for the confidence of predictions: 0.5 is as unlike the training spots as
+        half of the spots of a held-out patient. None: the one that `pp.split` was given, else "patient"; where there
+        is none, or one patient, sections are held out, and of a single section spatial blocks.
     key_added
         Prefix of the written slots.
     options
@@ -228,6 +235,7 @@ def fit(
         patch_um=patch_um,
         context=context,
         gene_symbols=gene_symbols,
+        patient_key=patient_key,
         seed=seed,
     )
     for section in prepared.sections:
@@ -242,10 +250,11 @@ def fit(
     if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
-    if patients := known_patients([prepared.sections[i] for i in prepared.trained]):
+    if patients := known_patients([prepared.sections[i] for i in prepared.trained], patient_key):
         model.facts["patients"] = sorted(set(patients))
     kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
     _train(model, prepared.training, seed, kept)
+    model.calibration = calibrate(model, prepared, patient_key=patient_key)
     _write(model, prepared, key_added)
     return model
 

@@ -14,7 +14,7 @@ from sthisto._sdata.inputs import default_patch_size, default_patch_um, patch_sp
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import SPLIT
 from sthisto._sdata.training import depth_knots, is_known, resolve_normalization, sibling_components, training_section
-from sthisto._splits.roles import read_roles, warn_of_overlap
+from sthisto._splits.roles import known_patients, read_roles, warn_of_overlap
 from sthisto._utils.logging import logger
 from sthisto.models import Encoder, ExpressionModel, SectionInput, TrainingSection
 from sthisto.models.encoders.features import dense_gain
@@ -87,6 +87,7 @@ def prepare(
     patch_um: float | None,
     context: Sequence[float] | None,
     gene_symbols: str | None,
+    patient_key: str | None,
     seed: int,
 ) -> Prepared:
     """Decide which spots, genes, scale and patches a model is fitted on, and read the expression.
@@ -99,12 +100,13 @@ def prepare(
         The method, which says whether validation spots choose an epoch and what it learns from.
     options
         Its options.
-    genes, n_top_genes, gene_flavor, layer, target, patch_size, patch_um, context, gene_symbols, seed
+    genes, n_top_genes, gene_flavor, layer, target, patch_size, patch_um, context, gene_symbols, patient_key, seed
         Arguments of `tl.fit`.
     """
     roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs else 0, seed=seed)
     trained = _trained(roles)
     members, their_roles = [sections[i] for i in trained], [roles[i] for i in trained]
+    patients = known_patients(members, patient_key) or [""] * len(members)
     normalization = resolve_normalization(members, their_roles, layer=layer, target=target)
     chosen, rule = genes_to_model(
         sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor
@@ -124,8 +126,9 @@ def prepare(
             normalization=normalization,
             gene_symbols=gene_symbols,
             residuals=cls.uses_residuals,
+            patient=patient,
         )
-        for i in trained
+        for i, patient in zip(trained, patients, strict=True)
     ]
     return Prepared(
         sections,

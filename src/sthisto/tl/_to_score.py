@@ -60,6 +60,8 @@ class ToScore:
         Components of training residuals, by which the genes predict each other; None where there are none.
     is_scale_known
         Whether the record's scale was stated, by the caller or by the model; else the values must not contradict it.
+    confidence
+        (n_spots,) confidence of the prediction; None without one.
     """
 
     section: Section
@@ -69,6 +71,7 @@ class ToScore:
     record: FitRecord
     siblings: SiblingReference | None
     is_scale_known: bool = True
+    confidence: np.ndarray | None = None
 
     def scored_spots(self) -> np.ndarray:
         """Return the positions in the section of the spots that are scored.
@@ -99,6 +102,7 @@ class ToScore:
             normalization=self.record.normalization,
             counts_layer=counts_layer,
             gene_symbols=self.record.gene_symbols,
+            confidence=None if self.confidence is None else self.confidence[spots],
         )
 
 
@@ -131,7 +135,10 @@ def stored(section: Section, key: str) -> ToScore:
     columns = gene_positions(table, genes, record.gene_symbols)
     values = np.asarray(table.layers[layer][section.rows][:, columns])
     is_seen = table.obs[slots.seen(key)].to_numpy(dtype=bool)[section.rows]
-    return ToScore(section, genes, values, is_seen, record, record.sibling_reference(genes))
+    name = slots.confidence(key)
+    confidence = table.obs[name].to_numpy(dtype=float)[section.rows] if name in table.obs else None
+    siblings = record.sibling_reference(genes)
+    return ToScore(section, genes, values, is_seen, record, siblings, confidence=confidence)
 
 
 def given(
