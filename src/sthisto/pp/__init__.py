@@ -10,3 +10,7 @@ from sthisto.pp._split import split
 from sthisto.pp._tissue_grid import tissue_grid
 
 __all__ = ["add_features", "normalize", "quality", "select_genes", "split", "tissue_grid"]
+
+
+def __dir__() -> list[str]:
+    return __all__
