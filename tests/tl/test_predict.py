@@ -163,6 +163,7 @@ def test_second_prediction_under_a_key_leaves_nothing_of_the_first(tissue, model
     table = tissue["counts"]
     assert "sthisto_pred" in table.layers
     assert "sthisto_pred_sd" not in table.layers
+    sth.tl.predict(tissue, sth.tl.fit(tissue, method="mean", patch_size=PATCH, key_added="other"))
     assert "sthisto_confidence" not in table.obs
 
 

@@ -78,6 +78,9 @@ class FitRecord:
         then one per component. None for a fit without counts, or of 0.1.
     gene_symbols
         Column of ``var`` that names the genes; None is ``var_names``.
+    confidence_groups
+        What was held out of the training spots to tell how unlike new tissue is: "patient", "section" or "block"; ""
+        for a method without confidence.
     training_sections
         Names of the sections with training or validation spots.
     history
@@ -101,6 +104,7 @@ class FitRecord:
     depth_knots: tuple[float, ...] = ()
     siblings: pd.DataFrame | None = None
     gene_symbols: str | None = None
+    confidence_groups: str = ""
     training_sections: tuple[str, ...] = ()
     history: pd.DataFrame | None = None
     passport: pd.DataFrame | None = None
@@ -122,6 +126,7 @@ class FitRecord:
             depth_knots=model.depth_knots,
             siblings=sibling_table(model.genes, model.siblings),
             gene_symbols=gene_symbols,
+            confidence_groups="" if model.familiarity is None else model.familiarity.groups,
             training_sections=model.training_sections,
             history=model.history,
             passport=model.passport,
@@ -138,6 +143,7 @@ class FitRecord:
             image_encoder=str(stored.get("image_encoder", "")),
             encoder_layer=str(stored.get("encoder_layer", "")),
             genes_rule=str(stored.get("genes_rule", "")),
+            confidence_groups=str(stored.get("confidence_groups", "")),
             **{name: stored[name] for name in kept if name in stored},
             patch=_read_patch(stored["patch"]) if "patch" in stored else None,
             normalization=Normalization.from_record(stored["normalization"]) if "normalization" in stored else None,
@@ -257,7 +263,7 @@ def symbols_of(table: AnnData, key: str) -> str | None:
 def check_predicted(table: AnnData, key: str) -> None:
     """Raise KeyError unless the table has a layer with the predictions of `key`."""
     read_record(table, key)
-    if prediction(key) not in layer_names(table):
+    if prediction(key) not in layer_names(table) and prediction(key) not in table.obsm:
         msg = (
             f"The table has no layer {prediction(key)!r}; its layers: {listed(layer_names(table))}. "
             f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."
@@ -283,8 +289,10 @@ def record_updates(
 
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove what was predicted and scored under a key, so that two models never mix."""
+    of_values = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
     return [
-        *removals(sections, "layers", [slots.prediction(key_added), slots.prediction_sd(key_added)]),
+        *removals(sections, "layers", of_values),
+        *removals(sections, "obsm", of_values),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
         *removals(sections, "var", [slots.verdict(key_added)]),

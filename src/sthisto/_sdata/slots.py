@@ -103,13 +103,23 @@ def gene_embedding(key: str) -> str:
 
 
 def prediction(key: str) -> str:
-    """Slot of ``layers`` with the predicted expression."""
+    """Slot of ``layers`` with the predicted expression; of ``obsm`` with what is predicted in place of genes."""
     return f"{key}_pred"
 
 
 def prediction_sd(key: str) -> str:
-    """Slot of ``layers`` with the spread of the predicted expression."""
+    """Slot of ``layers``, or of ``obsm``, with the spread of the prediction."""
     return f"{key}_pred_sd"
+
+
+def low(key: str) -> str:
+    """Slot of ``layers`` with the lower bound of the interval of the expression."""
+    return f"{key}_low"
+
+
+def high(key: str) -> str:
+    """Slot of ``layers`` with the upper bound of the interval of the expression."""
+    return f"{key}_high"
 
 
 def confidence(key: str) -> str:
@@ -129,7 +139,7 @@ def modeled_gene(key: str) -> str:
 
 def verdict(key: str) -> str:
     """Slot of ``var`` with the verdict on a gene: "use", "pattern only", "do not use", or "not assessed"."""
-    return f"{key}_verdict"
+    return score(key, "verdict")
 
 
 def score(key: str, metric: str) -> str:

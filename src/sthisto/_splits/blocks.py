@@ -30,15 +30,22 @@ def spatial_blocks(positions: np.ndarray, fraction: float, *, seed: int) -> np.n
     chosen = np.zeros(len(positions), dtype=bool)
     if len(positions) < 2 or fraction <= 0:
         return chosen
-    low, high = positions.min(axis=0), positions.max(axis=0)
-    cell = np.minimum((positions - low) / np.maximum(high - low, 1e-9) * _CELLS, _CELLS - 1).astype(int)
-    number = cell[:, 0] * _CELLS + cell[:, 1]
-    cells = np.random.default_rng(seed).permutation(np.unique(number))
-    for candidate in cells[:-1]:
+    number = cells(positions)
+    drawn = np.random.default_rng(seed).permutation(np.unique(number))
+    for candidate in drawn[:-1]:
         if chosen.sum() >= round(fraction * len(positions)):
             break
         chosen |= number == candidate
     return chosen
+
+
+def cells(positions: np.ndarray) -> np.ndarray:
+    """Return the cell of each spot, (n_spots,) numbers from 0 to 24: the section is divided into 5 x 5 of them."""
+    if not len(positions):
+        return np.zeros(0, dtype=int)
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    cell = np.minimum((positions - low) / np.maximum(high - low, 1e-9) * _CELLS, _CELLS - 1).astype(int)
+    return np.asarray(cell[:, 0] * _CELLS + cell[:, 1])
 
 
 def spatial_bands(positions: np.ndarray, n_bands: int) -> np.ndarray:

@@ -102,11 +102,25 @@ def read_patients(sections: Sequence[Section], patient_key: str) -> list[str]:
     return [_patient(section, patient_key) for section in sections]
 
 
-def known_patients(sections: Sequence[Section]) -> list[str]:
-    """Return the patient of each section by ``obs["patient"]``; empty where any section names none or several."""
+def known_patients(sections: Sequence[Section], patient_key: str | None = None) -> list[str]:
+    """Return the patient of each section; empty where any section names none or several.
+
+    Parameters
+    ----------
+    patient_key
+        Column of ``obs`` with the patient. None: the one that `pp.split` was given, else "patient".
+
+    Raises
+    ------
+    KeyError, ValueError
+        As for `read_patients`, for a `patient_key` that is given.
+    """
+    if patient_key is not None:
+        return read_patients(sections, patient_key)
     names = []
     for section in sections:
-        column = section.table.obs.get(PATIENT)
+        key = str(section.table.uns.get(SPLIT, {}).get("patient_key", "")) or PATIENT
+        column = section.table.obs.get(key)
         found = [] if column is None else pd.unique(read_names(column.iloc[section.rows].dropna()))
         if len(found) != 1:
             return []

@@ -18,11 +18,25 @@ from sthisto._utils.arguments import check_fields, checked
 from sthisto._utils.checks import text
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
+from sthisto._utils.targets import is_proportions
 from sthisto._utils.validate import check_choice, listed
-from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
+from sthisto.models.conformal import NOT_CALIBRATED, Calibration
+from sthisto.models.data import (
+    FinePrediction,
+    Prediction,
+    SectionInput,
+    TrainingSection,
+    TrainingSpots,
+    section_numbers,
+)
 from sthisto.models.encoders.encoder import Encoder
+from sthisto.models.encoders.features import extract
+from sthisto.models.encoders.given import GivenFeatures
+from sthisto.models.familiarity import Familiarity, fit_familiarity
 from sthisto.models.low_rank import centered_by, check_components, fit_components
 from sthisto.models.options import MethodOptions, NoOptions
+from sthisto.models.pixels import pixel_blocks
+from sthisto.models.simplex import to_simplex
 from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
@@ -74,6 +88,9 @@ class ExpressionModel(ABC):
         learn from the validation spots too.
     combines_models
         Class attribute: it is made of several models, so ``n_models=`` cannot make an ensemble of it.
+    rates_confidence
+        `appearance` says what a spot looks like, from which the confidence of its prediction follows. A class
+        attribute, except for methods made of others.
     has_embedding, has_gene_embedding
         `embed` and `embed_genes` are there. Class attributes, except for methods made of others.
     retrieves
@@ -94,6 +111,11 @@ class ExpressionModel(ABC):
         genes from each other. Without components where the expression was no counts.
     genes_rule
         How the genes were chosen, kept with the model and with its scores; "" where nobody said.
+    familiarity
+        What the confidence of a prediction follows from; None where there was no second spot to compare with, and for
+        models of 0.1.
+    calibration
+        Errors on calibration spots, from which intervals follow; None where there were no such spots.
     projection, projection_mean
         (n_genes, n_components) and (n_genes,) float32, by the option `expression_components`: predictions less the mean
         are projected by W Wᵀ. No column: they are left as they are.
@@ -123,6 +145,7 @@ class ExpressionModel(ABC):
     projects_itself: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False
     combines_models: ClassVar[bool] = False
+    rates_confidence: bool = False
     has_embedding: bool = False
     has_gene_embedding: bool = False
     retrieves: ClassVar[bool] = False
@@ -165,6 +188,8 @@ class ExpressionModel(ABC):
         self.projection = np.zeros((len(self.genes), 0), dtype=np.float32)
         self.projection_mean = np.zeros(len(self.genes), dtype=np.float32)
         self.training_spots = TrainingSpots.none()
+        self.familiarity: Familiarity | None = None
+        self.calibration: Calibration | None = None
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -273,14 +298,23 @@ class ExpressionModel(ABC):
             self.fit_sections(sections, seed)
         except Interrupted as stop:
             self.history = stop.history
-            self._remember(sections)
+            self._remember(sections, seed)
             raise KeyboardInterrupt from stop
-        self._remember(sections)
+        self._remember(sections, seed)
 
-    def _remember(self, sections: Sequence[TrainingSection]) -> None:
+    def _remember(self, sections: Sequence[TrainingSection], seed: int) -> None:
         if self.is_projected:
             self._fit_projection(sections)
         self.training_spots = TrainingSpots.of(sections)
+        if self.rates_confidence:
+            seen = [[block[one.used] for block in self._looks(one.inputs)] for one in sections]
+            self.familiarity = fit_familiarity(
+                [np.concatenate(block) for block in zip(*seen, strict=True)],
+                section=section_numbers(sections),
+                patients=[one.patient for one in sections],
+                positions=np.concatenate([one.inputs.positions[one.used] for one in sections]),
+                seed=seed,
+            )
         self.is_fitted = True
 
     def _fit_projection(self, sections: Sequence[TrainingSection]) -> None:
@@ -294,11 +328,14 @@ class ExpressionModel(ABC):
         self.projection_mean = expression.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def _finished(self, expression: np.ndarray) -> np.ndarray:
-        """Return predicted expression on its scale: projected where that was asked for, and log1p not below 0."""
+        """Return predictions on their scale: projected if asked for, log1p at least 0, proportions as such."""
         if self.is_projected:
             centered = expression - self.projection_mean
             expression = self.projection_mean + (centered @ self.projection) @ self.projection.T
-        return np.maximum(expression, 0) if self.normalization.get("target") == "log1p" else expression
+        target = self.normalization.get("target", "")
+        if is_proportions(target):
+            return to_simplex(expression)
+        return np.maximum(expression, 0) if target == "log1p" else expression
 
     @plain_torch()
     def predict(self, section: SectionInput, *, exclude: Exclude | None = None) -> Prediction:
@@ -324,7 +361,31 @@ class ExpressionModel(ABC):
         if exclude is not None:
             check_choice(exclude, ("section", "spot", "none"), name="exclude")
         prediction = self.predict_section(section, exclude)
-        return replace(prediction, expression=self._finished(prediction.expression))
+        prediction = replace(prediction, expression=self._finished(prediction.expression))
+        return replace(prediction, confidence=self._confidence(section)) if self.rates_confidence else prediction
+
+    def _confidence(self, section: SectionInput) -> np.ndarray:
+        if self.familiarity is None:
+            return np.full(len(section), np.nan, dtype=np.float32)
+        return self.familiarity.confidence(self._looks(section))
+
+    def _looks(self, section: SectionInput) -> list[np.ndarray]:
+        """Return what the method sees of the spots, and their pixels where it sees these."""
+        of_pixels = [] if isinstance(self._encoder, GivenFeatures) else pixel_blocks(section)
+        return [*self.appearance(section), *of_pixels]
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return what the spots of a section look like to the method, for the confidence of their prediction.
+
+        Here these are the features of the image encoder, trained or frozen, and none for a method without one. A
+        subclass that looks at something else overrides it. Nothing may be standardized by the section: a slide of
+        another tissue would look normal. Colors and sharpness of the patch are looked at beside them, for every method.
+
+        Returns
+        -------
+        Blocks of features, (n_spots, n) float32 each. A spot is as unlike as it is in the block in which it is most so.
+        """
+        return [extract(section, self.encoder).values] if self.has_encoder else []
 
     def predict_between(self, section: SectionInput, *, factor: int = 2) -> FinePrediction:
         """Predict between the spots of a section: `factor` points along each axis for every spot."""
@@ -395,6 +456,19 @@ class ExpressionModel(ABC):
         stated = {"organ": organ, "license": license}
         self.facts |= {name: value for name, value in stated.items() if value is not None}
         save(self, Path(path), overwrite=overwrite)
+
+    def bounds(self, prediction: Prediction, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bounds between which a share `level` of the measured expression lies, (n_spots, n_genes) each.
+
+        Raises
+        ------
+        ValueError
+            The model has no calibration spots, or too few for that level.
+        """
+        if self.calibration is None:
+            raise ValueError(NOT_CALIBRATED)
+        least = 0.0 if self.normalization.get("target") == "log1p" else -np.inf
+        return self.calibration.bounds(prediction.expression, prediction.sd, level, least=least)
 
     def seen(self, fingerprint: np.ndarray) -> np.ndarray:
         """Return (n_spots,) bool: the model was trained on the spot with that fingerprint."""

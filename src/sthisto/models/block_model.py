@@ -42,7 +42,6 @@ from sthisto.models.perceptrons import (
 
 N_NEAREST: Final = 100
 """Training spots whose errors make the spread of a prediction."""
-_N_SIMILAR: Final = 10
 _LEAST_CORRELATION: Final = 0.05
 _MOST_FOLDS: Final = 5
 _ENTRIES_AT_ONCE: Final = 10_000_000
@@ -97,13 +96,12 @@ class BlockModel(ExpressionModel):
     The prediction is brought to the expression's scale gene by gene: the training mean, plus the standardized
     prediction times the gene's standard deviation within sections times the correlation of measured and predicted
     expression when whole training sections (bands of a single one) are left out, at least 0.05. The spread of a
-    prediction is the root mean square of the errors of the 100 most similar training spots when they are left out;
-    its confidence is the share of training spots that are no more similar to spots of other training sections (of
-    their own, where there is one) than this spot is to the training spots.
+    prediction is the root mean square of the errors of the 100 most similar training spots when they are left out.
     """
 
     Options: ClassVar[type] = BlockOptions
     uses_residuals = True
+    rates_confidence = True
     projects_itself = True
     default_context = (1.0, 2.0, 4.0)
     default_patch_um = 77.0
@@ -161,10 +159,9 @@ class BlockModel(ExpressionModel):
         self._usual = Standard.of(raw)
         x = np.concatenate([standardize(f, self._usual)[r] for f, r in zip(features, rows, strict=True)])
         kept = choose_landmarks(len(x), seed)
-        self._x, self._raw = x[kept], self._usual(raw[kept], self._layout)
+        self._x = x[kept]
         group = np.repeat(np.arange(len(sections)), [len(r) for r in rows])
         folds = _folds(group, np.concatenate([s.inputs.positions[s.train] for s in sections]))
-        self._rate_similarity((group if len(np.unique(group)) > 1 else folds)[kept])
         expression = stack(sections, "train")
         targets = [centered_by(values, group) for values in self._targets(sections, expression)]
         numbers = check_components(self.options.expression_components)
@@ -283,21 +280,12 @@ class BlockModel(ExpressionModel):
         self._amplitude = sd * np.maximum(correlation, _LEAST_CORRELATION)
         self._squared_error = np.square((measured - outside * self._amplitude)[kept]).astype(np.float32)
 
-    def _rate_similarity(self, group: np.ndarray) -> None:
-        """Keep how similar training spots are to those of other groups."""
-        usual = []
-        for number in np.unique(group):
-            rows, others = group == number, group != number
-            if others.any():
-                usual.append(_similarity(self._raw[rows], self._raw[others], self._layout))
-        self._usual_similarity = np.sort(np.concatenate(usual)) if usual else np.zeros(1)
-
     def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         """Predict every spot of a section; nothing is retrieved, so nothing is excluded."""
         features = self._features(section)
-        x, usual = standardize(features, self._usual), self._usual(features.values, self._layout)
+        x = standardize(features, self._usual)
         at_once = max(1, _ENTRIES_AT_ONCE // len(self._x))
-        parts = [self._scores_of(x[i : i + at_once], usual[i : i + at_once]) for i in range(0, len(x), at_once)]
+        parts = [self._scores_of(x[i : i + at_once]) for i in range(0, len(x), at_once)]
         scores = [np.concatenate([part[0][i] for part in parts]) for i in range(len(self._components))]
         if len(x) >= FEWEST_SPOTS:
             scores = [values - values.mean(axis=0) for values in scores]
@@ -306,27 +294,20 @@ class BlockModel(ExpressionModel):
         return Prediction(
             expression=expression.astype(np.float32),
             sd=np.concatenate([part[1] for part in parts]),
-            confidence=np.concatenate([part[2] for part in parts]),
             seen=self.seen(features.fingerprint),
         )
 
-    def _scores_of(self, x: np.ndarray, usual: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Return scores for each target, spread and confidence of some spots.
-
-        Parameters
-        ----------
-        x, usual
-            (n, n_features) standardized within the section, and by the training spots' statistics.
-        """
+    def _scores_of(self, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return scores for each target and spread of some spots, (n, n_features) standardized within the section."""
         kernel = block_kernel(x, self._x, self._layout, self.kernel_name)
         nearest = _nearest(kernel, N_NEAREST)
-        rank = np.searchsorted(self._usual_similarity, _similarity(usual, self._raw, self._layout), side="right")
         spread = np.sqrt(_mean_rows(self._squared_error, nearest))
-        return (
-            self._combined([(kernel - self._row_mean) @ one for one in self._coefficients], x),
-            spread,
-            (rank / len(self._usual_similarity)).astype(np.float32),
-        )
+        combined = self._combined([(kernel - self._row_mean) @ one for one in self._coefficients], x)
+        return combined, spread
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return each kind of features as a block, not standardized, but for the distance to the tissue's border."""
+        return self._features(section).of_look()
 
     def state(self) -> dict[str, Tensor]:
         """Return what was learned."""
@@ -342,7 +323,6 @@ class BlockModel(ExpressionModel):
             "total_sd": self._total_sd,
             "mean": self._mean,
             "amplitude": self._amplitude,
-            "usual_similarity": self._usual_similarity,
         }
         for name, power in self._powers.items():
             arrays[f"power.{name}"] = power
@@ -361,7 +341,6 @@ class BlockModel(ExpressionModel):
         self._shares = tuple(arrays["shares"].tolist())
         self._row_mean, self._gene_sd, self._total_sd = (arrays[n] for n in ("row_mean", "gene_sd", "total_sd"))
         self._mean, self._amplitude = arrays["mean"], arrays["amplitude"]
-        self._usual_similarity = arrays["usual_similarity"]
         self._powers = {n.removeprefix("power."): arrays[n] for n in arrays if n.startswith("power.")}
         numbers = range(len(self._shares))
         self._components = [Components(arrays[f"vectors.{i}"], arrays[f"share.{i}"]) for i in numbers]
@@ -370,15 +349,13 @@ class BlockModel(ExpressionModel):
         self._networks = load_perceptrons(networks, self.perceptron_settings) if networks else None
 
     def bank_state(self) -> dict[str, Tensor]:
-        """Return the training spots: features within their section and among all, and squared errors."""
-        arrays = {"features": self._x, "usual_features": self._raw, "squared_error": self._squared_error}
+        """Return the training spots: features within their section, and squared errors."""
+        arrays = {"features": self._x, "squared_error": self._squared_error}
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
 
     def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the training spots."""
-        self._x, self._raw, self._squared_error = (
-            state[name].numpy() for name in ("features", "usual_features", "squared_error")
-        )
+        self._x, self._squared_error = (state[name].numpy() for name in ("features", "squared_error"))
 
 
 def _folds(group: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -401,13 +378,6 @@ def _rms(scores: np.ndarray) -> float:
 
 def _sd(values: np.ndarray) -> np.ndarray:
     return np.asarray(values.std(axis=0, dtype=np.float64))
-
-
-def _similarity(one: np.ndarray, other: np.ndarray, layout: BlockLayout) -> np.ndarray:
-    """Return the mean kernel of each row of `one` with the ten rows of `other` that are most similar to it, (n,)."""
-    kernel = block_kernel(one, other, layout, "rbf")
-    n = min(_N_SIMILAR, len(other))
-    return np.asarray(np.partition(kernel, len(other) - n, axis=1)[:, len(other) - n :].mean(axis=1))
 
 
 def _nearest(kernel: np.ndarray, n_nearest: int) -> np.ndarray:

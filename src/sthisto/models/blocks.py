@@ -62,11 +62,22 @@ class SectionFeatures:
         (n_spots, n_features) float32, block after block.
     fingerprint
         (n_spots,) uint64.
+    kinds
+        The kind of each block, of `KINDS`.
     """
 
     values: np.ndarray
     layout: BlockLayout
     fingerprint: np.ndarray
+    kinds: tuple[str, ...]
+
+    def of_look(self) -> list[np.ndarray]:
+        """Return the features of each kind, (n_spots, n); the distance to the border only if there is no other kind."""
+        columns = dict.fromkeys(self.kinds)
+        if len(columns) > 1:
+            columns.pop("border", None)
+        blocks = list(zip(self.kinds, self.layout.slices(), strict=True))
+        return [np.concatenate([self.values[:, at] for kind, at in blocks if kind == one], axis=1) for one in columns]
 
 
 def section_features(
@@ -121,7 +132,8 @@ def _section_features(
     total = sum(SHARES[kind] for kind in kinds)
     weights = [SHARES[kind] / total / len(found[kind]) for kind in kinds for _ in found[kind]]
     layout = BlockLayout(tuple(block.shape[1] for block in blocks), tuple(weights))
-    return SectionFeatures(np.concatenate(blocks, axis=1), layout, fingerprint)
+    names = tuple(kind for kind in kinds for _ in found[kind])
+    return SectionFeatures(np.concatenate(blocks, axis=1), layout, fingerprint, names)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,10 @@ from sthisto.models.base import ExpressionModel
 from sthisto.models.bundle_config import FORMAT, check_config, with_names_of_today
 from sthisto.models.bundle_encoder import encoder_record, load_recorded
 from sthisto.models.bundle_tensors import (
+    CALIBRATION,
+    FAMILIARITY,
     FINGERPRINT,
+    NO_LONGER_READ,
     PROJECTION,
     PROJECTION_MEAN,
     SECTION,
@@ -40,7 +43,9 @@ from sthisto.models.bundle_tensors import (
 )
 from sthisto.models.card import FILE as CARD
 from sthisto.models.card import model_card
+from sthisto.models.conformal import CALIBRATION_AXES, Calibration
 from sthisto.models.data import TrainingSpots
+from sthisto.models.familiarity import Familiarity, familiarity_axes
 from sthisto.models.low_rank import check_components
 from sthisto.models.manifest import CONFIG, ModelFolder, add_files, write_manifest
 from sthisto.models.passport import FILE as PASSPORT
@@ -49,6 +54,7 @@ from sthisto.models.torch_state import seeded
 
 MODEL: Final = "model.safetensors"
 BANK: Final = "bank.safetensors"
+Part = TypeVar("Part")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -112,12 +118,14 @@ def save_passport(model: ExpressionModel) -> bool:
 
 
 def _state(model: ExpressionModel) -> dict[str, Tensor]:
-    """Return what a model has learned, its training spots and the components of its genes, as tensors."""
+    """Return what a model has learned, its training spots, and what its scores, confidence and intervals need."""
     state = model.state() | {
         FINGERPRINT: torch.from_numpy(model.training_spots.fingerprint.view(np.int64)),
         SECTION: torch.from_numpy(model.training_spots.section),
         SIBLINGS: torch.from_numpy(model.siblings),
     }
+    for prefix, part in ((FAMILIARITY, model.familiarity), (CALIBRATION, model.calibration)):
+        state |= {} if part is None else {f"{prefix}{name}": values for name, values in part.state().items()}
     if model.is_projected:
         state[PROJECTION] = torch.from_numpy(model.projection)
         state[PROJECTION_MEAN] = torch.from_numpy(model.projection_mean)
@@ -144,7 +152,7 @@ def load(
     folder = ModelFolder(path, verify=verify)
     config = _read_config(folder, methods)
     state = _with_names_of_today(read_tensors(folder.file(MODEL), config))
-    bank = read_tensors(folder.file(BANK), config)
+    bank = {k: v for k, v in read_tensors(folder.file(BANK), config).items() if not k.endswith(NO_LONGER_READ)}
     model = _unfitted(folder, config, methods, state, image_encoder, allow_download)
     _take(model, state, bank, folder)
     if PASSPORT in folder:
@@ -192,6 +200,8 @@ def _unfitted(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
     _take_components(model, state, folder.path / MODEL)
+    model.familiarity = _familiarity(state, config, folder.path / MODEL)
+    model.calibration = _calibration(state, len(model.genes), folder.path / MODEL)
     fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
     model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
@@ -210,6 +220,39 @@ def _take_components(model: ExpressionModel, state: dict[str, Tensor], file: Pat
     model.siblings = found[SIBLINGS].numpy()
     if model.is_projected:
         model.projection, model.projection_mean = found[PROJECTION].numpy(), found[PROJECTION_MEAN].numpy()
+
+
+def _familiarity(state: dict[str, Tensor], config: Mapping[str, Any], file: Path) -> Familiarity | None:
+    """Return what the confidence follows from, taken out of `state`; None for a model without it, as those of 0.1."""
+    found, groups = _taken(state, FAMILIARITY), config.get("confidence_groups", "")
+    if not found and not groups:
+        return None
+    check_axes(found, familiarity_axes(found), {}, file)
+    return _made(lambda: Familiarity.from_state(found, groups), file)
+
+
+def _calibration(state: dict[str, Tensor], n_genes: int, file: Path) -> Calibration | None:
+    """Return what intervals follow from, taken out of `state`; None for a model without calibration spots."""
+    found = _taken(state, CALIBRATION)
+    if not found:
+        return None
+    check_axes(found, CALIBRATION_AXES, {"genes": n_genes}, file)
+    return _made(lambda: Calibration.from_state(found), file)
+
+
+def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take the tensors whose names begin with a prefix out of `state`."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}
+
+
+def _made(make: Callable[[], Part], file: Path) -> Part:
+    """Return what is made from stored values; raise ValueError that names the file if they contradict each other."""
+    try:
+        return make()
+    except ValueError as error:
+        msg = f"{file} is damaged: {error}. Save the model again."
+        raise ValueError(msg) from error
 
 
 def _take(model: ExpressionModel, state: dict[str, Tensor], bank: dict[str, Tensor], folder: ModelFolder) -> None:
@@ -303,6 +346,7 @@ def _config(model: ExpressionModel) -> dict[str, Any]:
         "facts": model.facts,
         "seed": model.seed,
         "depth_knots": list(model.depth_knots),
+        "confidence_groups": "" if model.familiarity is None else model.familiarity.groups,
         "encoder": encoder_record(model) if model.has_encoder else None,
         "training_sections": list(model.training_sections),
         "training_spots": np.bincount(model.training_spots.section, minlength=len(model.training_sections)).tolist(),

@@ -15,6 +15,12 @@ from sthisto._utils.digest import digest_names
 FINGERPRINT: Final = "training.fingerprint"
 SECTION: Final = "training.section"
 SIBLINGS: Final = "training.siblings"
+FAMILIARITY: Final = "familiarity."
+"""What the names of the tensors begin with from which the confidence follows."""
+CALIBRATION: Final = "calibration."
+"""What the names of the tensors begin with from which intervals follow."""
+NO_LONGER_READ: Final = "usual_cosine"
+"""Tensor of a bank of 0.1, from which the confidence followed."""
 PROJECTION: Final = "training.projection"
 PROJECTION_MEAN: Final = "training.projection_mean"
 _LARGEST_BOTTLENECK: Final = 4096

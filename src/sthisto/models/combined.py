@@ -52,6 +52,7 @@ class CombinedModel(ExpressionModel):
         super().__init__(*args, **kwargs)
         first = METHODS[self._plan()[0].method]
         self.has_embedding, self.has_gene_embedding = first.has_embedding, first.has_gene_embedding
+        self.rates_confidence = first.rates_confidence
 
     @abstractmethod
     def _plan(self) -> Sequence[Member]:
@@ -70,6 +71,7 @@ class CombinedModel(ExpressionModel):
                     normalization=self.normalization | ({"target": "pearson_residuals"} if plan.of_residuals else {}),
                 )
             )
+            self._members[-1].rates_confidence = False  # rated once, for all members
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Fit the members, and measure how their predictions of the training spots are distributed."""
@@ -97,7 +99,6 @@ class CombinedModel(ExpressionModel):
         return Prediction(
             expression=self._combine(scaled),
             sd=_spread([p.sd for p in on_scale if p.sd is not None], self._typical_spread() * scaled.std(axis=0)),
-            confidence=_mean([p.confidence for p in on_scale if p.confidence is not None]),
             seen=self.seen(section.fingerprint()),
             excluded=next((p.excluded for p in predictions if p.excluded), ""),
         )
@@ -127,6 +128,10 @@ class CombinedModel(ExpressionModel):
         own = super().replica()
         own._members = [member.replica() for member in self._members]
         return own
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return what the spots look like to the first member."""
+        return self._members[0].appearance(section)
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the image embedding of the first member, (n_spots, n_dimensions) float32."""
@@ -202,10 +207,6 @@ def _mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Average the losses of the members that were still trained in an epoch."""
     together = pd.concat([history for history in histories if len(history)] or list(histories[:1]))
     return together.groupby("epoch", as_index=False).mean()[["epoch", "train_loss", "val_loss"]]
-
-
-def _mean(values: Sequence[np.ndarray]) -> np.ndarray | None:
-    return np.asarray(np.mean(values, axis=0), dtype=np.float32) if values else None
 
 
 def _spread(spreads: Sequence[np.ndarray], between: np.ndarray) -> np.ndarray | None:

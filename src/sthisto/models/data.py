@@ -163,6 +163,8 @@ class TrainingSection:
     residuals
         (n_spots, n_genes) float32 Pearson residuals of the counts, for methods that learn from them beside the
         expression; NaN in the same rows. None where a method doesn't, or where there are no counts.
+    patient
+        Whose tissue it is; "" where that is unknown. Sections of other patients show how unlike new tissue can be.
     """
 
     inputs: SectionInput
@@ -170,6 +172,7 @@ class TrainingSection:
     train: np.ndarray
     validation: np.ndarray
     residuals: np.ndarray | None = None
+    patient: str = ""
 
     @property
     def name(self) -> str:
@@ -245,7 +248,8 @@ class Prediction:
     sd
         (n_spots, n_genes) float32 spread of the expression that the prediction averages, None where a method has none.
     confidence
-        (n_spots,) float32 between 0 and 1, None where a method has none.
+        (n_spots,) float32 between 0 and 1: how like the training spots a spot looks (see `Familiarity`). None where a
+        method has none, NaN where it cannot be told.
     seen
         (n_spots,) bool: the model was trained on the spot.
     excluded

@@ -13,6 +13,7 @@ from sthisto.pl._learning_curve import learning_curve
 from sthisto.pl._mean_variance import mean_variance
 from sthisto.pl._neighbors import neighbors
 from sthisto.pl._passport import passport
+from sthisto.pl._risk_coverage import risk_coverage
 from sthisto.pl._scores import scores
 from sthisto.pl._uncertainty import uncertainty
 
@@ -25,6 +26,7 @@ __all__ = [
     "mean_variance",
     "neighbors",
     "passport",
+    "risk_coverage",
     "scores",
     "uncertainty",
 ]

@@ -152,8 +152,8 @@ def _confidence(section: Section, key: str) -> np.ndarray:
     column = confidence(key)
     if column not in section.table.obs:
         msg = (
-            f"obs has no {column!r}. Call sth.tl.predict(sdata, model, key_added={key!r}) with a model that gives a "
-            "confidence: one that averages training spots."
+            f"obs has no {column!r}. Call sth.tl.predict(sdata, model, key_added={key!r}) with a method that looks at "
+            "the image."
         )
         raise KeyError(msg)
     return section.table.obs[column].iloc[section.rows].to_numpy(dtype=np.float32)
@@ -213,7 +213,7 @@ def _by_confidence(ax: Axes, likeness: np.ndarray, error: np.ndarray, color: str
 
 def _binned(by: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
     """Return the means of each (n,) array in bins of `by`, (n,), with equally many values each."""
-    bins = np.array_split(np.argsort(by, kind="stable"), min(_BINS, len(by)))
+    bins = np.array_split(np.argsort(by, kind="stable"), min(_BINS, len(by))) if len(by) else []
     return [np.array([array[one].mean() for one in bins]) for array in values]
 
 

@@ -75,9 +75,10 @@ def genes_block(subject: Subject, genes: Sequence[str], *, chosen: bool, most_by
     )
     text = [f"Drawn are {', '.join(genes)}" + ("." if chosen else f", {how}.")]
     text[0] += " Panels of a gene share one color scale within a section."
-    if left_out := subject.sections[MOST_SECTIONS:]:
+    order = sorted(subject.sections, key=lambda section: bool(subject.seen_spots(section).any()))
+    if left_out := order[MOST_SECTIONS:]:
         text.append(f"Not drawn: {', '.join(section.name for section in left_out)}.")
-    pictures = [_gene_map(subject, section, genes, most_bytes) for section in subject.sections[:MOST_SECTIONS]]
+    pictures = [_gene_map(subject, section, genes, most_bytes) for section in order[:MOST_SECTIONS]]
     return Block("Maps", text, pictures=pictures)
 
 

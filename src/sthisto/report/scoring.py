@@ -49,7 +49,10 @@ def scores_block(subject: Subject, most_bytes: int) -> Block:
     if subject.summary is None or subject.scores is None:
         call = f"sth.tl.evaluate(sdata, key_added={subject.key!r})"
         return Block("Scores", ["There are no scores. Where expression was measured, this computes them:"], code=call)
-    tables = [_sections_table(subject.summary, f"{subject.label} by section")]
+    summary = subject.summary
+    if summary["section"].nunique() == 2:  # one section, which is its own mean
+        summary = summary[summary["section"] != "all"]
+    tables = [_sections_table(summary, f"{subject.label} by section")]
     if others := subject.scored_keys():
         tables.append(_methods_table(subject, others))
     tables += _genes_tables(subject)

@@ -11,6 +11,7 @@ import pandas as pd
 from sthisto._scoring.intervals import INTERVAL, Scope, intervals, with_intervals
 from sthisto._scoring.measure import Measured
 from sthisto._scoring.score import ScoreOptions, score_genes
+from sthisto._scoring.selective import GAIN, RISK_COVERAGE, confidence_gain, risk_coverage
 from sthisto._scoring.summary import gene_means, gene_sets, summarize
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Target
@@ -93,8 +94,11 @@ def evaluate(
     sequencing of the same spots would reach, no target for an image; NaN where its interval includes zero; until 0.3
     also as ``"{key_added}_ceiling"``, its old name). Into ``uns["{key_added}"]``: "scores", one row a section and gene,
     and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
-    for further tissue like this and not for new patients; `get.scores` reads them. Spots without counts are not
-    scored.
+    for further tissue like this and not for new patients; `get.scores` reads them. Their column "confidence_gain" is
+    what the residual score gains as the least confident spots are left out: its mean over the most confident 90, 80, …
+    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not scored. Sets
+    of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
+    ``pcc_residual`` are both against what was learned: the mean of the residuals of a set, or the proportion.
 
     With `prediction`, ``layers["{key_added}_pred"]``, ``var["{key_added}_gene"]``, ``obs["{key_added}_seen"]`` and the
     record in ``uns["{key_added}"]`` are written as `tl.predict` writes them, so that `get` and `pl` read them. Its
@@ -146,15 +150,18 @@ def evaluate(
     measured = _measured(parts, key_added, counts_layer)
     if not all(part.is_scale_known for part in parts):
         check_scale([one for _, one in measured], key_added)
-    scores, found = [], []
+    scores, curves, found = [], [], []
     for part, one in measured:
         options = ScoreOptions(part.record.depth_knots, n_splits, seed, part.siblings)
         table = score_genes(one, key_added, options)
         split = slots.TEST if slots.SPLIT in part.section.table.obs else "none"
         table.insert(table.columns.get_loc("mean_expression"), "split", split)
+        table[GAIN] = confidence_gain(one, one.predictions[key_added], one.confidence)
         scores.append(table)
+        curves.append(risk_coverage(one, key_added))
         found += _intervals(one, table, n_boot=n_boot, seed=seed) if n_boot else []
-    _write(parts, updates, pd.concat(scores, ignore_index=True), found, key_added)
+    table, curve = (pd.concat(some, ignore_index=True) for some in (scores, curves))
+    _write(parts, updates, table, curve, found, key_added)
 
 
 def _measured(parts: Sequence[ToScore], key: str, counts_layer: str | None) -> list[tuple[ToScore, Measured]]:
@@ -187,16 +194,21 @@ def _write(
     parts: Sequence[ToScore],
     updates: Sequence[Update],
     scores: pd.DataFrame,
+    curve: pd.DataFrame,
     found: Sequence[dict[str, Any]],
     key: str,
 ) -> None:
-    """Write scores and summary into the record of every table, and the genes' means into its ``var``."""
+    """Write scores, summary and scores by confidence into every table's record, and the genes' means into ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
     by_gene[slots.CEILING] = by_gene["reproducibility"]
     updates = list(updates)
     for part in {id(part.section.table): part for part in parts}.values():
         sections = [part.section]
-        updates += replace(part.record, scores=scores, summary=summary).updates(sections, key)
+        more = {name: value for name, value in part.record.more.items() if name != RISK_COVERAGE}
+        more |= {RISK_COVERAGE: curve} if len(curve) else {}
+        updates += replace(part.record, scores=scores, summary=summary, more=more).updates(sections, key)
+        if part.record.normalization is not None and part.record.normalization.names:
+            continue
         for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(
                 sections,

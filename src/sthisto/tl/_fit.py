@@ -17,14 +17,16 @@ from sthisto._sdata.features import feature_keys, given_features, with_features
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
-from sthisto._sdata.write import apply, check_slot, var_updates
+from sthisto._sdata.targets import TargetSets
+from sthisto._sdata.write import apply, check_slot, removals, var_updates
 from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
-from sthisto._utils.checks import choice, texts
+from sthisto._utils.checks import choice_or, mapping_to, path, texts
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
+from sthisto._utils.targets import is_proportions
 from sthisto.models import (
     METHODS,
     Encoder,
@@ -40,6 +42,7 @@ from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
 from sthisto.pp._variable_genes import Flavor
+from sthisto.tl._calibrate import calibrate
 from sthisto.tl._embed import embedding_updates
 from sthisto.tl._prepare import Prepared, prepare, use_dense
 
@@ -47,7 +50,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-@checked(target=choice("log1p", "pearson_residuals", "as_is"), features=texts)
+TARGET = choice_or(is_proportions, "obsm:KEY", "log1p", "pearson_residuals", "as_is")
+_TARGET_SETS = path | mapping_to(texts, "a mapping from the name of a set to its genes")
+
+
+@checked(target=TARGET, features=texts, target_sets=_TARGET_SETS.called("a GMT file, or a mapping from set to genes"))
 @plain_torch()
 def fit(
     sdata: SpatialData | Sequence[SpatialData],
@@ -63,7 +70,8 @@ def fit(
     n_top_genes: int = 1000,
     gene_flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
-    target: Target | None = None,
+    target: Target | str | None = None,
+    target_sets: TargetSets | None = None,
     patch_size: int = PATCH_SIZE,
     patch_um: float | None = None,
     context: Sequence[float] | None = None,
@@ -75,12 +83,14 @@ def fit(
     coordinate_system: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
     gene_symbols: str | None = None,
+    patient_key: str | None = None,
     key_added: str = slots.KEY,
     **options: Any,
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
-    Spots with ``obs["sthisto_split"]`` "train" are trained on and those with "val" choose the epoch. Of all others,
+    Spots with ``obs["sthisto_split"]`` "train" are trained on and those with "val" choose the epoch. Those with
+    "calibration" are predicted by the fitted model, whose errors make the intervals of `tl.predict`. Of all others,
     only the images are used. Without a split, all spots are trained on; methods that are trained in epochs set aside
     spatial blocks (10 % of every section) to choose the epoch.
 
@@ -124,6 +134,12 @@ def fit(
         Layer with the expression. None: X. Raw counts are recognized and normalized; other values are used as they are.
     target
         Scale to learn and predict on: "log1p", "pearson_residuals" or "as_is". None: "log1p" for counts, else "as_is".
+        "obsm:cell_types" learns the proportions in ``obsm["cell_types"]`` in place of genes, one column a cell type;
+        rows are scaled to the sum one. Predictions are proportions too: none negative, with the sum one.
+    target_sets
+        Sets of genes to learn in place of genes: a mapping from name to genes, or a GMT file. The target of a set is
+        the mean of its genes' Pearson residuals, in which their noise averages out. Genes that a table lacks are left
+        out.
     patch_size
         Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue.
     patch_um
@@ -152,6 +168,10 @@ def fit(
         known.
     gene_symbols
         Column of ``var`` with the gene names. None: ``var_names``.
+    patient_key
+        Column of ``obs`` with the patient, for the confidence of predictions: 0.5 is as unlike the training spots as
+        half of the spots of a held-out patient. None: the one that `pp.split` was given, else "patient"; where there
+        is none, or one patient, sections are held out, and of a single section spatial blocks.
     key_added
         Prefix of the written slots.
     **options
@@ -164,8 +184,9 @@ def fit(
     -------
     The fitted model. Writes ``obsm["X_{key_added}"]`` (all spots) and ``obsm["X_{key_added}_gene"]`` (spots that were
     trained on), both (n_obs, n_dimensions) float32, NaN elsewhere, for methods that embed; ``var["{key_added}_gene"]``,
-    (n_vars,) bool; and ``uns["{key_added}"]`` with version, method, parameters, normalization, genes_rule (how the
-    genes were chosen) and history. Existing results under the key are removed.
+    (n_vars,) bool, unless something else than genes is modeled; and ``uns["{key_added}"]`` with version, method,
+    parameters, normalization, genes_rule (how the genes were chosen) and history. Existing results under the key are
+    removed.
 
     Raises
     ------
@@ -195,6 +216,9 @@ def fit(
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
+    if genes is not None and (target_sets is not None or (target is not None and is_proportions(target))):
+        msg = "genes=… are not modeled together with target_sets=… or target='obsm:…'. Leave one of them out."
+        raise ValueError(msg)
     named = [name for name in _as_list(features) if name.startswith(PREFIX)]
     if features is not None and not named and "features" in METHODS[method_name(method)].option_names():
         options["features"] = features
@@ -213,10 +237,12 @@ def fit(
         gene_flavor=gene_flavor,
         layer=layer,
         target=target,
+        target_sets=target_sets,
         patch_size=patch_size,
         patch_um=patch_um,
         context=context,
         gene_symbols=gene_symbols,
+        patient_key=patient_key,
         seed=seed,
     )
     for section in prepared.sections:
@@ -232,10 +258,11 @@ def fit(
     if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
-    if patients := known_patients([prepared.sections[i] for i in prepared.trained]):
+    if patients := known_patients([prepared.sections[i] for i in prepared.trained], patient_key):
         model.facts["patients"] = sorted(set(patients))
     kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
     _train(model, prepared.training, seed, kept)
+    model.calibration = calibrate(model, prepared, patient_key=patient_key)
     _write(model, prepared, key_added)
     return model
 
@@ -330,14 +357,20 @@ def _about(model: ExpressionModel, prepared: Prepared, seed: int) -> dict[str, A
 def _write(model: ExpressionModel, prepared: Prepared, key_added: str) -> None:
     """Write embeddings, modeled genes and record; existing results under the key are removed."""
     sections, symbols = prepared.sections, prepared.gene_symbols
+    column = slots.modeled_gene(key_added)
     expression = {i: section.expression for i, section in zip(prepared.trained, prepared.training, strict=True)}
     modeled = np.ones(len(model.genes), dtype=bool)
+    of_genes = not prepared.normalization.names
     apply(
         [
             *removed_embeddings(sections, key_added),
             *removed_results(sections, key_added),
             *embedding_updates(sections, prepared.inputs, model, expression, key_added=key_added),
-            *var_updates(sections, slots.modeled_gene(key_added), modeled, genes=model.genes, gene_symbols=symbols),
+            *(
+                var_updates(sections, column, modeled, genes=model.genes, gene_symbols=symbols)
+                if of_genes
+                else removals(sections, "var", [column])
+            ),
             *record_updates(sections, model, key_added=key_added, gene_symbols=symbols),
         ]
     )

@@ -14,14 +14,18 @@ from sthisto._sdata.features import for_encoder
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
+from sthisto._sdata.predictions import prediction_updates
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
-from sthisto._sdata.write import Update, apply, check_slot, layer_updates, obs_updates, var_updates
+from sthisto._sdata.write import Update, apply, check_slot, obs_updates, removals, var_updates
 from sthisto._utils.arguments import checked
+from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.models import ExpressionModel, Prediction
 from sthisto.models.base import Exclude
+from sthisto.models.conformal import HOLDS_FOR, NOT_CALIBRATED, fewest_groups
+from sthisto.models.familiarity import UNLIKE
 from sthisto.models.given import given_model
 from sthisto.models.parallel import map_over_devices
 from sthisto.models.passport import chosen_genes, model_verdicts
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 
 _WEAKEST_FIRST = ("", "none", "spot", "section")
+_MOST = 0.5
+"""Share of a section's spots that look unlike the training spots above which `predict` warns."""
 
 
 @checked()
@@ -45,6 +51,7 @@ def predict(
     min_score: float | None = None,
     exclude: Exclude | None = None,
     smooth: float = 0.0,
+    interval: float | None = None,
     new_table_key: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
@@ -56,7 +63,8 @@ def predict(
 ) -> None:
     """Predict the expression of every spot from its image patch.
 
-    Only the images of `sdata` are used, not its expression.
+    Only the images of `sdata` are used, not its expression. A warning names sections most of which look unlike what the
+    model was trained on: spots with a confidence below 0.05.
 
     Parameters
     ----------
@@ -77,6 +85,9 @@ def predict(
     smooth
         Weight of the mean prediction of the neighboring spots, 0 to 1: 0 leaves predictions unchanged, 0.5 averages
         both. The share of the variance over spots that is left is recorded as "smooth_variance_kept".
+    interval
+        Share of the measured values that intervals are to cover, such as 0.9, for models that were fitted with spots
+        marked "calibration". None: no intervals.
     new_table_key
         Name of a new table with the modeled genes only, instead of a layer over all genes of the table. Use it if the
         table is wide or lacks the genes.
@@ -101,12 +112,19 @@ def predict(
     -------
     None. Writes, on the scale given by ``uns["{key_added}"]["normalization"]``: ``layers["{key_added}_pred"]`` and, for
     methods that average training spots, ``layers["{key_added}_pred_sd"]`` (their standard deviation), both (n_obs,
-    n_vars) float32, NaN for spots and genes without a prediction, and ``obs["{key_added}_confidence"]``, 0 to 1. Also
-    ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]`` (the gene is
-    predicted), ``var["{key_added}_verdict"]`` (the passport's verdict on each gene of the model, "not assessed" without
-    a passport, "" for genes that the model does not have) and ``uns["{key_added}"]``, whose "excluded" is the weakest
-    rule used for any section and whose "passport" is the model's. Existing results under the key are removed. With
-    `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
+    n_vars) float32, NaN for spots and genes without a prediction. A model of sets of genes or of cell types writes
+    ``obsm["{key_added}_pred"]`` (and ``…_pred_sd``) instead of layers, with their names in
+    ``uns["{key_added}"]["normalization"]["targets"]``; `get.predictions` reads both. For all methods that look at the
+    image also ``obs["{key_added}_confidence"]``: 0 to 1, 0.5 for a spot as unlike the training spots as half of the
+    spots of a held-out training patient (section, block: see "confidence_groups" in ``uns``); NaN where it cannot be
+    told, as with models saved by 0.1. With `interval` also ``layers["{key_added}_low"]`` and
+    ``layers["{key_added}_high"]``; "interval_holds_for" in ``uns`` is "new patients" where they were calibrated on
+    enough patients (9 for 0.9), else "same patients". Also ``obs["{key_added}_seen"]`` (the model was trained on the
+    spot), ``var["{key_added}_gene"]`` (the gene is predicted), ``var["{key_added}_verdict"]`` (the passport's verdict
+    on each gene of the model, "not assessed" without a passport, "" for genes that the model does not have) and
+    ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section and whose "passport" is the
+    model's. Existing results under the key are removed. With `new_table_key`, the same slots of
+    ``sdata.tables[new_table_key]``, whose X is the prediction.
 
     Raises
     ------
@@ -114,8 +132,8 @@ def predict(
         An element is missing, a modeled gene is not in the table, or one of `genes` is none of the model's.
     ValueError
         `genes` or `min_score` needs a passport and the model has none, or no gene is left; `smooth` is not between 0
-        and 1, an element is ambiguous, `new_table_key` exists, or every training spot that could be retrieved is
-        excluded.
+        and 1; `interval` is asked for together with it, or of a model with no or too few calibration spots; an element
+        is ambiguous, `new_table_key` exists, or every training spot that could be retrieved is excluded.
     MemoryError
         A layer over all genes of the table does not fit into the free memory.
 
@@ -136,25 +154,38 @@ def predict(
         for section in sections:
             check_slot(section.table, "uns", key_added)
         _check_genes(sections, fitted, gene_symbols)
-        check_layer_memory(sections, len(fitted.genes))
+        if not _in_obsm(fitted):
+            check_layer_memory(sections, len(fitted.genes))
     else:
         check_no_table(as_cohort(sdata), new_table_key)
+    held_for = _check_interval(fitted, interval, smooth)
     predictions = map_over_devices(
         fitted, sections, lambda own, section: own.predict(section_input(section, own.patch), exclude=exclude)
     )
+    _warn_of_unlike(sections, predictions, fitted)
     more: dict[str, Any] = {
         "excluded": min((prediction.excluded for prediction in predictions), key=_WEAKEST_FIRST.index)
     }
     if smooth:
         predictions, kept = _smoothed(predictions, sections, smooth)
         more |= {"smooth": smooth, "smooth_variance_kept": kept}
+    bounds = _bounds(fitted, predictions, interval, chosen)
+    if interval is not None:
+        more |= {"interval": interval, "interval_holds_for": held_for}
     predictions = [_only(prediction, chosen) for prediction in predictions]
     if new_table_key is None:
         apply(
             [
                 *removed_results(sections, key_added),
                 *slot_updates(
-                    sections, predictions, fitted, chosen=chosen, key_added=key_added, gene_symbols=gene_symbols
+                    sections,
+                    predictions,
+                    fitted,
+                    chosen=chosen,
+                    bounds=bounds,
+                    key_added=key_added,
+                    gene_symbols=gene_symbols,
+                    in_obsm=_in_obsm(fitted),
                 ),
                 *record_updates(sections, fitted, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
@@ -164,13 +195,73 @@ def predict(
     tables, new_sections = new_tables(as_cohort(sdata), sections, expression, fitted.genes, new_table_key)
     apply(
         [
-            *slot_updates(new_sections, predictions, fitted, chosen=chosen, key_added=key_added, gene_symbols=None),
+            *slot_updates(
+                new_sections,
+                predictions,
+                fitted,
+                chosen=chosen,
+                bounds=bounds,
+                key_added=key_added,
+                gene_symbols=None,
+            ),
             *record_updates(
                 new_sections, fitted, key_added=key_added, gene_symbols=None, holds_measurement=False, **more
             ),
             *tables,
         ]
     )
+
+
+def _check_interval(model: ExpressionModel, interval: float | None, smooth: float) -> str:
+    """Return whose tissue the intervals hold for, "" without any; raise ValueError where the model cannot give them."""
+    if interval is None:
+        return ""
+    if smooth:
+        msg = f"`interval` is for predictions as the model gives them, found smooth={smooth}. Leave one of them out."
+        raise ValueError(msg)
+    if model.calibration is None:
+        raise ValueError(NOT_CALIBRATED)
+    holds_for = HOLDS_FOR[model.calibration.groups_for(interval)]
+    if holds_for != HOLDS_FOR["patient"]:
+        logger.warning(
+            "There are fewer than %d calibration patients: intervals are calibrated on spatial blocks and hold for the "
+            "patients of the calibration spots, not for new ones.",
+            fewest_groups(interval),
+        )
+    return holds_for
+
+
+def _bounds(
+    model: ExpressionModel, predictions: Sequence[Prediction], interval: float | None, chosen: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the bounds of each section, NaN for genes that are not chosen; nothing without intervals."""
+    if interval is None:
+        return []
+    found = [model.bounds(prediction, interval) for prediction in predictions]
+    for low, high in found:
+        low[:, ~chosen] = high[:, ~chosen] = np.nan
+    return found
+
+
+def _warn_of_unlike(sections: Sequence[Section], predictions: Sequence[Prediction], model: ExpressionModel) -> None:
+    """Warn of sections most of which look unlike the training spots, and of a model that cannot tell."""
+    if model.rates_confidence and model.familiarity is None:
+        logger.warning(
+            "This model cannot tell how like its training spots a spot looks: it was saved by 0.1, or fitted on a "
+            "single spot. The confidence is NaN; fit again to get it."
+        )
+        return
+    for section, prediction in zip(sections, predictions, strict=True):
+        known = np.empty(0) if prediction.confidence is None else prediction.confidence
+        known = known[np.isfinite(known)]
+        if len(known) and (unlike := (known < UNLIKE).mean()) > _MOST:
+            logger.warning(
+                "%.0f %% of the spots of section %r look unlike what the model was trained on (confidence below %g): "
+                "compare tissue, staining, focus and um_per_px with the training sections before using the prediction.",
+                100 * unlike,
+                section.name,
+                UNLIKE,
+            )
 
 
 def _smoothed(
@@ -199,31 +290,53 @@ def slot_updates(
     chosen: np.ndarray | None = None,
     key_added: str,
     gene_symbols: str | None,
+    bounds: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    in_obsm: bool = False,
 ) -> list[Update]:
-    """Return the updates that write predictions of the chosen genes, (n_genes,) bool, into the sections' tables."""
+    """Return the updates that write predictions into the sections' tables.
+
+    Parameters
+    ----------
+    chosen
+        (n_genes,) bool, the genes that are predicted; None for all.
+    bounds
+        Lower and upper bounds, (n_spots, n_genes) each, of every section.
+    in_obsm
+        Whether what is predicted is no gene of the tables, and is written to ``obsm``.
+    """
     genes = model.genes
-    updates = layer_updates(
-        sections,
-        slots.prediction(key_added),
-        [prediction.expression for prediction in predictions],
-        genes=genes,
-        gene_symbols=gene_symbols,
-    )
+
+    def values(slot: str, arrays: Sequence[np.ndarray]) -> list[Update]:
+        return prediction_updates(sections, slot, arrays, names=genes, gene_symbols=gene_symbols, in_obsm=in_obsm)
+
+    updates = values(slots.prediction(key_added), [prediction.expression for prediction in predictions])
     sd = [prediction.sd for prediction in predictions if prediction.sd is not None]
     if len(sd) == len(predictions):
-        updates += layer_updates(sections, slots.prediction_sd(key_added), sd, genes=genes, gene_symbols=gene_symbols)
+        updates += values(slots.prediction_sd(key_added), sd)
+    if bounds:
+        low, high = zip(*bounds, strict=True)
+        updates += values(slots.low(key_added), low) + values(slots.high(key_added), high)
     confidence = [prediction.confidence for prediction in predictions if prediction.confidence is not None]
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)
     updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
+    if in_obsm:
+        of_genes = [slots.modeled_gene(key_added), slots.verdict(key_added)]
+        return updates + removals(sections, "var", of_genes)
     modeled = np.ones(len(genes), dtype=bool) if chosen is None else chosen
-    verdicts = model_verdicts(model)
-    for slot, values in ((slots.modeled_gene(key_added), modeled), (slots.verdict(key_added), verdicts)):
-        updates += var_updates(sections, slot, values, genes=genes, gene_symbols=gene_symbols)
+    for slot, column in ((slots.modeled_gene(key_added), modeled), (slots.verdict(key_added), model_verdicts(model))):
+        updates += var_updates(sections, slot, column, genes=genes, gene_symbols=gene_symbols)
     return updates
 
 
+def _in_obsm(model: ExpressionModel) -> bool:
+    """Return whether the model predicts something else than genes, which has no place in a layer."""
+    return bool(model.normalization.get("targets"))
+
+
 def _check_genes(sections: Sequence[Section], model: ExpressionModel, gene_symbols: str | None) -> None:
+    if _in_obsm(model):
+        return
     for section in sections:
         names = gene_names(section.table, gene_symbols)
         missing = [gene for gene in model.genes if gene not in names]

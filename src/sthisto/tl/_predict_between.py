@@ -79,7 +79,7 @@ def predict_between(
     None. Writes ``sdata.shapes[f"{region}_{new_table_key}"]``, circles in the coordinate systems of the image, and
     ``sdata.tables[new_table_key]``, which annotates them: X and ``layers["{key_added}_pred"]`` are the prediction,
     (n_points, n_genes), on the scale given by ``uns["{key_added}"]["normalization"]``; ``obs["spot"]`` is the spot that
-    a point lies around.
+    a point lies around, whose confidence is in ``obs["{key_added}_confidence"]``.
 
     Raises
     ------
@@ -133,13 +133,14 @@ def _updates(
     spots, predictions = [], []
     for section in sections:
         inputs = section_input(section, model.patch)
-        fine, seen = model.predict_between(inputs, factor=factor), model.predict(inputs).seen
+        fine, coarse = model.predict_between(inputs, factor=factor), model.predict(inputs)
         name = slots.shapes_between(section.region, key)
         points_of[name] = fine.positions
         points = circles(sdata, section.image_key, fine.positions, section.diameter / factor)
         shapes.append(Update(sdata, "shapes", name, points))
         spots.append(section.table.obs_names[section.rows][fine.spot].to_numpy())
-        predictions.append(Prediction(expression=fine.expression, seen=seen[fine.spot]))
+        confidence = None if coarse.confidence is None else coarse.confidence[fine.spot]
+        predictions.append(Prediction(fine.expression, seen=coarse.seen[fine.spot], confidence=confidence))
     values = np.concatenate([prediction.expression for prediction in predictions])
     table = annotating_table(points_of, values, model.genes, {slots.SPOT: np.concatenate(spots)})
     ends = np.cumsum([len(points) for points in points_of.values()])

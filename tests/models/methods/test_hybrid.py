@@ -87,7 +87,6 @@ def test_the_prediction_is_on_the_scale_of_the_expression():
     within = model._members[0].predict(section).sd
     expected = np.sqrt(np.square(within) + np.square(typical * np.std(scaled, axis=0)))
     np.testing.assert_allclose(found.sd, expected, rtol=1e-3)
-    np.testing.assert_array_equal(found.confidence, model._members[0].predict(section).confidence)
 
 
 def test_members_share_the_prediction_as_documented():

@@ -53,40 +53,10 @@ def test_neighbors_name_section_and_spot_of_each_rank(sections):
     assert (found.groupby("spot")["cosine"].diff().dropna() <= 0).all()
 
 
-def test_confidence_grows_with_the_similarity_of_the_neighbors(sections):
-    model = fit(sections[:2])
-    confidence = model.predict(sections[2].inputs).confidence
-    cosine = model.neighbors(sections[2].inputs).groupby("spot")["cosine"].mean().to_numpy()
-    order = np.argsort(cosine)
-    assert (np.diff(confidence[order]) >= 0).all()
-    assert ((confidence >= 0) & (confidence <= 1)).all()
-
-
-def test_confidence_of_training_spots_is_spread_evenly(sections):
-    """By its meaning: a share of training spots."""
-    confidence = fit(sections).predict(sections[1].inputs).confidence
-    assert confidence.mean() == pytest.approx(0.5, abs=0.15)
-
-
-def test_what_was_never_trained_on_has_no_confidence(sections):
-    model = fit(sections[:2])
-    strange = make_section(seed=4)
-    noise = np.random.default_rng(0).integers(0, 2, strange.inputs.patches[0].level.array.shape) * 255
-    strange.inputs.patches[0].level.array[:] = noise
-    assert model.predict(strange.inputs).confidence.max() < 0.2
-
-
 def test_more_neighbors_than_training_spots_are_refused_before_anything_is_computed(sections, monkeypatch):
     monkeypatch.setattr("sthisto.models.methods.knn.extract", None)
     with pytest.raises(ValueError, match="k=99 neighbors are wanted, but there are 98 training spots"):
         fit(sections[:2], k=99)
-
-
-def test_single_training_spot_has_no_confidence(sections):
-    from dataclasses import replace
-
-    lone = replace(sections[1], train=sections[1].train[:1])
-    assert fit([lone], k=1).predict(sections[2].inputs).confidence is None
 
 
 def test_bank_holds_training_and_validation_spots_alone(sections):

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from skimage.color import hed_from_rgb
 from torch import Tensor
 
 from sthisto._images.fingerprints import fingerprints
@@ -16,8 +15,8 @@ from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders import cache
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
+from sthisto.models.pixels import N_COLORS, color_numbers
 
-N_COLORS = 9
 _KEY = "color"
 _CACHE = "color-1"
 """What the colors of a patch are found by on disk; another number where their formula changes."""
@@ -33,6 +32,7 @@ class Color(ExpressionModel):
     method = "color"
     label = "Color"
     uses_encoder = False
+    rates_confidence = True
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Fit ridge regression on the standardized colors."""
@@ -52,6 +52,10 @@ class Color(ExpressionModel):
         colors = patch_colors(section)
         expression = self._map((colors.values - self._mean) / self._sd)
         return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return the colors of each spot's patches."""
+        return [patch_colors(section).values]
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:
         """Return the axes of what was learned."""
@@ -84,13 +88,5 @@ def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
     for index, patches in source.batches():
         fingerprint[index] = fingerprints(patches)
         key = cache.batch_key(patches, fingerprint[index])
-        values[index] = cache.kept(_CACHE, key, partial(_measure, patches))
+        values[index] = cache.kept(_CACHE, key, partial(color_numbers, patches))
     return values, fingerprint
-
-
-def _measure(patches: np.ndarray) -> np.ndarray:
-    """Return the nine numbers of (n, size, size, 3) uint8 patches, (n, 9) float32."""
-    rgb = patches.astype(np.float32) / 255
-    stains = -np.log(np.maximum(rgb, 1 / 255)) @ hed_from_rgb.astype(np.float32)
-    numbers = (rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)))
-    return np.concatenate(numbers, axis=1)

@@ -109,6 +109,7 @@ class HisToGene(ExpressionModel):
     Options = HisToGeneOptions
     has_epochs = True
     predicts_between = True
+    rates_confidence = True
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Train the transformer; every section is one batch."""

@@ -41,8 +41,6 @@ class Knn(RetrievalModel):
         self._center = np.concatenate([f[s.train] for f, s in zip(features, sections, strict=True)]).mean(axis=0)
         centered = [values - self._center for values in features]
         self.fill_bank(sections, centered)
-        queries = [values[section.used] for values, section in zip(centered, sections, strict=True)]
-        self.rate_similarity(np.concatenate(queries))
 
     def queries(self, features: Features) -> np.ndarray:
         """Return the centered features, (n_spots, n_features)."""

@@ -13,8 +13,9 @@ from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
-from sthisto.models.methods.color import N_COLORS, patch_colors
+from sthisto.models.methods.color import patch_colors
 from sthisto.models.options import MethodOptions
+from sthisto.models.pixels import N_COLORS
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Ridge(ExpressionModel):
     label = "Ridge"
     Options = RidgeOptions
     has_embedding = True
+    rates_confidence = True
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Fit ridge regression on the features."""

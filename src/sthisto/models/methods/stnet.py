@@ -116,6 +116,7 @@ class STNet(ExpressionModel):
     Options = STNetOptions
     has_epochs = True
     has_embedding = True
+    rates_confidence = True
 
     @classmethod
     def trains_encoder(cls, options: STNetOptions) -> bool:
@@ -177,6 +178,10 @@ class STNet(ExpressionModel):
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the features of each spot, (n_spots, n_features) float32, the mean over the symmetries."""
         return self._features(section).values
+
+    def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
+        """Return the features, the mean over the symmetries."""
+        return [self.embed(section)]
 
     def _features(self, section: SectionInput) -> Features:
         if not self.options.symmetries:

@@ -146,8 +146,6 @@ class ContrastiveModel(RetrievalModel):
             values[section.used] = self.embed_genes(section.expression[section.used])
             embedding.append(values)
         self.fill_bank(sections, embedding)
-        queries = [self.embed(section.inputs)[section.used] for section in sections]
-        self.rate_similarity(np.concatenate(queries))
 
     def _loss(self, module: nn.Module, batch: Batch, gather: Gather) -> Tensor:
         image, expression = batch

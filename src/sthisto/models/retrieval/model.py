@@ -23,12 +23,11 @@ class RetrievalModel(ExpressionModel):
     """Base of the methods that keep a bank of training spots and average the nearest ones.
 
     The bank holds training and validation spots. A subclass has options that derive from `RetrievalOptions`, says in
-    `queries` what the bank is asked with, and calls `fill_bank` and `rate_similarity` in `fit_sections`. The confidence
-    of a prediction is the share of training spots that are no more similar to their own neighbors (in other sections,
-    where there are any) than the spot is to its: 0 means that nothing like it was trained on.
+    `queries` what the bank is asked with, and calls `fill_bank` in `fit_sections`.
     """
 
     retrieves = True
+    rates_confidence = True
     _bank: Bank
 
     def fit(self, sections: Sequence[TrainingSection], *, seed: int = 0) -> None:
@@ -87,7 +86,6 @@ class RetrievalModel(ExpressionModel):
         return Prediction(
             expression=self._bank.average(found),
             sd=self._bank.spread(found),
-            confidence=self._confidence(found.mean_cosine),
             seen=self.seen(features.fingerprint),
             excluded=excluded,
         )
@@ -125,31 +123,6 @@ class RetrievalModel(ExpressionModel):
             section=section_numbers(sections),
         )
 
-    def rate_similarity(self, queries: np.ndarray) -> None:
-        """Keep how similar the bank's spots, as queries (n_bank, n_dimensions), are to their neighbors."""
-        section_of = np.asarray(self._bank.section)
-        several = len(np.unique(section_of)) > 1
-        cosine = []
-        for number in np.unique(section_of):
-            rows = np.flatnonzero(section_of == number)
-            allowed = len(self._bank) - (len(rows) if several else 1)
-            if allowed < 1:
-                continue
-            _, similar = self._bank.search(
-                queries[rows],
-                min(self.options.k, allowed),
-                exclude_sections={int(number)} if several else None,
-                exclude=None if several else rows,
-            )
-            cosine.append(similar.mean(axis=1))
-        self._usual_cosine = np.sort(np.concatenate(cosine)) if cosine else np.empty(0, dtype=np.float32)
-
-    def _confidence(self, cosine: np.ndarray) -> np.ndarray | None:
-        if not len(self._usual_cosine):
-            return None
-        rank = np.searchsorted(self._usual_cosine, cosine, side="right")
-        return (rank / len(self._usual_cosine)).astype(np.float32)
-
     def _excluded(
         self, fingerprint: np.ndarray, exclude: Exclude | None
     ) -> tuple[set[int] | None, np.ndarray | None, str]:
@@ -181,23 +154,17 @@ class RetrievalModel(ExpressionModel):
             "embedding": torch.from_numpy(np.ascontiguousarray(self._bank.embedding)),
             "expression": torch.from_numpy(np.ascontiguousarray(self._bank.expression)),
             "row": torch.from_numpy(self._row_of),
-            "usual_cosine": torch.from_numpy(self._usual_cosine),
         }
 
     def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what `bank_state` returned."""
-        _check_bank(state["row"], state["usual_cosine"], len(self.training_spots.section))
+        _check_bank(state["row"], len(self.training_spots.section))
         self._row_of = state["row"].numpy()
-        self._usual_cosine = state["usual_cosine"].numpy()
         self._bank = Bank(state["embedding"].numpy(), state["expression"].numpy(), section=self.training_spots.section)
 
 
-def _check_bank(row: Tensor, usual_cosine: Tensor, n_spots: int) -> None:
-    """Raise ValueError unless a stored bank says of each training spot where it was, and how similar others are."""
+def _check_bank(row: Tensor, n_spots: int) -> None:
+    """Raise ValueError unless a stored bank says of each training spot where it was."""
     if row.dtype != torch.int64 or row.shape != (n_spots,) or int(row.min()) < 0:
         msg = f"'row' must hold the position of each of {n_spots} training spots."
-        raise ValueError(msg)
-    n_rated = n_spots if n_spots > 1 else 0
-    if usual_cosine.dtype != torch.float32 or usual_cosine.shape != (n_rated,) or (usual_cosine.diff() < 0).any():
-        msg = f"'usual_cosine' must hold {n_rated} ascending float32 values."
         raise ValueError(msg)
