@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sthisto.cli.stores import is_store
+from sthisto._sdata.stores import is_store
+from sthisto.cli.genes import predicted_genes
 
 
 def add_cohort_options(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,6 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pitch-um", type=float, default=100.0, help="distance between spots in µm")
     group.add_argument("--diameter-um", type=float, default=55.0, help="diameter of a spot in µm")
     group.add_argument("--write-image", action="store_true", help="write the images to the stores too")
-    group.add_argument("--overwrite", action="store_true", help="predict again what is done")
 
 
 def is_cohort(path: Path) -> bool:
@@ -36,12 +36,14 @@ def predict_cohort(options: argparse.Namespace) -> int:
         cluster=options.cluster,
         pitch_um=options.pitch_um,
         diameter_um=options.diameter_um,
+        genes=predicted_genes(options.genes),
+        min_score=options.min_score,
         write_image=options.write_image,
         overwrite=options.overwrite,
     )
     if options.json:
         print(table.to_json(orient="records"))
-    else:
+    elif not options.quiet:
         print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", max_colwidth=80))
-        print(f"\nThe predictions and summary.csv are in {options.out}.")
+        print(f"\nThe predictions, summary.csv and summary.html are in {options.out}.")
     return int((table["state"] != "done").any())

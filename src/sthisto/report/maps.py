@@ -13,12 +13,12 @@ from matplotlib.colors import Normalize
 from sthisto import pl
 from sthisto._sdata.record import FitRecord
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import confidence
+from sthisto._sdata.slots import confidence, prediction
 from sthisto._utils.validate import check_key
 from sthisto.pl._decorations import color_bar, scale_bar, set_title
 from sthisto.pl._read import is_measured, read_layer
 from sthisto.pl._spots import view
-from sthisto.report.page import Block, Picture, Table
+from sthisto.report.page import MISSING, Block, Picture, Table
 from sthisto.report.pictures import encode
 from sthisto.report.subject import Subject
 
@@ -59,8 +59,6 @@ def choose_genes(subject: Subject, genes: Sequence[str] | None) -> list[str]:
 
 
 def _values(section: Section, key: str, genes: Sequence[str], record: FitRecord) -> np.ndarray:
-    from sthisto._sdata.slots import prediction
-
     return read_layer(section, prediction(key), genes, record.gene_symbols)
 
 
@@ -77,9 +75,10 @@ def genes_block(subject: Subject, genes: Sequence[str], *, chosen: bool, most_by
     )
     text = [f"Drawn are {', '.join(genes)}" + ("." if chosen else f", {how}.")]
     text[0] += " Panels of a gene share one color scale within a section."
-    if left_out := subject.sections[MOST_SECTIONS:]:
+    order = sorted(subject.sections, key=lambda section: bool(subject.seen_spots(section).any()))
+    if left_out := order[MOST_SECTIONS:]:
         text.append(f"Not drawn: {', '.join(section.name for section in left_out)}.")
-    pictures = [_gene_map(subject, section, genes, most_bytes) for section in subject.sections[:MOST_SECTIONS]]
+    pictures = [_gene_map(subject, section, genes, most_bytes) for section in order[:MOST_SECTIONS]]
     return Block("Maps", text, pictures=pictures)
 
 
@@ -112,7 +111,7 @@ def confidence_block(subject: Subject, most_bytes: int) -> Block | None:
         {
             "section": section.name,
             "median": float(np.nanmedian(one)) if np.isfinite(one).any() else float("nan"),
-            "spots below 0.5": f"{np.mean(one[np.isfinite(one)] < _HALF):.0%}" if np.isfinite(one).any() else "–",
+            "spots below 0.5": f"{np.mean(one[np.isfinite(one)] < _HALF):.0%}" if np.isfinite(one).any() else MISSING,
         }
         for section, one in zip(sections, values, strict=True)
     ]

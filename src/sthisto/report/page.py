@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from sthisto._utils.atomic import atomic_file
 
 _DIGITS = 3
+MINUS: Final = "\N{MINUS SIGN}"
+MISSING: Final = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,9 @@ class Page:
 def as_cell(value: Any) -> str:
     """Return a value as the text of a cell."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "–"
+        return MISSING
     if isinstance(value, float):
-        return f"{value:.{_DIGITS}f}".replace("-", "−")
+        return f"{value:.{_DIGITS}f}".replace("-", MINUS)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from sthisto import get, pl
 from sthisto._sdata.slots import ALL_GENES
-from sthisto.report.page import Block, Picture, Table, with_interval
+from sthisto.report.page import MINUS, Block, Picture, Table, with_interval
 from sthisto.report.pictures import encode
 from sthisto.report.subject import Subject
 
@@ -23,8 +23,8 @@ _MEANING = (
     "Residual PCC is Pearson's correlation with the measured Pearson residuals, gene by gene over the spots of a "
     "section: depth alone scores about 0. PCC is the correlation on the scale of the prediction, which depth alone "
     "raises.",
-    "Sibling genes: what the other genes of the same spots predict of a gene, a fair reference. Reproducibility: what a "
-    "second sequencing of the same spots would reach, no target for an image. Intervals at 95 % hold for further "
+    "Sibling genes: what the other genes of the same spots predict of a gene, a fair reference. Reproducibility: what "
+    "a second sequencing of the same spots would reach, no target for an image. Intervals at 95 % hold for further "
     "tissue like this, not for new patients.",
 )
 
@@ -37,7 +37,7 @@ def headline(subject: Subject) -> str:
     score = with_interval(row["pcc_residual"], row["pcc_residual_low"], row["pcc_residual_high"])
     n_sections = subject.summary["section"].nunique() - 1
     siblings = "" if pd.isna(row["sibling"]) else f" Sibling genes reach {row['sibling']:.3f};"
-    depth = f" depth alone scores {row['depth_pcc_residual']:.3f}.".replace("-", "−")
+    depth = f" depth alone scores {row['depth_pcc_residual']:.3f}.".replace("-", MINUS)
     return (
         f"Mean residual PCC {score} over {row['n_genes']:,} genes and {row['n_spots']:,} spots of {n_sections} "
         f"section{'s' if n_sections != 1 else ''}.{siblings}{depth}"
@@ -49,7 +49,10 @@ def scores_block(subject: Subject, most_bytes: int) -> Block:
     if subject.summary is None or subject.scores is None:
         call = f"sth.tl.evaluate(sdata, key_added={subject.key!r})"
         return Block("Scores", ["There are no scores. Where expression was measured, this computes them:"], code=call)
-    tables = [_sections_table(subject.summary, f"{subject.label} by section")]
+    summary = subject.summary
+    if summary["section"].nunique() == 2:  # one section, which is its own mean
+        summary = summary[summary["section"] != "all"]
+    tables = [_sections_table(summary, f"{subject.label} by section")]
     if others := subject.scored_keys():
         tables.append(_methods_table(subject, others))
     tables += _genes_tables(subject)
@@ -95,8 +98,8 @@ def _genes_tables(subject: Subject) -> list[Table]:
 def _figure(subject: Subject, most_bytes: int) -> Picture:
     figure = pl.scores(subject.sdata, key_added=subject.key, table_key=subject.keys.table_key)
     caption = (
-        "Left: genes ranked by their score, beside sibling genes and depth alone. Right: the distribution over genes in "
-        "each section; the box is the middle half, the diamond the mean."
+        "Left: genes ranked by their score, beside sibling genes and depth alone. Right: the distribution over genes "
+        "in each section; the box is the middle half, the diamond the mean."
     )
     alt = f"Residual PCC of every gene and its distribution per section, {subject.label}"
     return encode(figure, alt=alt, caption=caption, most_bytes=most_bytes)

@@ -18,6 +18,7 @@ from sthisto._sdata.tables import layer_names, modeled_genes, read_matrix
 from sthisto.pl._read import is_measured
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 
@@ -110,7 +111,6 @@ def read_subject(sdata: SpatialData | Sequence[SpatialData], keys: ElementKeys, 
     table = predicted[0].table
     record = read_record(table, key)
     is_scored = record.scores is not None
-    chosen = {"key_added": key, "table_key": keys.table_key}
     return Subject(
         sdata,
         keys,
@@ -119,8 +119,8 @@ def read_subject(sdata: SpatialData | Sequence[SpatialData], keys: ElementKeys, 
         record,
         method_labels([table], [key])[key],
         modeled_genes(table, key, record.gene_symbols),
-        get.scores(sdata, by="gene", **chosen) if is_scored else None,
-        get.scores(sdata, by="section", **chosen) if is_scored else None,
+        get.scores(sdata, by="gene", key_added=key, table_key=keys.table_key) if is_scored else None,
+        get.scores(sdata, by="section", key_added=key, table_key=keys.table_key) if is_scored else None,
     )
 
 
@@ -128,6 +128,6 @@ def _layer(section: Section, key: str) -> np.ndarray:
     return np.asarray(read_matrix(section.table, prediction(key))[section.rows])
 
 
-def _is_one(table: object, key: str) -> bool:
+def _is_one(table: AnnData, key: str) -> bool:
     """Return whether a record is that of one prediction, not of a cross-validation."""
-    return prediction(key) in layer_names(table)  # type: ignore[arg-type]
+    return prediction(key) in layer_names(table)

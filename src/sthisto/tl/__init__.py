@@ -1,4 +1,4 @@
-"""Tools: check the alignment, fit a method, assess it, embed, predict, evaluate, cross-validate, learning curves, cluster."""
+"""Tools: check the data, fit and assess a method, embed, predict, evaluate, cross-validate, report, cluster."""
 
 from __future__ import annotations
 
@@ -27,3 +27,7 @@ __all__ = [
     "predict_between",
     "report",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -44,12 +44,12 @@ def report(
         One SpatialData or a list of them, predicted by `tl.predict`, or with somebody's prediction that `tl.evaluate`
         scored.
     out
-        The file; one that exists is replaced.
+        The HTML file; one that exists is replaced.
     genes
         Gene or genes to draw. None: those of the highest, a middle and the lowest score.
     passport
-        Which genes of the model can be used, one row a gene with the columns "gene", "pcc_residual" and "verdict". None:
-        the page has no such part.
+        Which genes of the model can be used, one row a gene with the columns "gene", "pcc_residual" and "verdict".
+        None: the passport that `tl.assess` had given the model when it predicted, where there is one.
     alignment
         Table of whether the spots fit the image, shown as it is. None: the page has no such part.
     image_key

@@ -15,6 +15,7 @@ from sthisto._sdata.expression import Normalization, Target
 from sthisto._sdata.given import Given, read_given
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory
+from sthisto._sdata.predictions import predicted_names, predicted_values
 from sthisto._sdata.record import (
     FitRecord,
     method_label,
@@ -24,7 +25,7 @@ from sthisto._sdata.record import (
     sibling_table,
 )
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
+from sthisto._sdata.tables import layer_names
 from sthisto._sdata.training import depth_knots, sibling_components
 from sthisto._sdata.write import Update, check_slot, layer_updates, obs_updates, var_updates
 from sthisto._utils.logging import logger
@@ -81,9 +82,7 @@ class ToScore:
         ValueError
             A spot that the model was trained on is among them.
         """
-        obs = self.section.table.obs.iloc[self.section.rows]
-        scored = obs[slots.SPLIT].eq(slots.TEST).to_numpy() if slots.SPLIT in obs else np.ones(len(obs), dtype=bool)
-        scored &= np.isfinite(self.values).all(axis=1)
+        scored = is_test(self.section) & np.isfinite(self.values).all(axis=1)
         if (self.is_seen & scored).any():
             msg = (
                 f"The model was trained on {(self.is_seen & scored).sum()} of the spots to score in section "
@@ -108,6 +107,19 @@ class ToScore:
         )
 
 
+def is_test(section: Section) -> np.ndarray:
+    """Return which spots of a section are scored where they are predicted, (n_spots,) bool: all without a split."""
+    obs = section.table.obs.iloc[section.rows]
+    if slots.SPLIT not in obs:
+        return np.ones(len(section), dtype=bool)
+    return np.asarray(obs[slots.SPLIT].eq(slots.TEST))
+
+
+def counts_scale(counts_layer: str | None) -> Normalization:
+    """Return the scale that predictions of other tools are compared on: log1p of the counts in a layer."""
+    return Normalization("log1p", counts_layer)
+
+
 def stored(section: Section, key: str) -> ToScore:
     """Return what `tl.predict` wrote under a key.
 
@@ -118,11 +130,11 @@ def stored(section: Section, key: str) -> ToScore:
     """
     table, layer = section.table, slots.prediction(key)
     remedy = f"Call {_CALL} first."
-    check_key(layer, layer_names(table), name="key_added", where="the layers of the table", remedy=remedy)
+    known = [*layer_names(table), *table.obsm]
+    check_key(layer, known, name="key_added", where="the layers of the table", remedy=remedy)
     record = read_record(table, key)
-    genes = modeled_genes(table, key, record.gene_symbols)
-    columns = gene_positions(table, genes, record.gene_symbols)
-    values = np.asarray(table.layers[layer][section.rows][:, columns])
+    genes = predicted_names(table, key, record.gene_symbols)
+    values = predicted_values(table, key, layer, genes, rows=section.rows, gene_symbols=record.gene_symbols)
     is_seen = table.obs[slots.seen(key)].to_numpy(dtype=bool)[section.rows]
     name = slots.confidence(key)
     confidence = table.obs[name].to_numpy(dtype=float)[section.rows] if name in table.obs else None
@@ -155,29 +167,59 @@ def given(
     _tell_of_replaced(found, key_added)
     is_known = target is not None or found.normalization is not None
     scale = _scale(found, target, counts_layer)
+    counts = counts_scale(scale.layer if counts_layer is None else counts_layer)
+    members = [one.section for one in found.sections]
+    siblings, references = references_of(sdata, sections, keys, counts, found.genes, seed, of=members)
+    name, rule = _name(found.name), slots.GENES_OF_PREDICTION
+    records = [
+        replace(one, method=name, normalization=scale, genes_rule=rule, more={slots.GIVEN: True}) for one in references
+    ]
+    return [
+        ToScore(one.section, found.genes, one.values, one.is_seen, records[i], siblings[i], is_known)
+        for i, one in enumerate(found.sections)
+    ]
+
+
+def references_of(
+    sdata: SpatialData | Sequence[SpatialData],
+    sections: Sequence[Section],
+    keys: ElementKeys,
+    counts: Normalization,
+    genes: Sequence[str],
+    seed: int,
+    *,
+    of: Sequence[Section] | None = None,
+) -> tuple[list[SiblingReference | None], list[FitRecord]]:
+    """Return siblings and depth of the training spots, for each section; without a split, of the other sections.
+
+    Parameters
+    ----------
+    sections
+        The sections that may serve where there is no split.
+    counts
+        Names the layer of counts.
+    of
+        The sections to return them for. None: all of `sections`.
+
+    Returns
+    -------
+    Components by which the genes predict each other, None where there are none, and records with these and the knots
+    of the depth.
+    """
+    wanted = sections if of is None else of
     trained = _training_sections(sdata, sections, keys)
-    counts = Normalization("log1p", scale.layer if counts_layer is None else counts_layer)
-    record = FitRecord(
-        _name(found.name),
-        normalization=scale,
-        genes_rule=slots.GENES_OF_PREDICTION,
-        more={slots.GIVEN: True},
-    )
     if trained:
-        record = _with_references(record, trained, counts, found.genes, seed)
-    parts = []
-    for one in found.sections:
-        own, siblings = record, record.sibling_reference(found.genes)
-        if not trained and (others := [section for section in sections if section is not one.section]):
-            own = _with_references(record, others, counts, found.genes, seed)
-            siblings = own.sibling_reference(found.genes)
-        parts.append(ToScore(one.section, found.genes, one.values, one.is_seen, own, siblings, is_known))
-    if not trained and len(sections) == 1:
-        logger.warning(
-            "No spot is marked 'train' in obs[%r] and there is no other section: what sibling genes predict stays NaN.",
-            slots.SPLIT,
-        )
-    return parts
+        records = [_references(trained, counts, genes, seed)] * len(wanted)
+    else:
+        others = [[section for section in sections if section is not one] for one in wanted]
+        records = [_references(part, counts, genes, seed) if part else FitRecord("") for part in others]
+        if not all(others):
+            logger.warning(
+                "No spot is marked 'train' in obs[%r] and there is no other section: what sibling genes predict stays "
+                "NaN.",
+                slots.SPLIT,
+            )
+    return [record.sibling_reference(genes) for record in records], records
 
 
 def check_scale(measured: Sequence[Measured], key: str) -> None:
@@ -247,14 +289,12 @@ def _role(section: Section) -> np.ndarray:
     return obs[slots.SPLIT].astype(str).to_numpy()
 
 
-def _with_references(
-    record: FitRecord, sections: Sequence[Section], counts: Normalization, genes: list[str], seed: int
-) -> FitRecord:
-    """Add the knots of the depth, and the components by which sibling genes predict each other."""
+def _references(sections: Sequence[Section], counts: Normalization, genes: Sequence[str], seed: int) -> FitRecord:
+    """Return a record with the knots of the depth, and the components by which sibling genes predict each other."""
     roles = [_role(section) for section in sections]
     knots = depth_knots(sections, roles, counts)
     if len(genes) > _MOST_SIBLINGS:
         logger.warning("%d genes are too many for the sibling reference, which stays NaN.", len(genes))
-        return replace(record, depth_knots=knots)
+        return FitRecord("", depth_knots=knots)
     components = sibling_components(sections, roles, counts, genes=genes, gene_symbols=None, seed=seed)
-    return replace(record, depth_knots=knots, siblings=sibling_table(genes, components))
+    return FitRecord("", depth_knots=knots, siblings=sibling_table(genes, components))
