@@ -60,8 +60,8 @@ class Measured:
     blocks: np.ndarray
     predictions: Mapping[Any, np.ndarray]
     labels: np.ndarray | None = None
-    set_weights: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    set_weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.totals)

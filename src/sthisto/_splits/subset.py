@@ -42,7 +42,7 @@ class SpotSubset:
     layers
         Layers with expression that `reveal` restores beside X.
     features
-        Slots of ``obsm`` with features of the image.
+        Slots of ``obsm`` with features that a method is fitted on.
     proportions
         Slots of ``obsm`` with what is learned in place of expression.
     expression

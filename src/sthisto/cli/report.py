@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def write(
-    sdata: SpatialData, options: argparse.Namespace, out: Path, *, command: str, genes: list[str] | None = None
+    sdata: SpatialData | Sequence[SpatialData],
+    options: argparse.Namespace,
+    out: Path,
+    *,
+    command: str,
+    genes: list[str] | None = None,
 ) -> None:
     """Write a page about the prediction under the key of the options, and print where it is."""
     from sthisto._sdata.keys import ElementKeys
@@ -46,5 +52,5 @@ def write(
     keys = element_keys(options)
     key = keys.pop("key_added")
     write_report(sdata, out, keys=ElementKeys(**keys), key=key, command=command, genes=genes)
-    if not options.json:
+    if not (options.json or options.quiet):
         print(f"{out} holds the report.")

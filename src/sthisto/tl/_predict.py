@@ -297,6 +297,10 @@ def slot_updates(
 
     Parameters
     ----------
+    chosen
+        (n_genes,) bool, the genes that are predicted; None for all.
+    bounds
+        Lower and upper bounds, (n_spots, n_genes) each, of every section.
     in_obsm
         Whether what is predicted is no gene of the tables, and is written to ``obsm``.
     """
