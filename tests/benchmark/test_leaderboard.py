@@ -138,8 +138,6 @@ def test_evaluate_takes_a_file_and_writes_a_page(tissue, files, tmp_path, capsys
     assert "good: predicted expression of B" in page
     assert "sthisto evaluate" in page
     assert "--prediction" in page
-    assert (
-        main(["report", store, "--out", str(tmp_path / "own.html"), "--genes", "gene1", "--shapes", "C"]) == 0
-    )
+    assert main(["report", store, "--out", str(tmp_path / "own.html"), "--genes", "gene1", "--shapes", "C"]) == 0
     assert "gene1" in (tmp_path / "own.html").read_text()
     assert main([*command[:3], "layer:sthisto_pred", "--key-added", "again", "--json"]) == 0
