@@ -1,4 +1,10 @@
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 from sthisto._utils.settings import Settings
 
@@ -21,3 +27,67 @@ def test_user_without_a_home_has_a_cache_folder(monkeypatch):
     monkeypatch.setattr(Path, "expanduser", no_home)
     assert Settings().cache_dir.is_absolute()
     assert "~" not in str(Settings().cache_dir)
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """No HOME, no entry of the user, and a folder of temporary files."""
+
+    def no_home(path):
+        if str(path).startswith("~"):
+            msg = "Could not determine home directory."
+            raise RuntimeError(msg)
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_among_temporary_files_belongs_to_the_user_alone(homeless):
+    own = homeless / f"sthisto-{os.getuid()}"
+    assert Settings(cache_dir="~/features").cache_dir == own / "features"
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert Settings(cache_dir="~").cache_dir == own
+
+
+@pytest.mark.parametrize("trap", ["link", "file", "writable", "other"])
+def test_what_somebody_else_has_put_there_is_not_used(homeless, monkeypatch, caplog, trap):
+    own = homeless / f"sthisto-{os.getuid()}"
+    if trap == "link":
+        (homeless / "elsewhere").mkdir(mode=0o700)
+        own.symlink_to(homeless / "elsewhere")
+    elif trap == "file":
+        own.touch(mode=0o600)
+    else:
+        own.mkdir(mode=0o700)
+        own.chmod(0o777 if trap == "writable" else 0o700)
+    if trap == "other":
+        stranger = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: stranger)
+        own.rename(homeless / f"sthisto-{stranger}")
+    folder = Settings(cache_dir="~").cache_dir
+    assert folder.parent == homeless
+    assert folder.name.startswith(f"sthisto-{os.getuid()}-")
+    assert "can be written by somebody else" in caplog.text
+
+
+def test_the_home_of_an_unknown_user_is_an_error(homeless):
+    with pytest.raises(ValueError, match="There is no home folder '~nobody-at-all'"):
+        Settings(cache_dir="~nobody-at-all/features")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs another user")
+def test_a_user_without_home_and_entry_has_a_cache_folder(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(0o777)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    script = (
+        "import os, pathlib, pwd, tempfile; from sthisto._utils.settings import Settings; "
+        "os.setgid(54321); os.setuid(54321); print(Settings().cache_dir)"
+    )
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    env = {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": path, "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == str(tmp_path / "tmp" / "sthisto-54321" / ".cache" / "sthisto")

@@ -124,3 +124,76 @@ def test_a_gene_list_of_any_editor_is_read(tmp_path):
     path = tmp_path / "genes.txt"
     path.write_bytes(b"\xef\xbb\xbfALB\r\n\r\n# markers\r\n  CYP3A4 \r\n")
     assert read_names(path) == ["ALB", "CYP3A4"]
+
+
+def table_of(store):
+    (table,) = sth.io.read(store).tables.values()
+    return table
+
+
+PREDICT = """
+import sys, time
+from spatialdata import SpatialData
+from sthisto.cli import main
+write = SpatialData.write
+def slow(self, path, **options):
+    write(self, path, **options)
+    print("written", flush=True)
+    time.sleep(60)
+SpatialData.write = slow
+main(sys.argv[1:])
+"""
+
+
+def test_predict_leaves_no_part_and_the_same_command_goes_on(store, tmp_path, capsys):
+    model, out = tmp_path / "mean.sthisto", tmp_path / "predicted.zarr"
+    assert main(["fit", str(store), "--model", str(model), "--method", "mean"]) == 0
+    command = ["predict", str(store), "--model", str(model), "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", PREDICT, *command], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"written\n"
+    process.kill()
+    process.communicate()
+    assert not out.exists()
+    assert main(command) == 0
+    assert "sthisto_pred" in table_of(out).layers
+    assert {entry.name for entry in tmp_path.iterdir()} == {"sections.zarr", model.name, out.name}
+    assert main(command) == 1
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--key-added", "again"]) == 0
+    assert "again_pred" in table_of(out).layers
+
+
+def test_predict_may_replace_the_store_that_it_reads(store, tmp_path):
+    model = tmp_path / "mean.sthisto"
+    assert main(["fit", str(store), "--model", str(model), "--method", "mean"]) == 0
+    assert main(["predict", str(store), "--model", str(model), "--out", str(store), "--overwrite"]) == 0
+    assert "sthisto_pred" in table_of(store).layers
+
+
+@pytest.mark.parametrize("content", ["thesis.txt", None])
+def test_predict_replaces_nothing_but_a_store(store, tmp_path, capsys, content):
+    out = tmp_path / "mine"
+    if content is None:
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / content).write_text("mine")
+    assert main(["predict", str(store), "--model", "absent", "--out", str(out), "--overwrite"]) == 1
+    assert "is no SpatialData store, so it is not replaced" in capsys.readouterr().err
+    assert (out if content is None else out / content).read_text() == "mine"
+
+
+def test_an_out_that_cannot_be_written_is_found_before_the_model_is_read(store, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["predict", str(store), "--model", "absent", "--out", str(tmp_path / "file" / "out.zarr")]) == 1
+    assert "absent" not in capsys.readouterr().err
+
+
+def test_a_demo_that_was_killed_is_run_again(tmp_path, monkeypatch):
+    out = tmp_path / "demo"
+    for name in ("scores.csv", "scores.png"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("part")
+    monkeypatch.setattr(sth.datasets, "synthetic", lambda **_: pytest.fail("begun"))
+    with pytest.raises(pytest.fail.Exception, match="begun"):
+        main(["demo", "--out", str(out)])

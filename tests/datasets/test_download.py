@@ -98,3 +98,65 @@ def test_object_ids_are_those_of_git(tmp_path):
     file.write_bytes(b"H&E\n\x00\xff")
     expected = subprocess.run(["git", "hash-object", str(file)], capture_output=True, text=True, check=True)
     assert _download.git_object_id(file) == expected.stdout.strip()
+
+
+def test_what_was_damaged_on_disk_is_fetched_again(cache, server, caplog):
+    expected = her2st(sections=["B1"])["counts"].X.toarray()
+    file = cache / "data" / "ST-spotfiles" / "B1_selection.tsv"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"2")
+    np.testing.assert_array_equal(her2st(sections=["B1"])["counts"].X.toarray(), expected)
+    assert file.read_bytes() == whole
+    assert "B1_selection.tsv is damaged" in caplog.text
+
+
+PAGE = b"<!DOCTYPE html>\n<html><body>Log in to the network</body></html>"
+
+
+@pytest.mark.parametrize("asked", ["/commits/HEAD", "/git/trees/", "selection.tsv"])
+def test_the_login_page_of_a_proxy_is_not_kept(cache, server, monkeypatch, asked):
+    content = server.content
+    monkeypatch.setattr(server, "content", lambda url: PAGE if asked in url else content(url))
+    with pytest.raises(ValueError, match="arrived damaged: it is a web page, perhaps the login page of a proxy"):
+        her2st(sections=["B1"])
+    assert not [file for file in cache.rglob("*") if file.is_file() and file.read_bytes() == PAGE]
+    monkeypatch.setattr(server, "content", content)
+    assert her2st(sections=["B1"])["counts"].n_obs == 12
+
+
+@pytest.mark.parametrize("name", ["revision.json", "listing.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"sha": "../../x", "tree": [3]}', PAGE, b"\xff", b"[" * 5000])
+def test_a_list_that_was_damaged_on_disk_is_fetched_again(cache, server, name, content):
+    her2st(sections=["B1"])
+    (cache / name).write_bytes(content)
+    assert her2st(sections=["B1"])["counts"].n_obs == 12
+    assert json.loads((cache / name).read_bytes())
+
+
+@pytest.mark.parametrize("evil", ["data/ST-cnts/../../../evil", "../../evil", "/tmp/evil", "a\\b", "C:evil", ""])
+def test_a_list_that_names_a_file_outside_the_folder_is_refused(cache, server, monkeypatch, evil):
+    content = server.content
+
+    def with_evil(url):
+        if "/git/trees/" not in url:
+            return content(url)
+        listing = json.loads(content(url))
+        listing["tree"].append({"path": evil, "sha": "0" * 40, "type": "blob"})
+        return json.dumps(listing).encode()
+
+    monkeypatch.setattr(server, "content", with_evil)
+    with pytest.raises(ValueError, match="outside the folder of the download"):
+        her2st(sections=["B1"])
+    assert {file.name for file in cache.rglob("*") if file.is_file()} == {"revision.json"}
+    with pytest.raises(ValueError, match="outside the folder"):
+        _download.Repository("almaan/her2st", cache).fetch(evil, "0" * 40)
+
+
+def test_a_list_that_github_cuts_off_is_not_kept(cache, server, monkeypatch):
+    content = server.content
+    monkeypatch.setattr(
+        server, "content", lambda url: content(url).replace(b'"truncated": false', b'"truncated": true')
+    )
+    with pytest.raises(OSError, match="only a part of almaan/her2st"):
+        her2st(sections=["B1"])
+    assert not (cache / "listing.json").exists()

@@ -163,6 +163,26 @@ def test_a_download_that_broke_off_is_refused_and_the_next_try_goes_on(geo, file
     assert len(geo.asked) == n_asked + 5 - len(there)
 
 
+@pytest.mark.parametrize("file", ["matrix.mtx", "Merged.tiff"])
+def test_what_was_damaged_on_disk_is_downloaded_again(geo, file, caplog):
+    sth.datasets.liver(sections=["C1"])
+    (path,) = (settings.cache_dir / "liver").glob(f"*{file}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    sth.datasets.liver(sections=["C1"])
+    assert path.read_bytes() == whole
+    assert f"{path} is damaged" in caplog.text
+    assert len(geo.asked) == 6
+
+
+def test_the_login_page_of_a_proxy_is_not_kept(geo, monkeypatch):
+    for file in geo.root.iterdir():
+        file.write_bytes(b"<html>Log in</html>")
+    with pytest.raises(ValueError, match="it is a web page, perhaps the login page of a proxy"):
+        sth.datasets.liver(sections=["C1"])
+    assert not list((settings.cache_dir / "liver").iterdir())
+
+
 def test_without_a_server_the_error_says_what_to_put_where(geo):
     with pytest.raises(OSError, match=r"(?s)GSM7697869_C73B1_matrix\.mtx\.gz could not be fetched.*cache/liver.*C73A1"):
         sth.datasets.liver(sections=["B1"])

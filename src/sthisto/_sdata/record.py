@@ -263,7 +263,7 @@ def symbols_of(table: AnnData, key: str) -> str | None:
 def check_predicted(table: AnnData, key: str) -> None:
     """Raise KeyError unless the table has a layer with the predictions of `key`."""
     read_record(table, key)
-    if prediction(key) not in layer_names(table):
+    if prediction(key) not in layer_names(table) and prediction(key) not in table.obsm:
         msg = (
             f"The table has no layer {prediction(key)!r}; its layers: {listed(layer_names(table))}. "
             f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."
@@ -289,12 +289,10 @@ def record_updates(
 
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove what was predicted and scored under a key, so that two models never mix."""
+    of_values = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
     return [
-        *removals(
-            sections,
-            "layers",
-            [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)],
-        ),
+        *removals(sections, "layers", of_values),
+        *removals(sections, "obsm", of_values),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
         *removals(sections, "var", [slots.verdict(key_added)]),

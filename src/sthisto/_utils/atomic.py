@@ -30,7 +30,7 @@ _mine: set[str] = set()
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Yield a path to write a file to, which replaces `path` when the block ends without an error.
 
     The file is flushed to disk before it is moved. A killed process leaves `path` as it was; what it had written is
@@ -40,15 +40,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
     ----------
     path
         The file; its folder is made if need be. The yielded path lies in that folder and has the same suffix.
+    lasting
+        False for one of very many files that can be computed again, in a folder that others may write: it is not
+        flushed, what killed processes left is not looked for, and a link at `path` is replaced rather than followed.
     """
-    path = _target(path)
+    path = _target(path) if lasting else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
+    if lasting:
+        remove_leftovers(path)
     with _staged(path, "part") as staged:
         yield staged
-        _sync(staged)
+        if lasting:
+            _sync(staged)
         staged.replace(path)
-        _sync(path.parent)
+        if lasting:
+            _sync(path.parent)
 
 
 @contextmanager
@@ -112,6 +118,11 @@ def remove_if_left(entry: Path) -> bool:
         return False
     _remove(entry)
     return True
+
+
+def is_staged(entry: Path) -> bool:
+    """Return whether `atomic_file` or `atomic_folder` made an entry; its process may be at work."""
+    return _WRITER.search(entry.name) is not None
 
 
 def staging_name(path: Path, kind: str = "part") -> str:

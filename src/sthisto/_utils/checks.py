@@ -124,6 +124,7 @@ path = Check(
     lambda value: isinstance(value, str | os.PathLike),
     lambda value: bool(str(value).strip()) and "\0" not in str(value),
 )
+function = Check("a function", callable)
 seed = whole(0, LARGEST_SEED)
 share = number(least=0, most=1)
 
@@ -190,6 +191,15 @@ def choice(*choices: Any) -> Check:
         return any(type(value) is type(one) and value == one for one in choices)
 
     return Choice(f"one of {listed(choices)}", is_one, is_one, choices)
+
+
+def choice_or(is_other: Callable[[str], bool], other: str, *choices: Any) -> Check:
+    """Return the check for one of several values, or for text of another form, which `other` stands for."""
+
+    def is_one(value: Any) -> bool:
+        return value in choices or (isinstance(value, str) and is_other(value))
+
+    return Choice(f"one of {listed([*choices, other])}", is_one, is_one, (*choices, other))
 
 
 @dataclass(frozen=True)

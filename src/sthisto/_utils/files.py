@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from sthisto._utils.atomic import atomic_file
+
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays to an npz file; killed in between, the file is not there or as it was."""
-    with _atomic_file(path) as staged, staged.open("wb") as stream:
+    with atomic_file(path) as staged, staged.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **dict(arrays))
 
 
@@ -38,7 +37,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table to a parquet file; killed in between, the file is not there or as it was."""
-    with _atomic_file(path) as staged:
+    with atomic_file(path) as staged:
         table.to_parquet(staged, engine="pyarrow", index=False)
 
 
@@ -58,20 +57,6 @@ def load_table(path: Path) -> pd.DataFrame | None:
         return pd.read_parquet(path, engine="pyarrow")
     except (ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-
-
-@contextmanager
-def _atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to, which replaces it when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

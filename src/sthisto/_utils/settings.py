@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sthisto._utils.private import private_folder, user_id
+
 
 def _default_cache() -> Path:
     configured = os.environ.get("STHISTO_CACHE")
@@ -21,8 +23,12 @@ def _expanded(path: str | Path) -> Path:
     """Return a path with "~" as the home folder; without one, as a folder among temporary files."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"sthisto-{os.getuid()}" / Path(path).name
+    except RuntimeError as error:
+        start, *inside = Path(path).parts
+        if start != "~":
+            msg = f"There is no home folder {start!r} for the path {str(path)!r}. Pass another path."
+            raise ValueError(msg) from error
+        return private_folder(Path(tempfile.gettempdir()) / f"sthisto-{user_id()}").joinpath(*inside)
 
 
 @dataclass
@@ -43,6 +49,10 @@ class Settings:
     """Patches that pass an image encoder at once when nothing is trained."""
     precision: str = "32"
     """What a frozen encoder computes in: "32", or "bf16", faster where it is built in. Training has its own."""
+    encoder_backend: str = "auto"
+    """What computes frozen encoders in float32 on a CPU: "openvino", "onnxruntime", "torch", or "auto", which takes the
+    first of them that is installed. Features are equal to 1e-4 of the largest; an encoder that can't be converted, or
+    differs by more, is computed by torch, with a warning."""
     image_memory: float = 4.0
     """GiB that one image level may take in memory; a larger level is read chunk by chunk."""
     progress: bool = True
@@ -68,6 +78,9 @@ class Settings:
             raise ValueError(msg)
         if name == "precision" and value not in ("32", "bf16"):
             msg = f"settings.precision must be '32' or 'bf16', found {value!r}."
+            raise ValueError(msg)
+        if name == "encoder_backend" and value not in ("auto", "openvino", "onnxruntime", "torch"):
+            msg = f"settings.encoder_backend must be 'auto', 'openvino', 'onnxruntime' or 'torch', found {value!r}."
             raise ValueError(msg)
         super().__setattr__(name, value)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthisto._utils.atomic import atomic_file
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto.benchmark._datasets import DATASETS
 
@@ -43,6 +44,7 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
     parser.add_argument("--encoder", default=IMAGE_ENCODER, help="image encoder")
     parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each method")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that fit at the same time; -1: one a core")
     parser.add_argument("--reference", default="ridge", help="reference method of the paired differences")
     parser.add_argument("--out", type=Path, required=True, help="output folder: scores.csv, scores.md, figures")
 
@@ -54,12 +56,14 @@ def _benchmark(options: argparse.Namespace) -> None:
     protocol, sdata = _protocol(options), _read(options)
     if protocol.genes is not None:
         protocol = _with_known_genes(protocol, sdata)
-    scores = run(sdata, protocol, out=options.out)
-    options.out.mkdir(parents=True, exist_ok=True)
-    scores.to_csv(options.out / "scores.csv", index=False)
+    scores = run(sdata, protocol, out=options.out, n_jobs=options.jobs)
+    with atomic_file(options.out / "scores.csv") as staged:
+        scores.to_csv(staged, index=False)
     text = _tables.markdown(scores, protocol)
-    (options.out / "scores.md").write_text(text, encoding="utf-8")
-    _figures.figure(scores).savefig(options.out / "scores.png", dpi=150)
+    with atomic_file(options.out / "scores.md") as staged:
+        staged.write_text(text, encoding="utf-8")
+    with atomic_file(options.out / "scores.png") as staged:
+        _figures.figure(scores).savefig(staged, dpi=150)
     sys.stdout.write((scores.to_json(orient="records") if options.json else text) + "\n")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sthisto._sdata.stores import is_store
 from sthisto.cli.genes import predicted_genes
-from sthisto.cli.stores import is_store
 
 
 def add_cohort_options(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,6 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pitch-um", type=float, default=100.0, help="distance between spots in µm")
     group.add_argument("--diameter-um", type=float, default=55.0, help="diameter of a spot in µm")
     group.add_argument("--write-image", action="store_true", help="write the images to the stores too")
-    group.add_argument("--overwrite", action="store_true", help="predict again what is done")
 
 
 def is_cohort(path: Path) -> bool:
@@ -46,5 +45,5 @@ def predict_cohort(options: argparse.Namespace) -> int:
         print(table.to_json(orient="records"))
     else:
         print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", max_colwidth=80))
-        print(f"\nThe predictions and summary.csv are in {options.out}.")
+        print(f"\nThe predictions, summary.csv and summary.html are in {options.out}.")
     return int((table["state"] != "done").any())

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthisto._sdata.stores import atomic_store
+from sthisto._utils.atomic import atomic_file, is_staged
 from sthisto.cli.options import add_command
 from sthisto.cli.output import print_table
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 GENES_SHOWN = ("EPCAM", "COL1A1", "CD3E")
 METHODS = ("danet", "ridge", "mean")
+_MODEL, _SCORES, _SECTIONS = "danet.sthisto", "scores.csv", "sections.zarr"
+_FIGURES = ("gene_compare.png", "mean_variance.png", "scores.png")
 
 
 def add(commands: Any) -> None:
@@ -45,7 +49,8 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
     Parameters
     ----------
     out
-        Folder that is written: `scores.csv`, figures, `sections.zarr` and `danet.sthisto`.
+        Folder that is written: `danet.sthisto`, `scores.csv`, figures and, last, `sections.zarr`. One that a killed
+        demo left is written again.
     seed
         Seed of the sections and of the models.
 
@@ -61,7 +66,7 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
     """
     import sthisto as sth
 
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not _is_part(out):
         msg = f"{out} is not empty. Pass another --out."
         raise FileExistsError(msg)
     out.mkdir(parents=True, exist_ok=True)
@@ -74,12 +79,21 @@ def run_demo(out: Path, *, seed: int = 0) -> pd.DataFrame:
         sth.tl.evaluate(sdata, key_added=method)
         summaries[method] = _overall(sdata, method)
         if method == "danet":
-            model.save(out / "danet.sthisto")
+            model.save(out / _MODEL, overwrite=True)
     table = _table(summaries)
-    table.to_csv(out / "scores.csv", index=False)
+    with atomic_file(out / _SCORES) as staged:
+        table.to_csv(staged, index=False)
     _draw(sdata, out)
-    sdata.write(out / "sections.zarr")
+    with atomic_store(out / _SECTIONS, overwrite=False) as staged:
+        sdata.write(staged)
     return table
+
+
+def _is_part(out: Path) -> bool:
+    """Return whether a folder is empty, or holds what a demo that was killed had written."""
+    return out.is_dir() and all(
+        entry.name in (_MODEL, _SCORES, *_FIGURES) or is_staged(entry) for entry in out.iterdir()
+    )
 
 
 def _overall(sdata: SpatialData, method: str) -> pd.Series:
@@ -107,11 +121,12 @@ def _draw(sdata: SpatialData, out: Path) -> None:
     import sthisto as sth
 
     tested = sth.get.scores(sdata, key_added="danet", by="section")["section"].iloc[0]
-    figures = {
-        "gene_compare.png": sth.pl.gene_compare(sdata, list(GENES_SHOWN), key_added="danet", sections=[tested]),
-        "mean_variance.png": sth.pl.mean_variance(sdata, key_added="danet"),
-        "scores.png": sth.pl.scores(sdata, key_added=["danet", "ridge"]),
-    }
-    for name, figure in figures.items():
-        figure.savefig(out / name, dpi=150, bbox_inches="tight")
+    figures = (
+        sth.pl.gene_compare(sdata, list(GENES_SHOWN), key_added="danet", sections=[tested]),
+        sth.pl.mean_variance(sdata, key_added="danet"),
+        sth.pl.scores(sdata, key_added=["danet", "ridge"]),
+    )
+    for name, figure in zip(_FIGURES, figures, strict=True):
+        with atomic_file(out / name) as staged:
+            figure.savefig(staged, dpi=150, bbox_inches="tight")
         plt.close(figure)

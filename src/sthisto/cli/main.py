@@ -14,7 +14,17 @@ from sthisto.benchmark._command import add_command as add_benchmark
 from sthisto.cli import assess, demo, evaluate, fit, leaderboard, predict, report
 from sthisto.cli.options import add_command
 
-_ERRORS = (KeyError, ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError)
+_ERRORS = (
+    KeyError,
+    ValueError,
+    TypeError,
+    OSError,
+    RuntimeError,
+    ImportError,
+    ArithmeticError,
+    MemoryError,
+    AssertionError,
+)
 """Errors that are printed as one line; others are bugs and show their traceback."""
 
 

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sthisto._sdata.stores import atomic_store, check_store_target
 from sthisto.cli.cohort import add_cohort_options, is_cohort, predict_cohort
 from sthisto.cli.genes import predicted_genes
 from sthisto.cli.options import add_command, add_data, element_keys
-from sthisto.cli.stores import read_store, refuse_existing
+from sthisto.cli.stores import read_store
 
 
 def add(commands: Any) -> None:
@@ -26,6 +27,9 @@ def add(commands: Any) -> None:
     add_cohort_options(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
     parser.add_argument("--out", type=Path, required=True, help="output store")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output store; predict again slides that are done"
+    )
     parser.add_argument(
         "--allow-download",
         action="store_true",
@@ -43,22 +47,23 @@ def run(options: argparse.Namespace) -> int | None:
     """Predict, write the store and print where it is; a cohort returns 1 if slides failed."""
     if is_cohort(options.data):
         return predict_cohort(options)
-    refuse_existing(options.out, "Choose another --out.")
-    sdata = read_store(options.data)
+    check_store_target(options.out, overwrite=options.overwrite, remedy="Choose another --out, or pass --overwrite.")
+    with atomic_store(options.out, overwrite=options.overwrite) as staged:
+        sdata = read_store(options.data)
 
-    import sthisto as sth
+        import sthisto as sth
 
-    model = sth.models.load(options.model, allow_download=options.allow_download)
-    sth.tl.predict(
-        sdata,
-        model,
-        genes=predicted_genes(options.genes),
-        min_score=options.min_score,
-        new_table_key=options.new_table,
-        um_per_px=options.um_per_px,
-        **element_keys(options),
-    )
-    sdata.write(options.out)
+        model = sth.models.load(options.model, allow_download=options.allow_download)
+        sth.tl.predict(
+            sdata,
+            model,
+            genes=predicted_genes(options.genes),
+            min_score=options.min_score,
+            new_table_key=options.new_table,
+            um_per_px=options.um_per_px,
+            **element_keys(options),
+        )
+        sdata.write(staged)
     if options.json:
         print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
     else:

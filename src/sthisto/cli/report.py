@@ -60,8 +60,6 @@ def write(
 
     keys = element_keys(options)
     key = keys.pop("key_added")
-    write_report(
-        sdata, out, keys=ElementKeys(**keys), key=key, command=command, genes=genes, alignment=alignment
-    )
+    write_report(sdata, out, keys=ElementKeys(**keys), key=key, command=command, genes=genes, alignment=alignment)
     if not options.json:
         print(f"{out} holds the report.")

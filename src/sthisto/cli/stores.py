@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sthisto._sdata.stores import is_store
+from sthisto._utils.atomic import recover
+
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-_ZARR_FILES = ("zarr.json", ".zgroup")
-"""Files in the root of a store, in zarr's formats 3 and 2."""
-
-
-def is_store(path: Path) -> bool:
-    """Return whether a folder is a zarr store."""
-    return any((path / name).exists() for name in _ZARR_FILES)
 
 
 def read_store(path: Path) -> SpatialData:
@@ -40,7 +35,8 @@ def read_store(path: Path) -> SpatialData:
 
 
 def refuse_existing(path: Path, remedy: str) -> None:
-    """Raise FileExistsError, with what to do, if a path is taken."""
+    """Raise FileExistsError, with what to do, if a path is taken, or was when a process that replaced it was killed."""
+    recover(path)
     if path.exists():
         msg = f"{path} exists. {remedy}"
         raise FileExistsError(msg)

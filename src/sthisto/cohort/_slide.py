@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sthisto._utils.atomic import atomic_folder
+from sthisto._sdata.stores import atomic_store
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 from sthisto.cohort._manifest import SlideJob
@@ -134,16 +134,8 @@ def _predict(job: SlideJob, task: Task, model: ExpressionModel) -> int:
             sth.pp.tissue_grid(sdata, **{**task.grid, **stated})
         sth.tl.predict(sdata, model, new_table_key=PREDICTED, **{**task.predict, **stated})
         kept, n_spots = with_predictions(sdata, PREDICTED, with_image=task.write_image)
-        with atomic_folder(store_of(task.out, job.name), overwrite=True) as staged:
-            kept.write(staged / "store", consolidate_metadata=True)
-            _move_up(staged)
+        with atomic_store(store_of(task.out, job.name), overwrite=True) as staged:
+            kept.write(staged, consolidate_metadata=True)
     finally:
         settings.image_memory = cap
     return n_spots
-
-
-def _move_up(staged: Path) -> None:
-    """Move the files of a store, which SpatialData writes to no folder that exists, one folder up."""
-    for entry in (staged / "store").iterdir():
-        entry.rename(staged / entry.name)
-    (staged / "store").rmdir()

@@ -41,8 +41,8 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
         Folder with the layout of the public repository: its root, or the folder ``data`` in it. None takes the folder
         that the environment variable STHISTO_HER2ST names; where it is not set, the files are downloaded to
         ``settings.cache_dir / "her2st"``. An interrupted download is resumed with the next file. Each file is checked
-        against its git object id; the list of ids is trusted when it is first fetched, since the authors published no
-        checksums.
+        against its git object id, when it arrives and whenever it is read; the list of ids is trusted when it is first
+        fetched, since the authors published no checksums.
     sections
         Names such as ``["C2", "C3"]``. None reads all available sections.
 
@@ -117,7 +117,8 @@ def _download(root: Path, sections: Sequence[str] | None) -> Path:
     repository = Repository(_REPOSITORY, root)
     try:
         listed = repository.files()
-        names = [p.removeprefix("data/ST-cnts/").split(".")[0] for p in listed if p.startswith("data/ST-cnts/")]
+        counts = [Path(file).name.split(".")[0] for file in listed if file.startswith("data/ST-cnts/")]
+        names = [name for name in counts if name]
         for section in sections or ():
             check_key(section, names, name="sections", where=f"the repository {_REPOSITORY}")
         wanted = tuple(start for section in sections or names for start in _starts(section))

@@ -38,7 +38,8 @@ def liver(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str]
         Folder with the files of GEO's GSE240429, under GEO's names (``GSE240429_RAW.tar``, the images unpacked) or in
         the layout of BLEEP's repository. None takes ``settings.cache_dir / "liver"``, where missing files are
         downloaded to from GEO; the image of a section has 2.6 GB. An interrupted download is resumed with the next
-        file. GEO publishes no checksums, so files are checked by gzip's own checksum.
+        file. GEO publishes no checksums, so a file is checked by gzip's own when it arrives, and against the SHA-256 of
+        its first download whenever it is read.
     sections
         Names such as ``["C1"]``. None reads all available sections, or downloads all four.
 

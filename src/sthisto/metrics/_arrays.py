@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def as_array(values: Any, *, name: str) -> Any:
 def check_matrix(x: Matrix, *, name: str) -> Any:
     """Return `x` as a two-dimensional numeric array or as a CSR matrix without repeated entries."""
     if sp.issparse(x):
-        matrix: Any = sp.csr_array(x)
+        matrix: Any = x
+        check_numeric(matrix.dtype, name=name)
+        matrix = sp.csr_array(matrix)
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()
@@ -38,10 +41,15 @@ def check_matrix(x: Matrix, *, name: str) -> Any:
     if matrix.ndim != 2:
         msg = f"`{name}` must have the shape (n_spots, n_genes), found {matrix.shape}."
         raise ValueError(msg)
-    if matrix.dtype.kind not in "fiub":
-        msg = f"`{name}` must hold real numbers, found the type {matrix.dtype}."
+    check_numeric(matrix.dtype, name=name)
+    return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix
+
+
+def check_numeric(dtype: np.dtype[Any], *, name: str) -> None:
+    """Raise TypeError where a type is none of real numbers."""
+    if dtype.kind not in "fiub":
+        msg = f"`{name}` must hold real numbers, found the type {dtype}."
         raise TypeError(msg)
-    return matrix
 
 
 def check_pair(truth: Matrix, prediction: Matrix) -> tuple[Any, Any]:
@@ -59,6 +67,28 @@ def check_spotwise(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any
     if array.shape != (n_spots,):
         msg = f"`{name}` must have one value for each of the {n_spots} spots, found the shape {array.shape}."
         raise ValueError(msg)
+    return array
+
+
+def check_amounts(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[np.float64]:
+    """Return a number for each spot, as float64."""
+    array = check_spotwise(values, n_spots, name=name)
+    check_numeric(array.dtype, name=name)
+    return array.astype(np.float64)
+
+
+def check_groups(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any]:
+    """Return which group each spot belongs to, after checking that none is missing and all are of one kind."""
+    array = check_spotwise(values, n_spots, name=name)
+    if n_missing := int(pd.isna(array).sum()):
+        msg = f"`{name}` is missing (NaN or None) for {n_missing} of {n_spots} spots. Give each spot a value."
+        raise ValueError(msg)
+    try:
+        np.unique(array)
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in array})
+        msg = f"`{name}` must hold values of one kind, found {', '.join(kinds)}. Pass text, or numbers."
+        raise TypeError(msg) from error
     return array
 
 

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import text, whole
 from sthisto._utils.validate import check_key, check_positive
-from sthisto.metrics._arrays import check_pair, check_spotwise, gene_blocks
+from sthisto.metrics._arrays import check_groups, check_pair, gene_blocks
 from sthisto.metrics._pearson import correlation
 
 if TYPE_CHECKING:
@@ -197,8 +197,8 @@ def _resample(
     if n_spots == 0:
         msg = "There are no spots to resample."
         raise ValueError(msg)
-    block_of = check_spotwise(blocks, n_spots, name="blocks")
-    sections = np.zeros(n_spots) if section is None else check_spotwise(section, n_spots, name="section")
+    block_of = check_groups(blocks, n_spots, name="blocks")
+    sections = np.zeros(n_spots) if section is None else check_groups(section, n_spots, name="section")
     rng = np.random.default_rng(seed)
     rows_of_sections = _rows_of_sections(sections, block_of)
     scores = [
@@ -218,7 +218,7 @@ def _rows_of_sections(sections: NDArray[Any], blocks: NDArray[Any]) -> list[NDAr
     rows_of_sections = [np.flatnonzero(codes == i) for i in range(len(names))]
     for name, rows in zip(names, rows_of_sections, strict=True):
         if len(np.unique(blocks[rows])) < 2:
-            msg = f"Section {name!r} has fewer than two blocks. Take smaller blocks."
+            msg = f"Section {name.item()!r} has fewer than two blocks. Take smaller `blocks`."
             raise ValueError(msg)
     return rows_of_sections
 

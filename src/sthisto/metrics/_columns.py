@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
+from sthisto._utils.arguments import checked
+from sthisto._utils.checks import function
 from sthisto.metrics._arrays import check_pair, paired_blocks
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 
+@checked(score=function)
 def by_gene(
     score: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
     truth: Matrix,

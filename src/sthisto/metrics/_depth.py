@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import orth
 from sklearn.preprocessing import SplineTransformer
 
-from sthisto.metrics._arrays import check_matrix, check_pair, check_spotwise, paired_blocks
+from sthisto.metrics._arrays import as_array, check_amounts, check_matrix, check_numeric, check_pair, paired_blocks
 from sthisto.metrics._pearson import ROUNDING, correlation, pearson
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def depth_pearson(target: Matrix, totals: ArrayLike) -> NDArray[np.float64]:
     array([1.])
     """
     matrix = check_matrix(target, name="target")
-    predictor = _log(check_spotwise(totals, matrix.shape[0], name="totals"))
+    predictor = _log(check_amounts(totals, matrix.shape[0], name="totals"))
     return pearson(matrix, np.broadcast_to(predictor[:, None], matrix.shape))
 
 
@@ -56,6 +56,10 @@ def _log(totals: NDArray[Any]) -> NDArray[np.float64]:
         raise ValueError(msg)
     values = totals.astype(np.float64)
     return np.log(np.where(values > 0, values, np.nan))
+
+
+_LARGEST = 1e150
+"""Beyond it, squares are infinite."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def partial_pearson(truth: Matrix, prediction: Matrix, covariates: ArrayLike) ->
     Raises
     ------
     ValueError
-        The spots do not match.
+        The spots do not match, or a covariate is infinite.
 
     References
     ----------
@@ -140,9 +144,14 @@ def partial_pearson(truth: Matrix, prediction: Matrix, covariates: ArrayLike) ->
     array([0.])
     """
     truth, prediction = check_pair(truth, prediction)
-    given = np.asarray(covariates, dtype=np.float64)
+    given = as_array(covariates, name="covariates")
+    check_numeric(given.dtype, name="covariates")
+    given = given.astype(np.float64)
     if given.ndim != 2 or len(given) != truth.shape[0]:
         msg = f"`covariates` must have the shape ({truth.shape[0]}, n_covariates), found {given.shape}."
+        raise ValueError(msg)
+    if given.size and np.nanmax(np.abs(given), initial=0.0) > _LARGEST:
+        msg = f"`covariates` must be finite and at most {_LARGEST:g}, or NaN for spots that are left out."
         raise ValueError(msg)
     known = ~np.isnan(given).any(axis=1)
     given, truth, prediction = given[known], truth[known], prediction[known]

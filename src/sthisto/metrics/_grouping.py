@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._utils.arguments import checked
-from sthisto.metrics._arrays import check_pair, check_spotwise
+from sthisto._utils.checks import function
+from sthisto.metrics._arrays import check_groups, check_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 
-@checked()
+@checked(metric=function)
 def per_section(
     metric: Callable[..., Any],
     truth: Matrix,
@@ -64,10 +65,10 @@ def per_section(
     array([0.98])
     """
     truth, prediction = check_pair(truth, prediction)
-    labels = check_spotwise(section, truth.shape[0], name="section")
+    labels = check_groups(section, truth.shape[0], name="section")
     columns = {name: np.asarray(values) for name, values in (spotwise or {}).items()}
     for name, values in columns.items():
-        if len(values) != len(labels):
+        if not values.ndim or len(values) != len(labels):
             msg = f"`spotwise[{name!r}]` must have one row for each of the {len(labels)} spots, found {values.shape}."
             raise ValueError(msg)
     scores = {}

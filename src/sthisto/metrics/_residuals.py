@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._utils.arguments import checked
-from sthisto.metrics._arrays import check_matrix, check_spotwise, gene_blocks
+from sthisto.metrics._arrays import check_amounts, check_matrix, gene_blocks
 from sthisto.metrics._pearson import pearson
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def check_totals(totals: ArrayLike | None, counts: Any) -> NDArray[np.float64]:
     sums = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     if totals is None:
         return sums
-    depth = check_spotwise(totals, counts.shape[0], name="totals").astype(np.float64)
+    depth = check_amounts(totals, counts.shape[0], name="totals")
     below = np.flatnonzero(~(depth >= sums * (1 - 1e-6)))
     if below.size:
         i = below[0]

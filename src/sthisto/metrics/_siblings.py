@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.sparse import issparse
 
 from sthisto._utils.arguments import checked
+from sthisto._utils.checks import is_list, shown
 from sthisto._utils.validate import check_positive
+from sthisto.metrics._arrays import check_matrix
 from sthisto.metrics._pearson import pearson
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class SiblingReference:
     components: NDArray[np.float64]
 
     @classmethod
+    @checked()
     def fit(
         cls,
         training: Sequence[ArrayLike],
@@ -64,7 +68,9 @@ class SiblingReference:
         Raises
         ------
         ValueError
-            There is no section, or sections differ in their number of genes.
+            There is no section, one is no matrix, or they differ in their number of genes.
+        TypeError
+            `training` is no list, or holds something else than numbers.
 
         Examples
         --------
@@ -75,7 +81,10 @@ class SiblingReference:
         >>> metrics.SiblingReference.fit(sections).components.shape
         (20, 1)
         """
-        sections = _sample([_centered(one) for one in training], seed)
+        if not is_list(training) and getattr(training, "ndim", 0) < 1:
+            msg = f"`training` must be a list of matrices, one for each section, found {shown(training)}."
+            raise TypeError(msg)
+        sections = _sample([_centered(_as_matrix(one, name="training")) for one in training], seed)
         if not sections:
             msg = "`training` is empty; pass the residuals of at least one training section."
             raise ValueError(msg)
@@ -93,6 +102,7 @@ class SiblingReference:
             scores += [_mean(cls(found[:, :k])._score(held_out, n_folds, seed)) for k in _CANDIDATES]
         return cls(_components(sections, _CANDIDATES[int(np.argmax(scores))]))
 
+    @checked()
     def predict(self, residuals: ArrayLike, *, n_folds: int = 10, seed: int = 0) -> NDArray[np.float64]:
         """Predict each gene from the other genes of the same spots.
 
@@ -111,8 +121,13 @@ class SiblingReference:
         Returns
         -------
         (n_spots, n_genes) predicted residuals, centered; NaN for spots with NaN.
+
+        Raises
+        ------
+        ValueError
+            The genes are not those of the reference.
         """
-        measured = np.asarray(residuals, dtype=np.float64)
+        measured = self._check_genes(residuals)
         complete = np.isfinite(measured).all(axis=1)
         predicted = np.full(measured.shape, np.nan)
         centered = _centered(measured)
@@ -123,6 +138,13 @@ class SiblingReference:
             filled[:, part] = (self.components[part] @ scores).T
         predicted[complete] = filled
         return predicted
+
+    def _check_genes(self, residuals: ArrayLike) -> NDArray[np.float64]:
+        measured, n_genes = _as_matrix(residuals, name="residuals"), len(self.components)
+        if measured.shape[1] != n_genes:
+            msg = f"`residuals` has {measured.shape[1]} genes, the reference {n_genes}; pass the same genes."
+            raise ValueError(msg)
+        return measured
 
     def _score(self, residuals: NDArray[np.float64], n_folds: int, seed: int) -> NDArray[np.float64]:
         return pearson(residuals, self.predict(residuals, n_folds=n_folds, seed=seed))
@@ -179,11 +201,13 @@ def sibling_score(
     True
     """
     fitted = reference if isinstance(reference, SiblingReference) else SiblingReference.fit(reference, seed=seed)
-    measured = np.asarray(residuals, dtype=np.float64)
-    if measured.shape[1] != len(fitted.components):
-        msg = f"`residuals` has {measured.shape[1]} genes, the reference {len(fitted.components)}; pass the same genes."
-        raise ValueError(msg)
-    return fitted._score(measured, n_folds, seed)
+    return fitted._score(fitted._check_genes(residuals), n_folds, seed)
+
+
+def _as_matrix(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
+    """Return (n_spots, n_genes) numbers as a dense array."""
+    matrix = check_matrix(values, name=name)
+    return np.asarray(matrix.toarray() if issparse(matrix) else matrix, dtype=np.float64)
 
 
 def _centered(residuals: ArrayLike) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, normalized_mutual_info_score
 
 from sthisto._utils.arguments import checked
-from sthisto._utils.checks import choice, label, list_of
+from sthisto._utils.checks import choice, is_list, label, list_of
 from sthisto._utils.validate import check_choice
 from sthisto.metrics._arrays import check_matrix, check_spotwise, predicted_part
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sthisto.metrics._arrays import Matrix
 
 Method = Literal["kmeans", "leiden"]
+_LARGEST = 1e30
+"""Beyond it, squares leave the range of single precision or their sums that of double."""
 _METHOD = choice("kmeans", "leiden")
 _LABELS = label | list_of(label, "a list of labels", least=0)
 
@@ -100,12 +102,22 @@ def cluster(
     return clusters
 
 
+def _check_variation(x: NDArray[Any]) -> None:
+    if not np.isfinite(x).all() or np.abs(x).max() > _LARGEST:
+        msg = f"`prediction` must be finite and at most {_LARGEST:g}, or NaN where nothing was predicted."
+        raise ValueError(msg)
+    if (x == x[0]).all():
+        msg = "`prediction` is the same at all spots, so there are no clusters to find."
+        raise ValueError(msg)
+
+
 def _principal_components(x: NDArray[Any], n_components: int, seed: int) -> NDArray[np.floating]:
     """Compute as many components as scanpy does: `n_components`, or the smaller side less one where that is fewer."""
     smallest = min(x.shape)
     if smallest < 2:
-        msg = f"Clustering needs at least two predicted spots and two predicted genes, found {x.shape}."
+        msg = f"Clustering needs at least two predicted spots and two predicted genes in `prediction`, found {x.shape}."
         raise ValueError(msg)
+    _check_variation(x)
     x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
     components = n_components if n_components < smallest else smallest - 1
     return PCA(n_components=components, svd_solver="arpack", random_state=seed).fit_transform(x)
@@ -268,10 +280,10 @@ def _agreement(
 ) -> float:
     matrix = check_matrix(prediction, name="prediction")
     given = check_spotwise(np.asarray(labels, dtype=object), matrix.shape[0], name="labels")
-    left_out = {exclude} if isinstance(exclude, str) else set(exclude or ())
+    left_out = set() if exclude is None else {exclude} if not is_list(exclude) else set(exclude)
     labeled = np.array([not (pd.isna(v) or v in left_out) for v in given], dtype=bool)
     if labeled.sum() < 2:
-        msg = f"Fewer than two spots have a label once {sorted(left_out)} are excluded."
+        msg = f"Fewer than two spots have a label in `labels` once {sorted(map(str, left_out))} are excluded."
         raise ValueError(msg)
     _, codes = np.unique(given[labeled].astype(str), return_inverse=True)
     clusters = cluster(

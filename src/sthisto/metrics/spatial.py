@@ -10,7 +10,7 @@ from sklearn.neighbors import kneighbors_graph, radius_neighbors_graph
 
 from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
-from sthisto.metrics._arrays import as_array, check_matrix, check_pair, check_spotwise, gene_blocks, paired_blocks
+from sthisto.metrics._arrays import as_array, check_groups, check_matrix, check_pair, gene_blocks, paired_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -259,5 +259,5 @@ def _check_graph(graph: Any, n_spots: int) -> sp.csr_array:
 def _spots_of_sections(section: ArrayLike | None, n_spots: int) -> list[NDArray[np.intp]]:
     if section is None:
         return [np.arange(n_spots)] if n_spots else []
-    labels = check_spotwise(section, n_spots, name="section")
+    labels = check_groups(section, n_spots, name="section")
     return [np.flatnonzero(labels == name) for name in np.unique(labels)]

@@ -18,6 +18,7 @@ from sthisto._utils.arguments import check_fields, checked
 from sthisto._utils.checks import text
 from sthisto._utils.defaults import IMAGE_ENCODER
 from sthisto._utils.deprecate import METHOD_HOOKS, OPTION_NAMES, renamed_options, warn_renamed
+from sthisto._utils.targets import is_proportions
 from sthisto._utils.validate import check_choice, listed
 from sthisto.models.conformal import NOT_CALIBRATED, Calibration
 from sthisto.models.data import (
@@ -34,6 +35,7 @@ from sthisto.models.encoders.given import GivenFeatures
 from sthisto.models.familiarity import Familiarity, fit_familiarity
 from sthisto.models.options import NoOptions
 from sthisto.models.pixels import pixel_blocks
+from sthisto.models.simplex import to_simplex
 from sthisto.models.torch_state import plain_torch
 from sthisto.models.training.loop import Interrupted
 
@@ -320,6 +322,8 @@ class ExpressionModel(ABC):
         if exclude is not None:
             check_choice(exclude, ("section", "spot", "none"), name="exclude")
         prediction = self.predict_section(section, exclude)
+        if is_proportions(self.normalization.get("target", "")):
+            prediction = replace(prediction, expression=to_simplex(prediction.expression))
         return replace(prediction, confidence=self._confidence(section)) if self.rates_confidence else prediction
 
     def _confidence(self, section: SectionInput) -> np.ndarray:
@@ -335,15 +339,15 @@ class ExpressionModel(ABC):
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
         """Return what the spots of a section look like to the method, for the confidence of their prediction.
 
-        Here these are the features of the image encoder, trained or frozen. A subclass that looks at something else
-        overrides it. Nothing may be standardized by the section: a slide of another tissue would look normal. Colors
-        and sharpness of the patch are looked at beside them, for every method.
+        Here these are the features of the image encoder, trained or frozen, and none for a method without one. A
+        subclass that looks at something else overrides it. Nothing may be standardized by the section: a slide of
+        another tissue would look normal. Colors and sharpness of the patch are looked at beside them, for every method.
 
         Returns
         -------
         Blocks of features, (n_spots, n) float32 each. A spot is as unlike as it is in the block in which it is most so.
         """
-        return [extract(section, self.encoder).values]
+        return [extract(section, self.encoder).values] if self.has_encoder else []
 
     def predict_between(self, section: SectionInput, *, factor: int = 2) -> FinePrediction:
         """Predict between the spots of a section: `factor` points along each axis for every spot."""

@@ -17,14 +17,16 @@ from sthisto._sdata.features import feature_keys, given_features, with_features
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
-from sthisto._sdata.write import apply, check_slot, var_updates
+from sthisto._sdata.targets import TargetSets
+from sthisto._sdata.write import apply, check_slot, removals, var_updates
 from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
-from sthisto._utils.checks import choice, texts
+from sthisto._utils.checks import choice_or, mapping_to, path, texts
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
+from sthisto._utils.targets import is_proportions
 from sthisto.models import (
     METHODS,
     Encoder,
@@ -48,7 +50,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-@checked(target=choice("log1p", "pearson_residuals", "as_is"), features=texts)
+TARGET = choice_or(is_proportions, "obsm:KEY", "log1p", "pearson_residuals", "as_is")
+_TARGET_SETS = path | mapping_to(texts, "a mapping from the name of a set to its genes")
+
+
+@checked(target=TARGET, features=texts, target_sets=_TARGET_SETS.called("a GMT file, or a mapping from set to genes"))
 @plain_torch()
 def fit(
     sdata: SpatialData | Sequence[SpatialData],
@@ -64,7 +70,8 @@ def fit(
     n_top_genes: int = 1000,
     gene_flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
-    target: Target | None = None,
+    target: Target | str | None = None,
+    target_sets: TargetSets | None = None,
     patch_size: int = PATCH_SIZE,
     patch_um: float | None = None,
     context: Sequence[float] | None = None,
@@ -127,6 +134,12 @@ def fit(
         Layer with the expression. None: X. Raw counts are recognized and normalized; other values are used as they are.
     target
         Scale to learn and predict on: "log1p", "pearson_residuals" or "as_is". None: "log1p" for counts, else "as_is".
+        "obsm:cell_types" learns the proportions in ``obsm["cell_types"]`` in place of genes, one column a cell type;
+        rows are scaled to the sum one. Predictions are proportions too: none negative, with the sum one.
+    target_sets
+        Sets of genes to learn in place of genes: a mapping from name to genes, or a GMT file. The target of a set is
+        the mean of its genes' Pearson residuals, in which their noise averages out. Genes that a table lacks are left
+        out.
     patch_size
         Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue.
     patch_um
@@ -169,8 +182,9 @@ def fit(
     -------
     The fitted model. Writes ``obsm["X_{key_added}"]`` (all spots) and ``obsm["X_{key_added}_gene"]`` (spots that were
     trained on), both (n_obs, n_dimensions) float32, NaN elsewhere, for methods that embed; ``var["{key_added}_gene"]``,
-    (n_vars,) bool; and ``uns["{key_added}"]`` with version, method, parameters, normalization, genes_rule (how the
-    genes were chosen) and history. Existing results under the key are removed.
+    (n_vars,) bool, unless something else than genes is modeled; and ``uns["{key_added}"]`` with version, method,
+    parameters, normalization, genes_rule (how the genes were chosen) and history. Existing results under the key are
+    removed.
 
     Raises
     ------
@@ -200,6 +214,9 @@ def fit(
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
+    if genes is not None and (target_sets is not None or (target is not None and is_proportions(target))):
+        msg = "genes=… are not modeled together with target_sets=… or target='obsm:…'. Leave one of them out."
+        raise ValueError(msg)
     named = [name for name in _as_list(features) if name.startswith(PREFIX)]
     if features is not None and not named and "features" in METHODS[method_name(method)].option_names():
         options["features"] = features
@@ -218,6 +235,7 @@ def fit(
         gene_flavor=gene_flavor,
         layer=layer,
         target=target,
+        target_sets=target_sets,
         patch_size=patch_size,
         patch_um=patch_um,
         context=context,
@@ -326,14 +344,20 @@ def _about(model: ExpressionModel, prepared: Prepared, seed: int) -> dict[str, A
 def _write(model: ExpressionModel, prepared: Prepared, key_added: str) -> None:
     """Write embeddings, modeled genes and record; existing results under the key are removed."""
     sections, symbols = prepared.sections, prepared.gene_symbols
+    column = slots.modeled_gene(key_added)
     expression = {i: section.expression for i, section in zip(prepared.trained, prepared.training, strict=True)}
     modeled = np.ones(len(model.genes), dtype=bool)
+    of_genes = not prepared.normalization.names
     apply(
         [
             *removed_embeddings(sections, key_added),
             *removed_results(sections, key_added),
             *embedding_updates(sections, prepared.inputs, model, expression, key_added=key_added),
-            *var_updates(sections, slots.modeled_gene(key_added), modeled, genes=model.genes, gene_symbols=symbols),
+            *(
+                var_updates(sections, column, modeled, genes=model.genes, gene_symbols=symbols)
+                if of_genes
+                else removals(sections, "var", [column])
+            ),
             *record_updates(sections, model, key_added=key_added, gene_symbols=symbols),
         ]
     )

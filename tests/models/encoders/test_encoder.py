@@ -216,3 +216,18 @@ def test_a_host_is_reached_where_something_listens(monkeypatch):
         port = server.getsockname()[1]
         assert network.can_reach(f"http://127.0.0.1:{port}")
     assert not network.can_reach(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04", b"\x80\x02cos\nsystem\n.", b"\x80\x04."])
+def test_what_holds_no_weights_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pth could not be loaded into ResNet"):
+        load_encoder("test_resnet", weights=path)
+
+
+@pytest.mark.parametrize("stored", [3, [torch.zeros(1)], {"state_dict": {"a": "b"}}])
+def test_what_is_no_state_dict_is_refused_by_name(tmp_path, stored):
+    torch.save(stored, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"weights\.pth could not be loaded.*something else than a state dict"):
+        load_encoder("test_resnet", weights=tmp_path / "weights.pth")

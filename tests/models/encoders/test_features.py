@@ -14,6 +14,7 @@ from tissue import encoder, make_section
 from sthisto import settings
 from sthisto._images.patches import PatchSource
 from sthisto._images.pyramid import Level
+from sthisto._utils.atomic import staging_name
 from sthisto.models import Encoder, SectionInput, clear_cache
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.features import extract
@@ -175,6 +176,112 @@ def test_two_processes_may_keep_the_same_features_at_once(tmp_path):
     assert problems.empty()
     assert len(files()) == 60
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_cache_that_cannot_be_written_is_warned_of_once(monkeypatch, caplog, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(settings, "cache_dir", tmp_path / "file")
+    for key in "abc":
+        cache.write("encoder", key, np.zeros((1, 2), np.float32))
+        assert cache.read("encoder", key) is None
+    assert caplog.text.count("could not be kept") == 1
+
+
+def test_a_folder_named_like_a_file_is_gone_around(caplog):
+    module = Counting()
+    expected = extract(section(), Encoder(module, name="counting")).values
+    (file,) = files()
+    file.unlink()
+    file.mkdir()
+    for _ in range(2):
+        assert np.array_equal(extract(section(), Encoder(module, name="counting")).values, expected)
+    assert caplog.text.count("cannot be read") == caplog.text.count("could not be kept") == 1
+    clear_cache()
+    assert file.is_dir()
+
+
+def test_files_of_another_user_are_read_and_left(monkeypatch, caplog):
+    one = np.ones((1, 1000), np.float32)
+    cache.write("encoder", "theirs", one)
+
+    def denied(*args, **kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", denied)
+        patch.setattr(Path, "unlink", denied)
+        assert np.array_equal(cache.read("encoder", "theirs"), one)
+        patch.setattr(settings, "cache_size", 1e-9)
+        cache._shrink(1.0)
+        clear_cache()
+        patch.setattr(Path, "read_bytes", denied)
+        assert cache.read("encoder", "theirs") is None
+    assert caplog.text.count("cannot be deleted") == caplog.text.count("cannot be read") == 1
+    assert len(files()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files")
+@pytest.mark.parametrize(
+    ("folder", "file", "inner"), [(0o2770, 0o660, 0o2770), (0o755, 0o644, 0o755), (0o700, 0o600, 0o700)]
+)
+def test_files_may_be_read_by_whom_the_folder_may(tmp_path, monkeypatch, folder, file, inner):
+    monkeypatch.setattr(settings, "cache_dir", tmp_path / "shared")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(folder)
+    before = os.umask(0o077)
+    try:
+        cache.write("encoder", "a", np.zeros((1, 2), np.float32))
+    finally:
+        os.umask(before)
+    (written,) = files()
+    assert written.stat().st_mode & 0o7777 == file
+    assert written.parent.stat().st_mode & 0o7777 == inner
+
+
+def test_a_link_named_like_a_file_is_replaced_and_not_followed(tmp_path):
+    one = np.ones((1, 2), np.float32)
+    cache.write("encoder", "a", one)
+    (file,) = files()
+    (tmp_path / "thesis").write_text("mine")
+    file.unlink()
+    file.symlink_to(tmp_path / "thesis")
+    cache.write("encoder", "a", one)
+    assert (tmp_path / "thesis").read_text() == "mine"
+    assert np.array_equal(cache.read("encoder", "a"), one)
+
+
+def test_what_killed_writers_left_is_counted_and_removed(monkeypatch, caplog):
+    one = np.zeros((1, 1000), np.float32)
+    cache.write("encoder", "a", one)
+    (file,) = files()
+    killed, theirs, old = (
+        file.with_name(name)
+        for name in (staging_name(Path("b.features")), ".c.00000000-1-00000000.part.features", "tmpxyz.tmp")
+    )
+    for left in (killed, theirs, old):
+        left.write_bytes(bytes(5000))
+    os.utime(old, (0, 0))
+    with caplog.at_level(logging.INFO, "sthisto"):
+        assert cache._shrink(1e9) == file.stat().st_size + 5000
+    assert {entry.name for entry in file.parent.iterdir()} == {file.name, theirs.name}
+    assert "2 files that killed processes left" in caplog.text
+
+
+def test_files_are_not_looked_at_on_every_write(monkeypatch):
+    looks, look = [], cache._look
+    monkeypatch.setattr(cache, "_look", lambda: (looks.append(1), look())[1])
+    for turn in range(50):
+        cache.write("encoder", f"{turn}", np.zeros((1, 2), np.float32))
+    assert len(looks) == 1
+
+
+def test_a_file_that_holds_something_else_under_its_digest_is_damaged(caplog):
+    cache.write("encoder", "a", np.zeros((1, 2), np.float32))
+    (file,) = files()
+    for content in (b"", b"no array", b"\x93NUMPY\x01\x00"):
+        file.write_bytes(cache._digest(content) + content)
+        assert cache.read("encoder", "a") is None
+    assert caplog.text.count("are damaged") == 3
 
 
 def test_features_of_an_image_in_memory_are_found_without_cutting_a_patch(monkeypatch):

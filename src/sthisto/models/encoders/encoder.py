@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -311,16 +311,25 @@ def _load_local(module: Any, path: Path) -> nn.Module:
         heads = module.pretrained_cfg.get("classifier") or ()
         heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
         module.load_state_dict({key: value for key, value in stored.items() if not key.startswith(heads)})
-    except (RuntimeError, SafetensorError, UnpicklingError) as error:
+    except (RuntimeError, SafetensorError, ValueError) as error:
         msg = f"The weights in {path} could not be loaded into {type(module).__name__}: {error}"
         raise ValueError(msg) from error
     return cast("nn.Module", module)
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch has no class for what is no file of its own, or needs code
+        msg = f"it is no state dict that torch reads with weights_only=True ({error})"
+        raise ValueError(msg) from error
     for name in ("state_dict", "model"):
-        stored = stored.get(name, stored)
+        stored = stored.get(name, stored) if isinstance(stored, Mapping) else stored
+    if not isinstance(stored, Mapping) or not all(isinstance(value, Tensor) for value in stored.values()):
+        msg = "it holds something else than a state dict of tensors"
+        raise ValueError(msg)
     return dict(stored)
 
 

@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sthisto._utils.atomic import atomic_file, remove_if_left
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 
@@ -137,8 +136,10 @@ def remove_checkpoint(folder: str | Path) -> None:
     folder = Path(folder)
     if not (folder / ABOUT).is_file():
         return
-    for file in (*folder.glob("network-*.safetensors"), *folder.glob(".*.part"), folder / ABOUT):
+    for file in (*folder.glob("network-*.safetensors"), folder / ABOUT):
         file.unlink(missing_ok=True)
+    for staged in folder.glob(".*.part.*"):
+        remove_if_left(staged)
     if not any(folder.iterdir()):
         folder.rmdir()
 
@@ -200,15 +201,5 @@ def _short(value: Any) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place, flush it to disk, and move it there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".part")
-    staged = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as staged:
+        staged.write_bytes(content)
