@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -158,8 +159,8 @@ def evaluate(
         scores.append(table)
         curves.append(risk_coverage(one, key_added))
         found += _intervals(one, table, n_boot=n_boot, seed=seed) if n_boot else []
-    tables = [pd.concat(some, ignore_index=True) for some in (scores, curves)]
-    _write(parts, updates, *tables, found, key_added, counts_layer)
+    of_genes, by_confidence = (pd.concat(some, ignore_index=True) for some in (scores, curves))
+    _write(parts, updates, of_genes, by_confidence, found, key_added, counts_layer)
 
 
 def _measured(parts: Sequence[ToScore], key: str, counts_layer: str | None) -> list[tuple[ToScore, Measured]]:
