@@ -482,7 +482,20 @@ FOR_METHODS = {"extract", "register", "train"}
 #: Arguments that are checked inside: data, models and arrays.
 INSIDE = {
     *("sdata", "model", "reference", "adata", "wsi", "image", "table", "scores", "score", "metric", "residuals"),
-    *("truth", "prediction", "target", "counts", "totals", "covariates", "labels", "blocks", "section", "x", "values"),
+    *(
+        "truth",
+        "prediction",
+        "target",
+        "counts",
+        "totals",
+        "set_weights",
+        "covariates",
+        "labels",
+        "blocks",
+        "section",
+        "x",
+        "values",
+    ),
     *("coordinates", "graph"),
 }
 

@@ -292,6 +292,7 @@ def check_predicted(table: AnnData, key: str) -> None:
     """Raise KeyError unless the table has a layer with the predictions of `key`, with or without a record."""
     if prediction(key) not in layer_names(table):
         read_record(table, key)
+    if prediction(key) not in layer_names(table) and prediction(key) not in table.obsm:
         msg = (
             f"The table has no layer {prediction(key)!r}; its layers: {listed(layer_names(table))}. "
             f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."
@@ -317,12 +318,10 @@ def record_updates(
 
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove what was predicted and scored under a key, so that two models never mix."""
+    predicted = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
     return [
-        *removals(
-            sections,
-            "layers",
-            [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)],
-        ),
+        *removals(sections, "layers", predicted),
+        *removals(sections, "obsm", predicted),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
         *removals(sections, "var", [slots.verdict(key_added)]),

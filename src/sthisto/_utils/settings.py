@@ -50,6 +50,10 @@ class Settings:
     """Patches that pass an image encoder at once when nothing is trained."""
     precision: str = "32"
     """What a frozen encoder computes in: "32", or "bf16", faster where it is built in. Training has its own."""
+    encoder_backend: str = "auto"
+    """What computes frozen encoders in float32 on a CPU: "openvino", "onnxruntime", "torch", or "auto", which takes the
+    first of them that is installed. Features are equal to 1e-4 of the largest; an encoder that can't be converted, or
+    differs by more, is computed by torch, with a warning."""
     image_memory: float = 4.0
     """GiB that one image level may take in memory; a larger level is read chunk by chunk."""
     progress: bool = True
@@ -82,6 +86,9 @@ class Settings:
             raise ValueError(msg)
         if name == "verbosity" and value not in (None, *LEVELS):
             msg = f"settings.verbosity must be one of {', '.join(map(repr, LEVELS))} or None, found {value!r}."
+            raise ValueError(msg)
+        if name == "encoder_backend" and value not in ("auto", "openvino", "onnxruntime", "torch"):
+            msg = f"settings.encoder_backend must be 'auto', 'openvino', 'onnxruntime' or 'torch', found {value!r}."
             raise ValueError(msg)
         before = getattr(self, name, None)
         super().__setattr__(name, value)

@@ -45,5 +45,5 @@ def predict_cohort(options: argparse.Namespace) -> int:
         print(table.to_json(orient="records"))
     elif not options.quiet:
         print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", max_colwidth=80))
-        print(f"\nThe predictions and summary.csv are in {options.out}.")
+        print(f"\nThe predictions, summary.csv and summary.html are in {options.out}.")
     return int((table["state"] != "done").any())

@@ -29,6 +29,8 @@ def add(commands: Any) -> None:
         "--image-encoder", help="timm name, hf-hub: id, texture, or efficientnet_lite0; default: the method's"
     )
     parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
+    parser.add_argument("--target-sets", type=Path, help="GMT file of gene sets to model in place of genes")
+    parser.add_argument("--target", help="log1p, pearson_residuals, as_is, or obsm:KEY for proportions of cell types")
     parser.add_argument("--layer", help="layer with the expression; default: X")
     parser.add_argument("--patch-size", type=int, help="width of a patch in px; default: 224, or that of --patch-um")
     parser.add_argument("--patch-um", type=float, help="width of tissue in µm that a patch covers")
@@ -67,6 +69,8 @@ def run(options: argparse.Namespace) -> None:
         method=options.method,
         image_encoder=options.image_encoder,
         genes=None if options.genes is None else read_names(options.genes),
+        target_sets=options.target_sets,
+        target=options.target,
         layer=options.layer,
         patch_size=options.patch_size,
         patch_um=options.patch_um,

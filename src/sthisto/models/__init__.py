@@ -43,6 +43,7 @@ from sthisto.models.registry import METHODS, available, register
 from sthisto.models.retrieval.bank import Bank
 from sthisto.models.retrieval.contrastive import ContrastiveModel, TwoTowers
 from sthisto.models.retrieval.model import RetrievalModel
+from sthisto.models.shared import from_hub, from_zenodo, push_to_hub
 from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.loop import Training, train
 
@@ -99,8 +100,11 @@ __all__ = [
     "available",
     "clear_cache",
     "extract",
+    "from_hub",
+    "from_zenodo",
     "load",
     "load_encoder",
+    "push_to_hub",
     "register",
     "resolve_method",
     "seeded",

@@ -14,7 +14,7 @@ from sthisto._utils.checks import number
 from sthisto.datasets.synthetic import biology
 from sthisto.datasets.synthetic.brushes import prepare_brushes
 from sthisto.datasets.synthetic.image import draw_section, draw_stain
-from sthisto.datasets.synthetic.tissue import Tissue, grow_tissue
+from sthisto.datasets.synthetic.tissue import CELL_TYPES, Tissue, grow_tissue
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,7 +68,8 @@ def synthetic(
 
     ``tables["expression"]`` annotates all sections, in shuffled order. ``X`` are raw counts (n_sections * n_spots,
     n_genes), CSR; ``obs`` has "section", "patient", "in_tissue", "array_row", "array_col" and "annotation" (the region
-    that was drawn: "tumor", "stroma", "immune", "gland" or "fat"); ``var["program"]`` says what a gene stands for,
+    that was drawn: "tumor", "stroma", "immune", "gland" or "fat"); ``obsm["cell_types"]`` is a DataFrame with the share
+    of each cell type in the cells that a spot catches; ``var["program"]`` says what a gene stands for,
     "housekeeping" genes have no spatial pattern. ``attrs["sthisto"]["um_per_unit"]`` is 1 for each coordinate system.
 
     Raises
@@ -90,7 +91,7 @@ def synthetic(
     rng = np.random.default_rng(seed)
     brushes = prepare_brushes(um_per_px, rng)
     patients = [(draw_stain(rng), biology.batch_shift(rng)) for _ in range(n_patients)]
-    images, shapes, counts, obs, centers = {}, {}, [], [], []
+    images, shapes, counts, obs, centers, shares = {}, {}, [], [], [], []
     for i in range(n_sections):
         section, patient = f"S{i + 1}", i % n_patients
         stain, shift = patients[patient]
@@ -103,7 +104,8 @@ def synthetic(
         counts.append(biology.sample_counts(abundance, shift, rng))
         obs.append(_observations(tissue, section, f"P{patient + 1}"))
         centers.append(tissue.spots / um_per_px)
-    sdata = SpatialData(images=images, shapes=shapes, tables={"expression": _table(counts, obs, centers, rng)})
+        shares.append(biology.proportions(tissue.spots, tissue.cells, tissue.types))
+    sdata = SpatialData(images=images, shapes=shapes, tables={"expression": _table(counts, obs, centers, shares, rng)})
     sdata.attrs[KEY] = {UM_PER_UNIT: {f"S{i + 1}": 1.0 for i in range(n_sections)}}
     return sdata
 
@@ -175,7 +177,11 @@ def _observations(tissue: Tissue, section: str, patient: str) -> pd.DataFrame:
 
 
 def _table(
-    counts: list[csr_matrix], obs: list[pd.DataFrame], centers: list[np.ndarray], rng: np.random.Generator
+    counts: list[csr_matrix],
+    obs: list[pd.DataFrame],
+    centers: list[np.ndarray],
+    shares: list[np.ndarray],
+    rng: np.random.Generator,
 ) -> AnnData:
     from anndata import AnnData
     from spatialdata.models import TableModel
@@ -185,7 +191,8 @@ def _table(
     rows = rows.iloc[order].astype(dict.fromkeys(("section", "patient", "annotation", "region"), "category"))
     program = biology.gene_programs()
     genes = pd.DataFrame({"program": pd.Categorical(list(program.values()))}, index=list(program))
-    spatial = {SPATIAL: np.concatenate(centers)[order]}
-    table = AnnData(X=vstack(counts, format="csr")[order], obs=rows, var=genes, obsm=spatial)
+    cell_types = pd.DataFrame(np.concatenate(shares)[order], index=rows.index, columns=list(CELL_TYPES))
+    obsm = {SPATIAL: np.concatenate(centers)[order], "cell_types": cell_types}
+    table = AnnData(X=vstack(counts, format="csr")[order], obs=rows, var=genes, obsm=obsm)
     regions = list(rows["region"].cat.categories)
     return TableModel.parse(table, region=regions, region_key="region", instance_key="spot_id")
