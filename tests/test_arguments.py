@@ -185,6 +185,9 @@ PP = [
     ("select_genes", {"n_top_genes": "many"}, WHOLE),
     ("select_genes", {"flavor": None}, CHOICE),
     ("select_genes", {"genes": {"gene0": 1}}, "a list of at least one gene"),
+    ("nuclei", {"method": "unet"}, CHOICE),
+    ("nuclei", {"um_per_px": 0}, POSITIVE),
+    ("nuclei", {"image_key": "nope", "um_per_px": 1}, "the images of the SpatialData"),
     ("quality", {"min_quality": 2}, SHARE),
     ("quality", {"width_um": 0}, POSITIVE),
     ("quality", {"width_um": "100"}, "pass width_um=100 without quotation marks"),
@@ -488,7 +491,20 @@ FOR_METHODS = {"extract", "register", "train"}
 #: Arguments that are checked inside: data, models and arrays.
 INSIDE = {
     *("sdata", "model", "reference", "adata", "wsi", "image", "table", "scores", "score", "metric", "residuals"),
-    *("truth", "prediction", "target", "counts", "totals", "covariates", "labels", "blocks", "section", "x", "values"),
+    *(
+        "truth",
+        "prediction",
+        "target",
+        "counts",
+        "totals",
+        "set_weights",
+        "covariates",
+        "labels",
+        "blocks",
+        "section",
+        "x",
+        "values",
+    ),
     *("coordinates", "graph"),
 }
 

@@ -1,5 +1,6 @@
 import logging
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,6 +137,16 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path, monkeypa
     assert len(calls) == 4 + 3
     seconds = ["seconds_fit", "seconds_predict"]
     pd.testing.assert_frame_equal(again.drop(columns=seconds), complete.drop(columns=seconds))
+
+
+def test_several_jobs_find_the_same(tmp_path, outcome):
+    protocol, sdata, _, expected = outcome
+    with joblib.parallel_config("threading"):
+        found = run(sdata, protocol, out=tmp_path, n_jobs=2)
+    seconds = ["seconds_fit", "seconds_predict"]
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(found).drop(columns=seconds), pd.DataFrame(expected).drop(columns=seconds)
+    )
 
 
 def test_a_patient_on_both_sides_is_refused_by_patient_and_said_by_section(tmp_path, caplog):

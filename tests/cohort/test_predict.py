@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -181,12 +182,8 @@ def test_a_killed_run_goes_on_where_it_ended(slides, model, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert_equal(tables(tmp_path / "undisturbed"), tables(out))
     assert {path.name for path in out.iterdir()} == {
-        "slide0.zarr", "slide1.zarr", "slide2.zarr", "states", "summary.csv"
+        "slide0.zarr", "slide1.zarr", "slide2.zarr", "states", "summary.csv", "summary.html"
     }  # fmt: skip
-
-
-def kill_own_process(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_slide_that_kills_its_process_does_not_end_the_others(slides, model, tmp_path, monkeypatch):
@@ -251,3 +248,71 @@ def test_a_dask_cluster_predicts_the_same(slides, model, tmp_path):
         states = sth.cohort.predict(slides, model, out=tmp_path / "dask", cluster=cluster.scheduler_address)
     assert set(states["state"]) == {"done"}
     assert_equal(tables(tmp_path / "one"), tables(tmp_path / "dask"))
+
+
+def test_two_runs_in_one_folder_share_the_slides(slides, model, tmp_path):
+    for i in range(3, 7):
+        draw_slide(slides / f"slide{i}.tif", i)
+    sth.cohort.predict(slides, model, out=tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    both = [subprocess.Popen(command(slides, model, out, "--json"), stdout=subprocess.DEVNULL) for _ in range(2)]
+    for process in both:
+        process.wait(timeout=300)
+    assert_equal(tables(tmp_path / "undisturbed"), tables(out))
+    summary, expected = (pd.read_csv(folder / "summary.csv") for folder in (out, tmp_path / "undisturbed"))
+    pd.testing.assert_frame_equal(summary.drop(columns="seconds"), expected.drop(columns="seconds"))
+
+
+def test_a_full_disk_loses_nothing_and_ends_no_run(slides, model, tmp_path, monkeypatch, caplog):
+    sth.cohort.predict(slides, model, out=tmp_path / "undisturbed")
+    out, write = tmp_path / "out", sd.SpatialData.write
+
+    def full(self, path, **more):
+        if "slide0" in str(path):
+            return write(self, path, **more)
+        Path(path).mkdir()
+        (Path(path) / "part").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sd.SpatialData, "write", full)
+        patched.setattr(pd.DataFrame, "to_csv", lambda *_, **__: full(None, tmp_path / "nowhere"))
+        states = sth.cohort.predict(slides, model, out=out)
+    assert states["state"].tolist() == ["done", "failed", "failed"]
+    assert "No space left" in states["message"][1]
+    assert "summary" in caplog.text
+    assert [path.name for path in out.iterdir()] == ["states", "slide0.zarr"] or not (out / "summary.csv").exists()
+    kept = (out / "slide0.zarr").stat().st_mtime_ns
+    assert sth.cohort.predict(slides, model, out=out)["state"].eq("done").all()
+    assert (out / "slide0.zarr").stat().st_mtime_ns == kept
+    assert_equal(tables(tmp_path / "undisturbed"), tables(out))
+
+
+def test_the_page_of_a_cohort_escapes_what_files_are_called(slides, model, tmp_path):
+    (slides / "<script>alert(1)<.svs").write_bytes(b"II*\0 <b>no slide</b>")
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out")
+    page = (tmp_path / "out" / "summary.html").read_text(encoding="utf-8")
+    assert states["state"].tolist().count("failed") == 1
+    assert "<script" not in page
+    assert page.count("<tr") == 5
+    assert "3 done, 1 failed" in page
+
+
+def test_slides_of_a_cohort_become_one_table(slides, model, tmp_path):
+    sth.cohort.predict(slides, model, out=tmp_path / "out")
+    found = sth.get.slides(tmp_path / "out")
+    assert found.obs_names.tolist() == ["slide0", "slide1", "slide2"]
+    of_last = tables(tmp_path / "out")["slide2"]
+    np.testing.assert_allclose(found.X[2], of_last[found.var_names].mean(), rtol=1e-5)
+
+
+def test_slides_that_are_tiny_or_lack_the_features_of_a_model_say_so(slides, tmp_path):
+    pixels = np.random.default_rng(0).integers((150, 60, 120), (230, 140, 200), (20, 20, 3)).astype(np.uint8)
+    imwrite(slides / "tiny.tif", pixels, photometric="rgb", resolution=(10_000,) * 2, resolutionunit="CENTIMETER")
+    sdata = sth.datasets.synthetic(n_sections=1, n_spots=40)
+    sdata["expression"].obsm["X_uni2"] = np.random.default_rng(0).random((40, 3))
+    model = sth.tl.fit(sdata, method="ridge", features="obsm:X_uni2", genes=GENES)
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out").set_index("slide")
+    assert set(states["state"]) == {"failed"}
+    assert "No tissue" in states.loc["tiny", "message"]
+    assert "no features obsm['X_uni2']" in states.loc["slide0", "message"]

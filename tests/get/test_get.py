@@ -90,3 +90,54 @@ def test_returned_tables_are_copies(sdata):
     predictions.iloc[:] = 0
     assert table_of(sdata).uns["sthisto"]["scores"]["pcc_residual"].max() == 0.3
     assert np.nanmax(table_of(sdata).layers["sthisto_pred"]) > 0
+
+
+def test_slides_are_summed_up_over_their_predicted_spots(tmp_path):
+    cohort = [make_sdata(), make_sdata(seed=3)]
+    for i, one in enumerate(cohort):
+        write(one)
+        table_of(one).obs["patient"] = f"P{i}"
+        one.write(tmp_path / f"slide{i}.zarr")
+    found = sth.get.slides(tmp_path, how=("mean", "q90", "sd"))
+    values = table_of(cohort[1]).layers["sthisto_pred"][:-1, :2]
+    assert found.obs_names.tolist() == ["slide0", "slide1"]
+    assert found.obs["patient"].tolist() == ["P0", "P1"]
+    assert found.obs["n_spots"].tolist() == [table_of(one).n_obs - 1 for one in cohort]
+    assert found.var_names.tolist() == list(table_of(cohort[0]).var_names[:2])
+    np.testing.assert_allclose(found.X[1], values.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.layers["q90"][1], np.quantile(values, 0.9, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.layers["sd"][1], values.std(axis=0), rtol=1e-6)
+    stores = [tmp_path / "slide1.zarr", str(tmp_path / "slide0.zarr")]
+    assert sth.get.slides(stores, how="median").obs_names.tolist() == ["slide1", "slide0"]
+    assert sth.get.slides(tmp_path / "slide1.zarr", how="mean").n_obs == 1
+
+
+def test_slides_in_memory_are_the_regions(two_regions):
+    write(two_regions)
+    found = sth.get.slides(two_regions)
+    assert sorted(found.obs_names) == ["A", "B"]
+    assert list(found.layers) == ["mean", "q90"]
+    table_of(two_regions).layers["sthisto_pred"][:] = np.nan
+    with pytest.raises(ValueError, match="No slide has a predicted spot"):
+        sth.get.slides(two_regions)
+
+
+def test_slides_that_cannot_stand_in_one_table_are_refused(sdata, tmp_path):
+    with pytest.raises(KeyError, match="No table has a prediction"):
+        sth.get.slides(sdata)
+    write(sdata)
+    with pytest.raises(ValueError, match="Several slides are called 'spots'"):
+        sth.get.slides([sdata, sdata])
+    other = make_sdata(n_genes=5)
+    write(other)
+    table_of(other).var["sthisto_gene"] = True
+    table_of(other).layers["sthisto_pred"][:] = 1
+    with pytest.raises(ValueError, match="other genes"):
+        sth.get.slides([sdata, other])
+    for how in ("q", "q101", "maximum", "qx"):
+        with pytest.raises(ValueError, match="quantile at 90 %"):
+            sth.get.slides(sdata, how=how)
+    with pytest.raises(FileNotFoundError, match="no SpatialData store"):
+        sth.get.slides(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing at"):
+        sth.get.slides([tmp_path / "missing.zarr"])

@@ -262,3 +262,21 @@ def test_tiles_of_lazyslide_keep_features_and_resolution(lazyslide, stored, tmp_
         sth.io.from_wsidata(wsi, tile_key="cells")
     with pytest.raises(FileNotFoundError):
         sth.io.from_wsidata(wsi, slide="missing.svs")
+
+
+def test_tiles_of_the_real_wsidata_are_read(tmp_path, caplog):
+    wsidata = pytest.importorskip("wsidata", reason="wsidata is not installed (pip install lazyslide)")
+    lazyslide = pytest.importorskip("lazyslide", reason="LazySlide is not installed (pip install lazyslide)")
+    wsi = wsidata.open_wsi(write_aperio(tmp_path / "P1.svs"))
+    lazyslide.pp.tile_tissues(wsi, 128, mpp=0.998, tissue_key=None)
+    n_tiles = len(wsi.shapes["tiles"])
+    values = np.random.default_rng(0).random((n_tiles, 4), dtype=np.float32)
+    wsidata.io.add_features(wsi, "uni2", "tiles", values)
+    with caplog.at_level("INFO", "sthisto"):
+        sdata = sth.io.from_wsidata(wsi)
+    assert "'X_uni2'" in caplog.text
+    np.testing.assert_array_equal(sdata.tables["tiles_table"].obsm["X_uni2"], values)
+    (section,) = read_sections(sdata)
+    assert section.um_per_px == pytest.approx(0.499)
+    about = sdata.tables["tiles_table"].uns["sthisto_features"]["X_uni2"]
+    assert about["width_um"] == pytest.approx(128 * 0.998, rel=0.01)

@@ -375,3 +375,15 @@ def test_names_of_files_stay_short(tissue):
         )
         < 120
     )
+
+
+def test_folds_in_two_processes_have_the_same_scores(tissue, tmp_path):
+    arguments = {"seeds": 1, "image_encoder": encoder(), "options": {"knn": {"k": 5}}, **PATCH}
+    sth.tl.cross_validate(tissue, ["color", "knn"], **arguments)
+    alone = tables(tissue)
+    sth.tl.cross_validate(tissue, ["color", "knn"], out=tmp_path, n_jobs=2, **arguments)
+    assert len(list(tmp_path.glob("*.parquet"))) == 4
+    for found, expected in zip(tables(tissue), alone, strict=True):
+        pd.testing.assert_frame_equal(
+            found.drop(columns=SECONDS, errors="ignore"), expected.drop(columns=SECONDS, errors="ignore")
+        )

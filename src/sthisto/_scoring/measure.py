@@ -10,8 +10,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.inputs import read_expression
 from sthisto._sdata.sections import Section
 from sthisto._sdata.tables import gene_positions, read_rows, where_counts_may_be
+from sthisto._utils.targets import SET_MEANS
 from sthisto.metrics import pearson_residuals, spatial_blocks
 
 BLOCKS_ACROSS: Final = 5
@@ -40,6 +42,9 @@ class Measured:
         (n_spots,) spatial block of each spot, the units of the bootstrap.
     predictions
         Name of a prediction -> (n_spots, n_genes).
+    set_weights
+        (n_counted, n_genes) weight of each counted gene in each of the sets that stand in place of `genes`; `counts`
+        are of these genes. None where genes are scored.
     labels
         (n_spots,) labels of the tissue; None where no spot has one.
     confidence
@@ -56,6 +61,7 @@ class Measured:
     predictions: Mapping[Any, np.ndarray]
     labels: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    set_weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -124,6 +130,17 @@ def measure(
     """
     scale = Normalization() if normalization is None else normalization
     rows = np.arange(len(section)) if spots is None else spots
+    if scale.names:
+        return _measure_targets(
+            section,
+            genes,
+            predictions,
+            rows,
+            scale,
+            counts_layer=counts_layer,
+            gene_symbols=gene_symbols,
+            confidence=confidence,
+        )
     columns = gene_positions(section.table, genes, gene_symbols)
     counts = _counts(section, rows, scale, counts_layer)
     totals = np.asarray(counts.sum(axis=1)).ravel()
@@ -142,6 +159,54 @@ def measure(
         predictions={key: values[filled] for key, values in predictions.items()},
         confidence=None if confidence is None else confidence[filled],
         labels=None if labels is None or not is_labeled(labels[filled]).any() else labels[filled],
+    )
+
+
+def _measure_targets(
+    section: Section,
+    names: Sequence[str],
+    predictions: Mapping[Any, np.ndarray],
+    rows: np.ndarray,
+    scale: Normalization,
+    *,
+    counts_layer: str | None,
+    gene_symbols: str | None,
+    confidence: np.ndarray | None,
+) -> Measured:
+    """Read what was measured of sets of genes or of proportions; the residual score is against the same.
+
+    Proportions need no counts: without any, the depth of the spots is unknown, NaN.
+    """
+    if counts_layer is not None:
+        scale = replace(scale, layer=counts_layer)
+    if scale.target == SET_MEANS:
+        _counts(section, rows, scale, counts_layer)
+    truth = read_expression(section, rows, genes=names, normalization=scale, gene_symbols=gene_symbols)[rows]
+    filled = np.flatnonzero(np.isfinite(truth).all(axis=1))
+    kept, truth = rows[filled], truth[filled].astype(np.float64)
+    counted: list[str] = []
+    weights = None
+    if scale.target == SET_MEANS:
+        counted, weights = scale.set_weights()
+        weights = weights[:, [scale.names.index(name) for name in names]]
+    has_matrix = section.table.X is not None or scale.layer is not None
+    matrix = read_rows(section, scale.layer, kept) if has_matrix else None
+    is_counts = matrix is not None and looks_like_counts(matrix)
+    totals = np.asarray(matrix.sum(axis=1)).ravel() if is_counts and matrix is not None else np.full(len(kept), np.nan)
+    panel = np.zeros((len(kept), 0))
+    if counted and matrix is not None:
+        panel = matrix[:, gene_positions(section.table, counted, gene_symbols)].toarray()
+    return Measured(
+        name=section.name,
+        genes=list(names),
+        truth=truth,
+        residuals=truth,
+        counts=panel,
+        totals=totals,
+        blocks=section_blocks(section.centers[kept]),
+        predictions={key: values[filled] for key, values in predictions.items()},
+        confidence=None if confidence is None else confidence[filled],
+        set_weights=weights,
     )
 
 

@@ -84,6 +84,8 @@ def _pcc_partial_depth(one: Measured, prediction: np.ndarray, options: ScoreOpti
     """Correlate what is left of both after a spline of the log total count, its knots from the training spots."""
     if not len(options.depth_knots):
         return np.full(len(one.genes), np.nan)
+    if not np.isfinite(one.totals).all():
+        return np.full(len(one.genes), np.nan)
     covariates = DepthSpline(options.depth_knots).transform(np.log(one.totals))
     return partial_pearson(one.truth, prediction, covariates)
 
@@ -93,7 +95,12 @@ def _rmse(one: Measured, prediction: np.ndarray, options: ScoreOptions) -> np.nd
 
 
 def _reproducibility(one: Measured, options: ScoreOptions) -> dict[str, np.ndarray]:
-    found = reproducibility(one.counts, totals=one.totals, n_splits=options.n_splits, seed=options.seed)
+    if not one.counts.shape[1]:
+        unknown = np.full(len(one.genes), np.nan)
+        return {"reproducibility": unknown, "reliability": unknown}
+    found = reproducibility(
+        one.counts, totals=one.totals, set_weights=one.set_weights, n_splits=options.n_splits, seed=options.seed
+    )
     return {"reproducibility": found.reproducibility, "reliability": found.reliability}
 
 
@@ -104,6 +111,8 @@ def _siblings(one: Measured, options: ScoreOptions) -> dict[str, np.ndarray]:
 
 
 def _depth(one: Measured, options: ScoreOptions) -> dict[str, np.ndarray]:
+    if not np.isfinite(one.totals).all():
+        return dict.fromkeys(("depth_pcc", "depth_pcc_residual"), np.full(len(one.genes), np.nan))
     return {
         "depth_pcc": depth_pearson(one.truth, one.totals),
         "depth_pcc_residual": depth_pearson(one.residuals, one.totals),

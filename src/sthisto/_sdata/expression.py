@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
+from sthisto._utils.targets import SET_MEANS, is_proportions
 from sthisto._utils.validate import check_choice
 from sthisto.metrics import pearson_residuals
 
@@ -24,29 +25,54 @@ class Normalization:
     ----------
     target
         "log1p": counts scaled to `target_sum` over all genes, then log(1 + x). "pearson_residuals": analytic Pearson
-        residuals with all-gene depth, per section. "as_is": the layer held no counts and is taken as it stands.
+        residuals with all-gene depth, per section. "as_is": the layer held no counts and is taken as it stands. In
+        place of genes, "set_means": means of Pearson residuals over sets; "obsm:KEY": proportions in ``obsm[KEY]``.
     layer
         Layer that was read; None is X.
     target_sum
         Library size that each spot is scaled to, for "log1p".
+    targets
+        What is predicted in place of genes: for each, its name, followed by the genes of a set. Empty for genes.
     """
 
-    target: Target = "log1p"
+    target: Target | str = "log1p"
     layer: str | None = None
     target_sum: float = 1e4
+    targets: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        check_choice(self.target, ("log1p", "pearson_residuals", "as_is"), name="target")
+        if not self.targets:
+            check_choice(self.target, ("log1p", "pearson_residuals", "as_is"), name="target")
+        elif self.target != SET_MEANS and not is_proportions(self.target):
+            msg = f"target={self.target!r} is a scale of genes, found targets {self.names}."
+            raise ValueError(msg)
 
     def record(self) -> dict[str, Any]:
         """Return the parameters as plain values that `uns` and JSON take; X stands for no layer."""
-        return asdict(self) | {"layer": self.layer or "X"}
+        values = asdict(self) | {"layer": self.layer or "X"}
+        lines = ["\t".join(target) for target in values.pop("targets")]
+        return values | ({"targets": lines} if lines else {})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what is predicted in place of genes; empty for genes."""
+        return tuple(target[0] for target in self.targets)
+
+    def set_weights(self) -> tuple[list[str], np.ndarray]:
+        """Return the genes of all sets, and the weight of each in the mean of each set, (n_genes, n_sets)."""
+        genes = list(dict.fromkeys(gene for _, *members in self.targets for gene in members))
+        weights = np.zeros((len(genes), len(self.targets)))
+        place = {gene: i for i, gene in enumerate(genes)}
+        for column, (_, *members) in enumerate(self.targets):
+            weights[[place[gene] for gene in members], column] = 1 / len(members)
+        return genes, weights
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Normalization:
         """Return what `record` was made of."""
         layer = str(record["layer"])
-        return cls(record["target"], None if layer == "X" else layer, float(record["target_sum"]))
+        targets = tuple(tuple(str(line).split("\t")) for line in record.get("targets", ()))
+        return cls(str(record["target"]), None if layer == "X" else layer, float(record["target_sum"]), targets)
 
     def __call__(self, matrix: sp.csr_array, columns: np.ndarray | None = None) -> np.ndarray:
         """Normalize one section over all its genes and return the genes at `columns`.

@@ -158,6 +158,17 @@ def copy_expression(source: AnnData, rows: np.ndarray, table: AnnData, layers: S
         table.layers[layer] = read_matrix(source, layer)[rows]
 
 
+def copy_features(source: AnnData, rows: np.ndarray, table: AnnData, keys: Sequence[str]) -> None:
+    """Put some slots of ``obsm`` of the rows of `source` into `table`, with what is known of features among them."""
+    for key in keys:
+        if key in source.obsm:
+            stored = source.obsm[key]
+            table.obsm[key] = stored.iloc[rows] if isinstance(stored, pd.DataFrame) else stored[rows]
+    about = {key: value for key, value in source.uns.get(FEATURES, {}).items() if key in keys}
+    if about:
+        table.uns[FEATURES] = {**table.uns.get(FEATURES, {}), **about}
+
+
 def thin_counts(table: AnnData, layer: str | None, share: float, rng: np.random.Generator) -> None:
     """Keep a share of the counts of a table, drawn binomially.
 

@@ -11,10 +11,10 @@ import pandas as pd
 from anndata import AnnData
 
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.record import check_predicted, read_record
+from sthisto._sdata.predictions import has_spread, predicted_names, predicted_values
+from sthisto._sdata.record import check_predicted, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPATIAL, confidence, prediction, prediction_sd, seen
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
 from sthisto._utils.validate import check_key, listed
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ class PredictedSection:
     section
         The section, its rows and centers those with a prediction.
     genes
-        Names of the genes.
-    columns
-        (n_genes,) their columns in the table.
+        Names of the genes, or of what was predicted in place of genes.
     key
         Key that they were predicted under.
+    gene_symbols
+        Column of ``var`` with the names of the genes; None is ``var_names``.
     """
 
     section: Section
     genes: Sequence[str]
-    columns: np.ndarray
     key: str
+    gene_symbols: str | None = None
 
     @property
     def values(self) -> np.ndarray:
@@ -52,9 +52,11 @@ class PredictedSection:
         return self.layer(prediction(self.key))
 
     def layer(self, name: str) -> np.ndarray:
-        """Return (n_spots, n_genes) values of a layer, float32."""
-        stored = self.section.table.layers[name][self.section.rows][:, self.columns]
-        return np.asarray(stored, dtype=np.float32)
+        """Return (n_spots, n_genes) values of the prediction or of its spread, float32."""
+        section = self.section
+        return predicted_values(
+            section.table, self.key, name, self.genes, rows=section.rows, gene_symbols=self.gene_symbols
+        )
 
     @property
     def names(self) -> pd.Index:
@@ -95,13 +97,12 @@ def read_predicted(
     found = []
     for section in read_sections(sdata, keys, check_image=False):
         check_predicted(section.table, key)
-        symbols = read_record(section.table, key).gene_symbols
-        modeled = modeled_genes(section.table, key, symbols)
+        symbols = symbols_of(section.table, key)
+        modeled = predicted_names(section.table, key, symbols)
         chosen = [genes] if isinstance(genes, str) else list(modeled if genes is None else genes)
         for gene in chosen:
             check_key(gene, modeled, name="genes", where="the genes that are modeled")
-        columns = gene_positions(section.table, chosen, symbols)
-        one = PredictedSection(section, chosen, columns, key)
+        one = PredictedSection(section, chosen, key, symbols)
         known = np.isfinite(one.values).all(axis=1)
         if known.any():
             kept = replace(section, rows=section.rows[known], centers=section.centers[known])
@@ -144,9 +145,9 @@ def predicted_anndata(found: Sequence[PredictedSection]) -> AnnData:
     if any(list(one.genes) != genes for one in found):
         msg = "The sections were predicted for different genes. Pass genes=… that all of them have."
         raise ValueError(msg)
-    spread = prediction_sd(found[0].key)
-    has_spread = all(spread in layer_names(one.section.table) for one in found)
-    layers = {"sd": np.concatenate([one.layer(spread) for one in found])} if has_spread else {}
+    layers = {}
+    if all(has_spread(one.section.table, one.key) for one in found):
+        layers["sd"] = np.concatenate([one.layer(prediction_sd(one.key)) for one in found])
     adata = AnnData(
         np.concatenate([one.values for one in found]),
         obs=_united([_observations(one) for one in found]),

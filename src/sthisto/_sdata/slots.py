@@ -75,6 +75,9 @@ USABLE: Final = "sthisto_usable"
 TISSUE_GRID: Final = "tissue_grid"
 """Shapes that `pp.tissue_grid` writes by default."""
 
+NUCLEI: Final = "nuclei"
+"""Shapes that `pp.nuclei` writes by default."""
+
 BETWEEN: Final = "between"
 """Table that `tl.predict_between` writes by default."""
 
@@ -103,12 +106,12 @@ def gene_embedding(key: str) -> str:
 
 
 def prediction(key: str) -> str:
-    """Slot of ``layers`` with the predicted expression."""
+    """Slot of ``layers`` with the predicted expression; of ``obsm`` with what is predicted in place of genes."""
     return f"{key}_pred"
 
 
 def prediction_sd(key: str) -> str:
-    """Slot of ``layers`` with the spread of the predicted expression."""
+    """Slot of ``layers``, or of ``obsm``, with the spread of the prediction."""
     return f"{key}_pred_sd"
 
 

@@ -13,6 +13,7 @@ from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import FITTED, TRAIN, VALIDATION
 from sthisto._sdata.tables import gene_positions, read_rows, warn_of_other_features, where_counts_may_be
 from sthisto._utils.logging import logger
+from sthisto._utils.targets import is_proportions
 from sthisto._utils.validate import listed
 from sthisto.metrics import DepthSpline, SiblingReference
 from sthisto.metrics._siblings import sample_rows
@@ -59,7 +60,8 @@ def training_section(
     expression = read(normalization)
     used = known & np.isfinite(expression).all(axis=1)
     if (empty := known & ~used).any():
-        logger.warning("%d spots of %r have no counts: they are not trained on.", empty.sum(), section.name)
+        what = "proportions" if is_proportions(normalization.target) else "counts"
+        logger.warning("%d spots of %r have no %s: they are not trained on.", empty.sum(), section.name, what)
     return TrainingSection(
         inputs=inputs,
         expression=expression,
@@ -158,7 +160,7 @@ def depth_knots(
     normalization
         Names the layer of counts.
     """
-    if normalization.target == "as_is":
+    if normalization.target == "as_is" or is_proportions(normalization.target):
         return ()
     totals = [
         np.asarray(read_rows(section, normalization.layer, np.flatnonzero(is_known(role))).sum(axis=1)).ravel()
@@ -179,7 +181,7 @@ def sibling_components(
 ) -> np.ndarray:
     """Return the components of the training residuals by which genes predict each other, (n_genes, n_components).
 
-    There is none without counts.
+    There is none without counts, and for what is predicted in place of genes.
 
     Parameters
     ----------
@@ -190,7 +192,7 @@ def sibling_components(
     seed
         Seed of `SiblingReference.fit`.
     """
-    if normalization.target == "as_is":
+    if normalization.target == "as_is" or normalization.names:
         return np.zeros((len(genes), 0), dtype=np.float32)
     scale = Normalization("pearson_residuals", normalization.layer)
     known = [np.flatnonzero(is_known(role)) for role in roles]

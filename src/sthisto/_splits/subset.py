@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto._sdata.new_tables import copy_expression, members_of, table_of_spots, thin_counts, with_table
+from sthisto._sdata.new_tables import (
+    copy_expression,
+    copy_features,
+    members_of,
+    table_of_spots,
+    thin_counts,
+    with_table,
+)
 from sthisto._sdata.tables import has_layer
 
 if TYPE_CHECKING:
@@ -34,10 +41,12 @@ class SpotSubset:
         Value of ``obs["sthisto_split"]``. None: the column is left out.
     layers
         Layers with expression that `reveal` restores beside X.
-    expression
-        False: X is zero and there are no layers until `reveal` is called.
     features
         Slots of ``obsm`` with features that a method is fitted on.
+    proportions
+        Slots of ``obsm`` with what is learned in place of expression.
+    expression
+        False: X is zero and there are no layers and no proportions until `reveal` is called.
     """
 
     def __init__(
@@ -48,10 +57,11 @@ class SpotSubset:
         *,
         role: str | None = None,
         layers: Sequence[str] = (),
-        expression: bool = True,
         features: Sequence[str] = (),
+        proportions: Sequence[str] = (),
+        expression: bool = True,
     ) -> None:
-        self._layers = tuple(layers)
+        self._layers, self._proportions = tuple(layers), tuple(proportions)
         self._rows: list[tuple[AnnData, AnnData, np.ndarray]] = []
         self.sdata: list[SpatialData] = []
         used = {id(section): spots for section, spots in zip(sections, chosen, strict=True) if spots.any()}
@@ -69,6 +79,7 @@ class SpotSubset:
         """Put the measured expression into the tables."""
         for table, source, rows in self._rows:
             copy_expression(source, rows, table, self._layers)
+            copy_features(source, rows, table, self._proportions)
 
     def thin(self, layer: str | None, share: float, seed: int) -> None:
         """Keep a share of the counts in X or a layer, as if the spots had been sequenced less deeply.

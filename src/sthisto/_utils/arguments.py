@@ -29,6 +29,7 @@ from sthisto._utils.checks import (
     path,
     seed,
     share,
+    shown,
     text,
     texts,
     whole,
@@ -81,6 +82,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "dense_features": flag,
     "diameter_um": _LENGTH,
     "difference": flag,
+    "doi": text,
     "downsample": number(least=1),
     "dpi": _POSITIVE,
     "encoder_layer": LAYERS,
@@ -112,6 +114,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "n_clusters": _COUNT,
     "n_components": _COUNT,
     "n_folds": whole(2),
+    "n_jobs": (whole() | choice(-1)).called("a positive whole number, or -1 for one process a core"),
     "n_neighbors": _COUNT,
     "n_patients": _COUNT,
     "n_sections": _COUNT,
@@ -130,10 +133,13 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "patient_key": text,
     "pitch_um": _LENGTH,
     "predictions": mapping("a mapping from method to its prediction"),
+    "private": flag,
     "radius": _POSITIVE,
     "references": texts,
     "repeats": _COUNT,
+    "repository": text,
     "resolution": _POSITIVE,
+    "revision": text,
     "sections": texts,
     "samples": list_of(text, "a list of names"),
     "seed": seed,
@@ -203,6 +209,8 @@ def checked(**own: Check) -> Callable[[Callable[Parameters, Result]], Callable[P
 
         @wraps(function)
         def checking(*args: Any, **kwargs: Any) -> Result:
+            if len(args) > 1 and names[0] == "sdata":
+                _check_order(function.__name__, args)
             for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
                 if name in checks:
                     _check_parameter(value, checks[name], parameters[name])
@@ -212,6 +220,13 @@ def checked(**own: Check) -> Callable[[Callable[Parameters, Result]], Callable[P
         return checking
 
     return decorate
+
+
+def _check_order(function: str, args: tuple[Any, ...]) -> None:
+    """Raise TypeError where the SpatialData stands behind another argument."""
+    if any(type(value).__name__ == "SpatialData" for value in args[1:]) and type(args[0]).__name__ != "SpatialData":
+        msg = f"The SpatialData comes first in {function}(sdata, …), found {shown(args[0])} before it. Swap them."
+        raise TypeError(msg)
 
 
 def _check_parameter(value: Any, condition: Check, parameter: inspect.Parameter) -> None:

@@ -199,6 +199,15 @@ def choice(*choices: Any) -> Check:
     return Choice(f"one of {listed(choices)}", is_one, is_one, choices)
 
 
+def choice_or(is_other: Callable[[str], bool], other: str, *choices: Any) -> Check:
+    """Return the check for one of several values, or for text of another form, which `other` stands for."""
+
+    def is_one(value: Any) -> bool:
+        return value in choices or (isinstance(value, str) and is_other(value))
+
+    return Choice(f"one of {listed([*choices, other])}", is_one, is_one, (*choices, other))
+
+
 @dataclass(frozen=True)
 class NewName(Check):
     """A condition that a name can be written to a table and to disk."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sthisto._utils.logging import LEVELS, configure
 from sthisto._utils.private import private_folder, user_id
 
 
@@ -49,6 +50,10 @@ class Settings:
     """Patches that pass an image encoder at once when nothing is trained."""
     precision: str = "32"
     """What a frozen encoder computes in: "32", or "bf16", faster where it is built in. Training has its own."""
+    encoder_backend: str = "auto"
+    """What computes frozen encoders in float32 on a CPU: "openvino", "onnxruntime", "torch", or "auto", which takes the
+    first of them that is installed. Features are equal to 1e-4 of the largest; an encoder that can't be converted, or
+    differs by more, is computed by torch, with a warning."""
     image_memory: float = 4.0
     """GiB that one image level may take in memory; a larger level is read chunk by chunk."""
     progress: bool = True
@@ -61,13 +66,17 @@ class Settings:
     """GiB that the features on disk may take; the least recently used go first."""
     faiss_above: int = 2_000_000
     """Spots in a bank above which FAISS retrieves, where it is installed."""
+    verbosity: str | None = None
+    """Messages that are shown: "error", "warning", "info" or "debug". None leaves the logger "sthisto" as it is."""
+    log_file: Path | None = None
+    """File that messages are appended to, with the time; at least those of "info". None: no file."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in {f.name for f in fields(self)}:
             known = ", ".join(f.name for f in fields(self))
             msg = f"sthisto has no setting {name!r}. There are: {known}."
             raise AttributeError(msg)
-        if name == "cache_dir":
+        if name == "cache_dir" or (name == "log_file" and value is not None):
             value = _expanded(value)
         if name in {"batch_size", "image_memory", "cache_size", "faiss_above"} and not value > 0:
             msg = f"settings.{name} must be positive, found {value!r}."
@@ -75,7 +84,16 @@ class Settings:
         if name == "precision" and value not in ("32", "bf16"):
             msg = f"settings.precision must be '32' or 'bf16', found {value!r}."
             raise ValueError(msg)
+        if name == "encoder_backend" and value not in ("auto", "openvino", "onnxruntime", "torch"):
+            msg = f"settings.encoder_backend must be 'auto', 'openvino', 'onnxruntime' or 'torch', found {value!r}."
+            raise ValueError(msg)
+        if name == "verbosity" and value not in (None, *LEVELS):
+            msg = f"settings.verbosity must be one of {', '.join(map(repr, LEVELS))} or None, found {value!r}."
+            raise ValueError(msg)
+        before = getattr(self, name, None)
         super().__setattr__(name, value)
+        if name in {"verbosity", "log_file"} and value != before:
+            configure(self.verbosity, getattr(self, "log_file", None))
 
 
 settings = Settings()

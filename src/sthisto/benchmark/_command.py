@@ -44,6 +44,7 @@ def add_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> N
     parser.add_argument("--encoder", default=IMAGE_ENCODER, help="image encoder")
     parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each method")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that fit at the same time; -1: one a core")
     parser.add_argument("--reference", default="ridge", help="reference method of the paired differences")
     parser.add_argument("--out", type=Path, required=True, help="output folder: scores.csv, scores.md, figures")
 
@@ -55,7 +56,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     protocol, sdata = _protocol(options), _read(options)
     if protocol.genes is not None:
         protocol = _with_known_genes(protocol, sdata)
-    scores = run(sdata, protocol, out=options.out)
+    scores = run(sdata, protocol, out=options.out, n_jobs=options.jobs)
     with atomic_file(options.out / "scores.csv") as staged:
         scores.to_csv(staged, index=False)
     text = _tables.markdown(scores, protocol)

@@ -18,12 +18,13 @@ from sthisto._sdata.training import depth_knots, sibling_components
 from sthisto._splits.folds import Fold
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import Check
+from sthisto._utils.jobs import run_calls
 from sthisto._utils.validate import check_key, listed
 from sthisto.benchmark._protocol import Protocol
 from sthisto.benchmark._results import Results
 from sthisto.benchmark._rows import Key, Outcome, Row, rows_of
 from sthisto.metrics import SiblingReference, spatial_blocks
-from sthisto.models import resolve_method
+from sthisto.tl._fit import check_fit
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ _PROTOCOL: Final = Check("a sthisto.benchmark.Protocol", lambda value: isinstanc
 
 
 @checked(protocol=_PROTOCOL)
-def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFrame:
+def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path, n_jobs: int = 1) -> pd.DataFrame:
     """Run every method of a protocol and score it beside baselines and references.
 
     Parameters
@@ -65,6 +66,9 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
     out
         Folder; ``runs/`` in it keeps the predictions of each method, seed and fold, so that a run that was killed goes
         on where it stopped.
+    n_jobs
+        Processes that fit at the same time, -1 for one a core. Scores are the same; the seconds are those of a busy
+        machine.
 
     Returns
     -------
@@ -81,18 +85,18 @@ def run(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> pd.DataFr
         A section or, split by patient, a patient would stand on both sides, or a spot does, recognized by its pixels.
     """
     rows: list[Row] = []
-    for outcome in outcomes(sdata, protocol, out=out):
+    for outcome in outcomes(sdata, protocol, out=out, n_jobs=n_jobs):
         rows += rows_of(outcome, protocol)
     shared = {"dataset": protocol.dataset, "encoder": protocol.encoder_name, "split": protocol.split}
     return Results([{**shared, **row} for row in rows], columns=list(COLUMNS))
 
 
-def outcomes(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> Iterator[Outcome]:
+def outcomes(sdata: SpatialData, protocol: Protocol, *, out: str | Path, n_jobs: int = 1) -> Iterator[Outcome]:
     """Yield what was measured and predicted on each fold of a protocol.
 
     Parameters
     ----------
-    sdata, protocol, out
+    sdata, protocol, out, n_jobs
         See `run`.
     """
     sections = {_of_obs(one, "section"): one for one in read_sections(sdata)}
@@ -100,8 +104,13 @@ def outcomes(sdata: SpatialData, protocol: Protocol, *, out: str | Path) -> Iter
     arguments: dict[str, Any] = protocol.patches() | protocol.gene_choice() | {"image_encoder": protocol.encoder}
     encoder = load_shared_encoder([spec.method for spec in protocol.specs()], arguments)
     context = FoldContext([sdata], list(sections.values()), encoder, arguments, None)
-    for train, test in protocol.folds(patient_of).values():
-        yield _outcome(context, _fold(sections, train, test), protocol, Path(out) / "runs", train)
+    folds = [(train, _fold(sections, train, test)) for train, test in protocol.folds(patient_of).values()]
+    runs = Path(out) / "runs"
+    if n_jobs != 1:  # what each process predicts is kept, and found below
+        calls = [(context, run, runs, _is_first(protocol, run)) for _, fold in folds for run in _runs(protocol, fold)]
+        run_calls(_predicted, calls, n_jobs=n_jobs)
+    for train, fold in folds:
+        yield _outcome(context, fold, protocol, runs, train)
 
 
 def _of_obs(section: Section, column: str) -> str:
@@ -117,13 +126,25 @@ def _fold(sections: Mapping[str, Section], train: Sequence[str], test: Sequence[
     )
 
 
+def _runs(protocol: Protocol, fold: Fold) -> list[FoldRun]:
+    """Return what is run on a fold: each method with each of its seeds."""
+    return [
+        FoldRun(fold, spec.method, seed, spec.options) for spec in protocol.specs() for seed in protocol.seeds_of(spec)
+    ]
+
+
+def _is_first(protocol: Protocol, run: FoldRun) -> bool:
+    """Return whether a run is timed after one that only warms up."""
+    return protocol.warm_up and run.seed == 0
+
+
 def _outcome(context: FoldContext, fold: Fold, protocol: Protocol, out: Path, train: Sequence[str]) -> Outcome:
     kept: dict[Key, dict[str, np.ndarray]] = {}
     genes_of: dict[tuple[str, ...], str] = {}
     for spec in protocol.specs():
         for seed in protocol.seeds_of(spec):
             run = FoldRun(fold, spec.method, seed, spec.options)
-            found = kept[spec.label, seed] = _predicted(context, run, out, warm_up=protocol.warm_up and seed == 0)
+            found = kept[spec.label, seed] = _predicted(context, run, out, _is_first(protocol, run))
             genes_of[tuple(str(gene) for gene in found["genes"])] = spec.label
     if len(genes_of) > 1:
         msg = f"{listed(genes_of.values())} model different genes, so their scores are not comparable."
@@ -147,10 +168,10 @@ def _outcome(context: FoldContext, fold: Fold, protocol: Protocol, out: Path, tr
     return Outcome(list(train), measured, options, seconds)
 
 
-def _predicted(context: FoldContext, run: FoldRun, out: Path, *, warm_up: bool) -> dict[str, np.ndarray]:
+def _predicted(context: FoldContext, run: FoldRun, out: Path, warm_up: bool) -> dict[str, np.ndarray]:
     """Return the predictions of a run from its file, or make and keep them."""
     if warm_up and not context.path(run, out, ".npz").is_file():
-        has_epochs = resolve_method(run.method, run.options)[0].has_epochs
+        has_epochs = check_fit(run.method, run.options)[0].has_epochs
         brief = {"max_epochs": 1} if has_epochs else {}
         context.predictions(FoldRun(run.fold, run.method, run.seed, {**run.options, **brief}))
     return context.predictions(run, out)

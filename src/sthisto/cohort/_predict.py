@@ -16,8 +16,9 @@ from sthisto._utils.atomic import atomic_file
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_positive
 from sthisto.cohort._manifest import SlideJob, find_slides
+from sthisto.cohort._page import write_page
 from sthisto.cohort._slide import Task, is_done, store_of
-from sthisto.cohort._state import DONE, SlideState, read_state, state_path
+from sthisto.cohort._state import DONE, FAILED, RUNNING, SlideState, locked, read_state, state_path
 from sthisto.cohort._workers import run_all
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SUMMARY: Final = "summary.csv"
 _MODEL: Final = "model.sthisto"
+_LOCK: Final = ".summary"
 
 
 def predict(
@@ -74,9 +76,9 @@ def predict(
     Returns
     -------
     A row for each slide: "slide", "state" ("done", "failed", or "running" in another call), "message" (why it failed),
-    "spots" and "seconds". The same is written to ``out/"summary.csv"``. Each slide that is done has a SpatialData store
-    ``out/f"{slide}.zarr"`` with the table "predicted" and the shapes that it annotates; ``out/"states"`` holds its
-    state. Slides that failed are tried again by the next call.
+    "spots" and "seconds". The same is written to ``out/"summary.csv"`` and, at the end, to ``out/"summary.html"``. Each
+    slide that is done has a SpatialData store ``out/f"{slide}.zarr"`` with the table "predicted" and the shapes that it
+    annotates; ``out/"states"`` holds its state. Slides that failed are tried again by the next call.
 
     Raises
     ------
@@ -110,10 +112,8 @@ def predict(
     in_process = None if workers > 1 or cluster or isinstance(model, str | os.PathLike) else model
     for name, state in run_all(rest, task, workers=int(workers), cluster=cluster, model=in_process):
         states[name] = state
-        _write_summary(_table(jobs, states), folder)
-    table = _table(jobs, states)
-    _write_summary(table, folder)
-    return table
+        _write_summary(jobs, states, folder)
+    return _write_summary(jobs, states, folder, page=True)
 
 
 def _saved(model: ExpressionModel | str | os.PathLike[str], out: Path, *, overwrite: bool) -> Path:
@@ -181,6 +181,24 @@ def _table(jobs: list[SlideJob], states: Mapping[str, SlideState]) -> pd.DataFra
     return pd.DataFrame([{"slide": name, **{c: getattr(state, c) for c in columns}} for name, state in rows])
 
 
-def _write_summary(table: pd.DataFrame, out: Path) -> None:
-    with atomic_file(out / SUMMARY) as staged:
-        table.to_csv(staged, index=False, float_format="%.2f")
+def _write_summary(
+    jobs: list[SlideJob], states: dict[str, SlideState], out: Path, *, page: bool = False
+) -> pd.DataFrame:
+    """Write what became of the slides and return it; of those that another run works on, what is known by now.
+
+    One run writes at a time, so that the last one to write knows what all others did. A full disk ends no run.
+    """
+    table = _table(jobs, states)
+    try:
+        with locked(out, _LOCK, wait=True):
+            running = [name for name, state in states.items() if state.state == RUNNING]
+            now = {name: read_state(out, name) for name in running}
+            states.update({name: state for name, state in now.items() if state.state in (DONE, FAILED)})
+            table = _table(jobs, states)
+            with atomic_file(out / SUMMARY) as staged:
+                table.to_csv(staged, index=False, float_format="%.2f")
+            if page:
+                write_page(table, out)
+    except OSError as error:
+        logger.warning("The summary in %s can't be written: %s", out, error)
+    return table

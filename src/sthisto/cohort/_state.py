@@ -77,8 +77,16 @@ def source_of(path: Path) -> list[int]:
 
 
 @contextmanager
-def locked(out: Path, name: str) -> Iterator[bool]:
-    """Yield whether this process alone works on a slide; the lock ends with the process, however it ends."""
+def locked(out: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+    """Yield whether this process alone works on a slide; the lock ends with the process, however it ends.
+
+    Parameters
+    ----------
+    out, name
+        Folder of the results, and name of the slide.
+    wait
+        Whether to wait until no other process has the lock.
+    """
     path = out / _FOLDER / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -89,7 +97,7 @@ def locked(out: Path, name: str) -> Iterator[bool]:
     handle = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return

@@ -10,9 +10,14 @@ from sthisto.get._neighbors import neighbors
 from sthisto.get._passport import passport
 from sthisto.get._predictions import predictions
 from sthisto.get._scores import scores
+from sthisto.get._slides import slides
 
-__all__ = ["anndata", "neighbors", "passport", "predictions", "scores"]
+__all__ = ["anndata", "neighbors", "passport", "predictions", "scores", "slides"]
 
 
 def __getattr__(name: str) -> Any:
     return renamed_attribute(__name__, name, {"neighbours": "neighbors"}, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

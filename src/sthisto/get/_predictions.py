@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sthisto._sdata.predictions import predicted_names, predicted_values
 from sthisto._sdata.record import check_predicted, symbols_of
 from sthisto._sdata.sections import read_tables
 from sthisto._sdata.slots import KEY, prediction
-from sthisto._sdata.tables import gene_positions, modeled_genes
 from sthisto._utils.arguments import checked
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def predictions(
     sdata
         One SpatialData, or a list of them, whose spots are concatenated.
     genes
-        Gene or genes to return. None: all that the method predicts.
+        Gene or genes to return, or sets or cell types where these were predicted. None: all that the method predicts.
     key_added
         Key that `sthisto.tl.predict` wrote to.
     table_key
@@ -70,7 +70,8 @@ def predictions(
 def _of_table(table: AnnData, genes: Sequence[str] | None, key: str, gene_symbols: str | None) -> pd.DataFrame:
     check_predicted(table, key)
     symbols = gene_symbols or symbols_of(table, key)
-    chosen = modeled_genes(table, key, symbols) if genes is None else list(genes)
-    values = np.asarray(table.layers[prediction(key)][:, gene_positions(table, chosen, symbols)], dtype=np.float32)
+    chosen = predicted_names(table, key, symbols) if genes is None else list(genes)
+    rows = np.arange(table.n_obs)
+    values = predicted_values(table, key, prediction(key), chosen, rows=rows, gene_symbols=symbols)
     known = np.isfinite(values).any(axis=1)
     return pd.DataFrame(values[known], index=table.obs_names[known], columns=pd.Index(chosen, name="gene"))

@@ -90,7 +90,7 @@ def from_wsidata(
     sdata = sd.SpatialData(images=_image(path, system), shapes={TILES: shapes}, tables={TILES_TABLE: table})
     if um is not None:
         sdata.attrs[KEY] = {UM_PER_UNIT: {system: um}}
-    logger.info("%d tiles of %s have the features %s.", len(tiles), system, listed(table.obsm))
+    logger.info("%d tiles of %s have the features %s.", len(tiles), system, listed(table.uns.get(FEATURES, {})))
     return sdata
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def reproducibility(
     interval: float = 0.95,
     theta: float = 100.0,
     seed: int = 0,
+    set_weights: ArrayLike | None = None,
 ) -> Reproducibility:
     """Estimate the `residual_pearson` that the counts of a second, infinitely deep sequencing of the same spots reach.
 
@@ -83,6 +85,9 @@ def reproducibility(
         Overdispersion of `pearson_residuals`.
     seed
         Seed of the splits.
+    set_weights
+        (n_genes, n_sets) weight of each gene in each of some sets: the weighted sums of the residuals are correlated,
+        and what is returned is of the sets. None: the genes.
 
     Returns
     -------
@@ -127,7 +132,12 @@ def reproducibility(
     filled = np.flatnonzero(depth > 0)  # spots without counts carry no information
     matrix, depth = matrix[filled], depth[filled]
     halves = _split(matrix, depth, n_splits=n_splits, seed=seed)
-    r, influence = _half_correlation(halves, matrix.shape, theta=theta)
+    weights = None if set_weights is None else np.asarray(set_weights, dtype=np.float64)
+    if weights is not None and (weights.ndim != 2 or len(weights) != matrix.shape[1]):
+        msg = f"`set_weights` must have a row for each of {matrix.shape[1]} genes, found the shape {weights.shape}."
+        raise ValueError(msg)
+    shape = matrix.shape if weights is None else (matrix.shape[0], weights.shape[1])
+    r, influence = _half_correlation(halves, shape, theta=theta, weights=weights)
     return _summary(r, influence, quantile=float(norm.ppf(0.5 + interval / 2)))
 
 
@@ -185,20 +195,18 @@ def _split(
 
 
 def _half_correlation(
-    halves: list[tuple[Any, NDArray, Any, NDArray]], shape: tuple[int, int], *, theta: float
+    halves: list[tuple[Any, NDArray, Any, NDArray]], shape: tuple[int, int], *, theta: float, weights: NDArray | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean correlation of the halves, (n_genes,), and each spot's influence on it, (n_spots, n_genes)."""
+    """Mean correlation of the halves, (n_genes,), and each spot's influence on it, (n_spots, n_genes), or of sets."""
     r, splits, influence = np.zeros(shape[1]), np.zeros(shape[1]), np.zeros(shape)
     for first, first_totals, second, second_totals in halves:
         measured = (first_totals > 0) & (second_totals > 0)
         n = int(measured.sum())
         if n < _FEWEST_SPOTS:
             continue
-        for genes, a, b in gene_blocks(first, second):
-            x, y = (
-                _standardized(residual_block(half[measured], totals[measured], theta=theta, clip=np.sqrt(n)))
-                for half, totals in ((a, first_totals), (b, second_totals))
-            )
+        pair = ((first[measured], first_totals[measured]), (second[measured], second_totals[measured]))
+        for genes, *residuals in _residuals_of_halves(pair, theta=theta, weights=weights):
+            x, y = (_standardized(values) for values in residuals)
             once = (x * y).mean(axis=0)
             varies = ~np.isnan(once)
             r[genes] += np.where(varies, once, 0.0)
@@ -207,6 +215,27 @@ def _half_correlation(
             influence[measured, genes] += np.where(varies, contribution, 0.0)
     counted = np.where(splits > 0, splits, np.nan)
     return r / counted, influence / counted
+
+
+def _residuals_of_halves(
+    pair: tuple[tuple[Any, NDArray], tuple[Any, NDArray]], *, theta: float, weights: NDArray | None
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield residuals of both halves, block by block; with `weights` those of all sets at once."""
+    (first, first_totals), (second, second_totals) = pair
+    clip = float(np.sqrt(len(first_totals)))
+    sums = None
+    for genes, *halves in gene_blocks(first, second):
+        x, y = (
+            residual_block(half, totals, theta=theta, clip=clip)
+            for half, totals in zip(halves, (first_totals, second_totals), strict=True)
+        )
+        if weights is None:
+            yield genes, x, y
+        else:
+            parts = np.stack([x @ weights[genes], y @ weights[genes]])
+            sums = parts if sums is None else sums + parts
+    if sums is not None:
+        yield slice(None), sums[0], sums[1]
 
 
 def _standardized(x: NDArray[np.float64]) -> NDArray[np.float64]:

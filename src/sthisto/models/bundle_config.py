@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sthisto._utils.deprecate import METHOD_NAMES
+from sthisto._utils.targets import SET_MEANS, is_proportions
 
 FORMAT: Final = 2
 _LARGEST_PATCH: Final = 4096
@@ -40,6 +41,10 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
         if name in config and not is_valid(config[name]):
             msg = f"{file} is damaged: {name!r} must be {expected}, found {_short(config[name])}. Save the model again."
             raise ValueError(msg)
+    targets = config["normalization"].get("targets")
+    if targets is not None and [line.partition("\t")[0] for line in targets] != config["genes"]:
+        msg = f"{file} is damaged: 'genes' are not the names of the targets of its scale. Save the model again."
+        raise ValueError(msg)
 
 
 def with_names_of_today(config: dict[str, Any]) -> dict[str, Any]:
@@ -108,17 +113,33 @@ def _is_normalization(value: Any) -> bool:
     if not isinstance(value, dict) or not all(_is_name(key) for key in value):
         return False
     if not all(
-        entry is None or _is_name(entry) or isinstance(entry, bool) or _is_number(entry) for entry in value.values()
+        entry is None or _is_name(entry) or isinstance(entry, bool) or _is_number(entry)
+        for name, entry in value.items()
+        if name != "targets"
     ):
         return False
     if not value:
         return True
     return (
-        value.get("target") in ("log1p", "pearson_residuals", "as_is")
+        _is_target(value.get("target"), value.get("targets"))
         and isinstance(value.get("layer", ""), str)
         and _is_number(value.get("target_sum", 1.0))
         and value.get("target_sum", 1.0) > 0
     )
+
+
+def _is_target(target: Any, targets: Any) -> bool:
+    """Return whether a scale is known, and names what it has in place of genes."""
+    if targets is None:
+        return target in ("log1p", "pearson_residuals", "as_is")
+    if not _is_list_of(lambda line: isinstance(line, str) and not _UNWRITABLE.search(line), 1, _MOST_GENES)(targets):
+        return False
+    names, members = zip(*(line.partition("\t")[::2] for line in targets), strict=True)
+    if not _is_genes(list(names)):
+        return False
+    if target == SET_MEANS:
+        return all(line and _is_genes(line.split("\t")) for line in members)
+    return isinstance(target, str) and is_proportions(target) and not any(members)
 
 
 def _is_encoder(value: Any) -> bool:

@@ -88,8 +88,8 @@ class BlockDistance:
         if not (typical > 0 and 0 < steepness <= 2 * _STEEPEST and (state["scale"] > 0).all()):
             msg = "the scales and the typical distance must be positive, and the steepness no more than it ever is"
             raise ValueError(msg)
-        arrays = [state[name].numpy() for name in BLOCK_AXES if name != "curve"]
-        return cls(*arrays, typical, steepness)
+        arrays = {name: state[name].numpy() for name in BLOCK_AXES if name != "curve"}
+        return cls(**arrays, typical=typical, steepness=steepness)
 
 
 def fit_block_distance(

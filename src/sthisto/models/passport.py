@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -136,8 +137,9 @@ def chosen_genes(model: ExpressionModel, genes: str | Sequence[str], min_score: 
         The model has no passport and one is needed, or no gene is left.
     """
     names = np.asarray(model.genes, dtype=object)
-    if (genes == USE or min_score is not None) and model.passport is None:
-        what = f"genes={USE!r}" if genes == USE else f"min_score={min_score}"
+    is_use = isinstance(genes, str) and genes == USE
+    if (is_use or min_score is not None) and model.passport is None:
+        what = f"genes={USE!r}" if is_use else f"min_score={min_score}"
         msg = f"{what} needs the model's passport, and it has none. Call sth.tl.assess(sdata, model) first."
         raise ValueError(msg)
     if isinstance(genes, str) and genes in (ALL, USE):
@@ -153,7 +155,12 @@ def chosen_genes(model: ExpressionModel, genes: str | Sequence[str], min_score: 
         msg = f"None of the model's {len(names)} genes meets genes={genes!r}, min_score={min_score}. Lower the bar."
         raise ValueError(msg)
     if not chosen.all():
-        logger.info(
-            "%d of %d genes are not predicted and NaN: %s.", (~chosen).sum(), len(names), listed(names[~chosen])
+        by_passport = is_use or min_score is not None
+        logger.log(
+            logging.WARNING if by_passport else logging.INFO,
+            "%d of %d genes are not predicted and NaN: %s.",
+            (~chosen).sum(),
+            len(names),
+            listed(names[~chosen]),
         )
     return chosen

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
+from sthisto._sdata.inputs import read_expression
 from sthisto._sdata.keys import ElementKeys
-from sthisto._sdata.record import check_predicted, method_labels, read_normalization, symbols_of
+from sthisto._sdata.predictions import has_spread, predicted_names, predicted_values
+from sthisto._sdata.record import check_predicted, method_labels, read_normalization, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen, verdict
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes, read_matrix, read_rows
+from sthisto._sdata.tables import gene_positions, read_matrix, read_rows, where_counts_may_be
+from sthisto._utils.targets import OBSM, SET_MEANS, is_proportions
 from sthisto._utils.validate import check_key, listed
 from sthisto._utils.verdicts import VERDICTS
 from sthisto.metrics import pearson
@@ -53,12 +56,17 @@ def predicted_sections(sections: Sequence[Section], keys: Sequence[str], *, name
 
 
 def _is_predicted(section: Section, key: str) -> bool:
-    layer = section.table.layers[prediction(key)]
-    return bool(np.isfinite(np.asarray(layer[section.rows])).any())
+    symbols = symbols_of(section.table, key)
+    names = predicted_names(section.table, key, symbols)
+    return bool(np.isfinite(_values(section, key, prediction(key), names, symbols)).any())
+
+
+def _values(section: Section, key: str, slot: str, names: Sequence[str], symbols: str | None) -> np.ndarray:
+    return predicted_values(section.table, key, slot, names, rows=section.rows, gene_symbols=symbols)
 
 
 def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
-    """Return the normalization that the predictions of all keys share.
+    """Return the normalization that the predictions of all keys share, of the counts that they were evaluated against.
 
     Raises
     ------
@@ -74,14 +82,19 @@ def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
             "Draw them one by one, or fit them with the same normalization."
         )
         raise ValueError(msg)
-    return first
+    counts = [read_record(table, key).counts_layer for table in tables for key in keys]
+    evaluated = next((layer for layer in counts if layer is not None), None)
+    return first if evaluated is None or first.target == "as_is" else replace(first, layer=evaluated)
 
 
 def scale_label(scale: Normalization) -> str:
     """Return the unit of expression for a color bar."""
     if scale.target == "log1p":
         return "log1p " + {1e4: "CP10K", 1e6: "CPM"}.get(scale.target_sum, f"counts per {scale.target_sum:g}")
-    return {"pearson_residuals": "Pearson residual", "as_is": scale.layer or "X"}[scale.target]
+    if is_proportions(scale.target):
+        return "proportion"
+    residual = "Pearson residual"
+    return {"pearson_residuals": residual, SET_MEANS: f"mean {residual}", "as_is": scale.layer or "X"}[scale.target]
 
 
 def measured(section: Section, scale: Normalization, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
@@ -95,10 +108,13 @@ def measured(section: Section, scale: Normalization, genes: Sequence[str], symbo
     if not is_measured(section, scale):
         msg = (
             f"{scale.layer or 'X'} of table {section.table_key!r} holds no raw counts, so nothing was measured there. "
-            "Pass table_key=… of a table with measured expression; gene_compare draws the prediction alone with "
-            "show_measured=False, and obs holds the confidence of each spot."
+            f"{_where_measured(section.table)} gene_compare draws the prediction alone with show_measured=False, and "
+            "obs holds the confidence of each spot."
         )
         raise ValueError(msg)
+    if scale.names:
+        spots = np.arange(len(section))
+        return read_expression(section, spots, genes=genes, normalization=scale, gene_symbols=symbols)
     matrix = read_rows(section, scale.layer)
     values = scale(matrix, gene_positions(section.table, genes, symbols))
     if scale.target != "as_is":
@@ -106,9 +122,18 @@ def measured(section: Section, scale: Normalization, genes: Sequence[str], symbo
     return values
 
 
+def _where_measured(table: AnnData) -> str:
+    """Return what to do about a table whose layer of counts is not the one that the model was fitted on."""
+    if layers := where_counts_may_be(table):
+        return f"If a layer holds the counts, call sth.tl.evaluate(sdata, counts_layer=…), which records it.{layers}"
+    return "Pass table_key=… of a table with measured expression."
+
+
 def is_measured(section: Section, scale: Normalization) -> bool:
     """Return whether the table has measured expression that can be brought to the scale of the predictions."""
     table = section.table
+    if is_proportions(scale.target):
+        return scale.target.removeprefix(OBSM) in table.obsm
     if table.X is None and scale.layer is None:
         return False
     if not all(value.get("holds_measurement", True) for value in table.uns.values() if isinstance(value, Mapping)):
@@ -118,7 +143,7 @@ def is_measured(section: Section, scale: Normalization) -> bool:
 
 def predicted(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
     """Return the predicted expression, (n_spots, n_genes); raise KeyError for a gene that is not predicted."""
-    values = read_layer(section, prediction(key), genes, symbols)
+    values = _values(section, key, prediction(key), genes, symbols)
     absent = ~np.isfinite(values).any(axis=0)
     if absent.any():
         missing = [gene for gene, empty in zip(genes, absent, strict=True) if empty]
@@ -141,13 +166,13 @@ def verdicts(section: Section, key: str, genes: Sequence[str], symbols: str | No
 
 def spread(section: Section, key: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
     """Return the standard deviation of the prediction, (n_spots, n_genes); raise KeyError if the method gave none."""
-    if prediction_sd(key) not in layer_names(section.table):
+    if not has_spread(section.table, key):
         msg = (
             f"The table has no layer {prediction_sd(key)!r}, the spread of the prediction. "
             f"Call sth.tl.predict(sdata, model, key_added={key!r}) with a model that gives one."
         )
         raise KeyError(msg)
-    return read_layer(section, prediction_sd(key), genes, symbols)
+    return _values(section, key, prediction_sd(key), genes, symbols)
 
 
 def read_layer(section: Section, layer: str, genes: Sequence[str], symbols: str | None = None) -> np.ndarray:
@@ -248,7 +273,7 @@ def within_sections(values: np.ndarray, section: np.ndarray) -> np.ndarray:
 
 def shared_genes(tables: Sequence[AnnData], keys: Sequence[str], symbols: str | None) -> list[str]:
     """Return the genes that every method predicts in every table, in the order of the first."""
-    sets = [modeled_genes(table, key, symbols) for table in tables for key in keys]
+    sets = [predicted_names(table, key, symbols) for table in tables for key in keys]
     common = set(sets[0]).intersection(*sets[1:])
     if not common:
         msg = f"The methods under {listed(keys)} have no predicted gene in common."

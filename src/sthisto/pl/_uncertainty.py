@@ -213,7 +213,7 @@ def _by_confidence(ax: Axes, likeness: np.ndarray, error: np.ndarray, color: str
 
 def _binned(by: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
     """Return the means of each (n,) array in bins of `by`, (n,), with equally many values each."""
-    bins = np.array_split(np.argsort(by, kind="stable"), min(_BINS, len(by)))
+    bins = np.array_split(np.argsort(by, kind="stable"), min(_BINS, len(by))) if len(by) else []
     return [np.array([array[one].mean() for one in bins]) for array in values]
 
 

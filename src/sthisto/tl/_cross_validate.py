@@ -15,11 +15,14 @@ from sthisto._sdata.keys import ELEMENT_KEYS, ElementKeys
 from sthisto._sdata.sections import as_cohort, read_sections
 from sthisto._sdata.slots import CROSS_VALIDATION, GENES_GIVEN, GENES_VARIABLE, SELECTED_GENES
 from sthisto._sdata.tables import selection_rule
+from sthisto._sdata.targets import read_sets
 from sthisto._sdata.write import apply, check_slot, uns_updates
 from sthisto._splits.folds import make_folds
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import mapping, mapping_to, texts
 from sthisto._utils.deprecate import METHOD_NAMES
+from sthisto._utils.jobs import run_calls
+from sthisto._utils.targets import is_proportions
 from sthisto._utils.validate import check_choice
 from sthisto.models.registry import method_name
 from sthisto.tl._fit import check_fit
@@ -46,6 +49,7 @@ def cross_validate(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     counts_layer: str | None = None,
     out: str | Path | None = None,
+    n_jobs: int = 1,
     key_added: str = CROSS_VALIDATION,
     **fit_arguments: Any,
 ) -> None:
@@ -78,6 +82,9 @@ def cross_validate(
     out
         Folder that keeps each finished fold in a file. Called again after it was killed, it goes on with the next. A
         file is used only where counts, fold, method, seed and all arguments are the same; pixels are not looked at.
+    n_jobs
+        Processes that fit at the same time, -1 for one a core; joblib's backends work, such as dask's within
+        ``joblib.parallel_config("dask")``. The scores are the same; the seconds of a fit are those of a busy machine.
     key_added
         Key of ``uns`` that is written.
     **fit_arguments
@@ -125,6 +132,8 @@ def cross_validate(
         raise TypeError(msg)
     for name in names:
         check_fit(name, {**fit_arguments, **own.get(name, {})})
+    if fit_arguments.get("target_sets") is not None:  # a file is read once, so that kept folds know what it held
+        fit_arguments["target_sets"] = read_sets(fit_arguments["target_sets"])
     keys = ElementKeys(**{name: fit_arguments.get(name) for name in ELEMENT_KEYS})
     sections = read_sections(sdata, keys)
     for section in sections:
@@ -134,7 +143,8 @@ def cross_validate(
     encoder = load_shared_encoder(names, fit_arguments)
     job = FoldContext(as_cohort(sdata), sections, encoder, fit_arguments, counts_layer)
     runs = [FoldRun(fold, name, seed, own.get(name, {})) for fold in folds for name in names for seed in range(seeds)]
-    parts = [job.finished(run, None if out is None else Path(out)) for run in runs]
+    kept = None if out is None else Path(out)
+    parts = run_calls(job.finished, [(run, kept) for run in runs], n_jobs=n_jobs)
     scores = pd.concat(parts, ignore_index=True)
     record = {
         "version": __version__,
@@ -150,7 +160,9 @@ def cross_validate(
 
 def _genes_rule(table: AnnData, fit_arguments: Mapping[str, Any]) -> str:
     """Return how the genes of each fold are chosen; a choice that saw withheld spots is made anew."""
-    is_panel = fit_arguments.get("genes") is not None or (
+    if is_proportions(fit_arguments.get("target") or ""):
+        return GENES_GIVEN
+    is_panel = any(fit_arguments.get(name) is not None for name in ("genes", "target_sets")) or (
         SELECTED_GENES in table.var and selection_rule(table) == GENES_GIVEN
     )
     return GENES_GIVEN if is_panel else GENES_VARIABLE

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -17,25 +18,27 @@ from sthisto._sdata.features import feature_keys, given_features, with_features
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
-from sthisto._sdata.write import apply, check_slot, var_updates
+from sthisto._sdata.targets import TargetSets
+from sthisto._sdata.write import apply, check_slot, removals, var_updates
 from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
-from sthisto._utils.checks import choice, texts
-from sthisto._utils.defaults import PATCH_SIZE
+from sthisto._utils.checks import Check, choice_or, mapping_to, path, texts
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
+from sthisto._utils.targets import is_proportions
 from sthisto.models import (
     METHODS,
     Encoder,
     ExpressionModel,
+    MethodOptions,
     TrainingSection,
     resolve_method,
 )
 from sthisto.models.encoders.default import encoder_for
 from sthisto.models.encoders.given import PREFIX
 from sthisto.models.encoders.layers import LayerArgument
-from sthisto.models.registry import method_name
+from sthisto.models.registry import method_name, options_by_name
 from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
@@ -48,7 +51,20 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-@checked(target=choice("log1p", "pearson_residuals", "as_is"), features=texts)
+TARGET = choice_or(is_proportions, "obsm:KEY", "log1p", "pearson_residuals", "as_is")
+_TARGET_SETS = path | mapping_to(texts, "a mapping from the name of a set to its genes")
+_OPTIONS: Final = Check(
+    "an instance of the method's Options, such as sthisto.models.DANetOptions(k=50)",
+    lambda value: isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, type)),
+)
+
+
+@checked(
+    target=TARGET,
+    features=texts,
+    target_sets=_TARGET_SETS.called("a GMT file, or a mapping from set to genes"),
+    options=_OPTIONS,
+)
 @plain_torch()
 def fit(
     sdata: SpatialData | Sequence[SpatialData],
@@ -64,8 +80,9 @@ def fit(
     n_top_genes: int = 1000,
     gene_flavor: Flavor = "pearson_residuals",
     layer: str | None = None,
-    target: Target | None = None,
-    patch_size: int = PATCH_SIZE,
+    target: Target | str | None = None,
+    target_sets: TargetSets | None = None,
+    patch_size: int | None = None,
     patch_um: float | None = None,
     context: Sequence[float] | None = None,
     seed: int = 0,
@@ -78,7 +95,8 @@ def fit(
     gene_symbols: str | None = None,
     patient_key: str | None = None,
     key_added: str = slots.KEY,
-    **options: Any,
+    options: MethodOptions | Mapping[str, Any] | None = None,
+    **method_options: Any,
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
@@ -115,7 +133,7 @@ def fit(
         Features that were computed elsewhere, to use instead of an image encoder: "obsm:X_uni2" for
         ``obsm["X_uni2"]``, or several, which are concatenated, each scaled to the same total variance over the training
         spots. The model predicts tables that have the same features. See `sthisto.pp.add_features`. None: those of
-        `image_encoder`. For "kernel", "mlp" and "recommended" also the kinds of features to use, of "texture",
+        `image_encoder`. For "kernel", "mlp", "recommended" and "danet" also the kinds of features to use, of "texture",
         "encoder" and "border".
     genes
         Genes to model. None: those of `pp.select_genes`, else the highly variable genes of the spots marked "train"
@@ -127,8 +145,15 @@ def fit(
         Layer with the expression. None: X. Raw counts are recognized and normalized; other values are used as they are.
     target
         Scale to learn and predict on: "log1p", "pearson_residuals" or "as_is". None: "log1p" for counts, else "as_is".
+        "obsm:cell_types" learns the proportions in ``obsm["cell_types"]`` in place of genes, one column a cell type;
+        rows are scaled to the sum one. Predictions are proportions too: none negative, with the sum one.
+    target_sets
+        Sets of genes to learn in place of genes: a mapping from name to genes, or a GMT file. The target of a set is
+        the mean of its genes' Pearson residuals, in which their noise averages out. Genes that a table lacks are left
+        out.
     patch_size
-        Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue.
+        Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue. None: 224, or the px that
+        `patch_um` covers in the finest image, if these are fewer (at least 32), so that no patch is enlarged.
     patch_um
         Width of tissue in µm that a patch covers. None: `patch_size` px of the full resolution; for "kernel", "mlp" and
         "recommended" 77, where the µm per px are known.
@@ -161,16 +186,23 @@ def fit(
         is none, or one patient, sections are held out, and of a single section spatial blocks.
     key_added
         Prefix of the written slots.
-    **options
-        Options of the method, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
-        ``n_models=5`` fits any method that is trained from a seed five times and averages the predictions.
+    options
+        Options of the method as an instance of its class, for example ``sthisto.models.DANetOptions(k=50)``, whose
+        names an editor completes. None: those that are named, and defaults. A mapping only for "ensemble", whose
+        members it is for.
+    **method_options
+        The same by name, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
+        ``expression_components=(5, 8, 12)`` projects the prediction of any method on as many principal components of
+        the training expression, the mean over several. ``n_models=5`` fits any method that is trained from a seed five
+        times and averages the predictions.
 
     Returns
     -------
     The fitted model. Writes ``obsm["X_{key_added}"]`` (all spots) and ``obsm["X_{key_added}_gene"]`` (spots that were
     trained on), both (n_obs, n_dimensions) float32, NaN elsewhere, for methods that embed; ``var["{key_added}_gene"]``,
-    (n_vars,) bool; and ``uns["{key_added}"]`` with version, method, parameters, normalization, genes_rule (how the
-    genes were chosen) and history. Existing results under the key are removed.
+    (n_vars,) bool, unless something else than genes is modeled; and ``uns["{key_added}"]`` with version, method,
+    parameters, normalization, genes_rule (how the genes were chosen) and history. Existing results under the key are
+    removed.
 
     Raises
     ------
@@ -200,12 +232,15 @@ def fit(
     >>> sdata = sth.datasets.synthetic()
     >>> model = sth.tl.fit(sdata, image_encoder="efficientnet_lite0", max_epochs=2)  # doctest: +SKIP
     """
+    if genes is not None and (target_sets is not None or (target is not None and is_proportions(target))):
+        msg = "genes=… are not modeled together with target_sets=… or target='obsm:…'. Leave one of them out."
+        raise ValueError(msg)
     named = [name for name in _as_list(features) if name.startswith(PREFIX)]
     if features is not None and not named and "features" in METHODS[method_name(method)].option_names():
-        options["features"] = features
+        method_options["features"] = features
     elif features is not None:
         feature_keys(features)
-    cls, chosen_options = check_fit(method, options)
+    cls, chosen_options = check_fit(method, {**method_options, **options_by_name(method, options, method_options)})
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     given = _given_keys(named, cls, chosen_options)
     sections = read_sections(sdata, keys)
@@ -218,6 +253,7 @@ def fit(
         gene_flavor=gene_flavor,
         layer=layer,
         target=target,
+        target_sets=target_sets,
         patch_size=patch_size,
         patch_um=patch_um,
         context=context,
@@ -234,6 +270,7 @@ def fit(
     elif cls.needs_encoder(chosen_options):
         with seeded(0):  # weights that are not loaded are drawn from a fixed seed, regardless of the fit's
             encoder = encoder_for(cls, image_encoder, encoder_weights, input_size, encoder_layer)
+        _check_trainable(encoder, cls, chosen_options)
     if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
@@ -256,13 +293,26 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
     arguments
         Arguments of `fit`, options of the method among them.
     """
-    cls, options = resolve_method(method_name(method), check_arguments(fit, arguments))
+    named = check_arguments(fit, arguments)
+    if "options" in arguments:  # of the members of an ensemble
+        named["options"] = arguments["options"]
+    cls, options = resolve_method(method_name(method), named)
     check_devices(options)
     return cls, options
 
 
 def _as_list(features: str | Sequence[str] | None) -> list[str]:
     return [] if features is None else [features] if isinstance(features, str) else list(features)
+
+
+def _check_trainable(encoder: Encoder, cls: type[ExpressionModel], options: Any) -> None:
+    """Raise ValueError where an encoder without weights is to be trained."""
+    if cls.trains_encoder(options) and not any(True for _ in encoder.parameters()):
+        msg = (
+            f"image_encoder={encoder.name!r} has no weights, so finetune=True has nothing to train. Leave out "
+            "finetune=True, or choose another image_encoder."
+        )
+        raise ValueError(msg)
 
 
 def _given_keys(features: Sequence[str], cls: type[ExpressionModel], options: Any) -> list[str]:
@@ -326,14 +376,20 @@ def _about(model: ExpressionModel, prepared: Prepared, seed: int) -> dict[str, A
 def _write(model: ExpressionModel, prepared: Prepared, key_added: str) -> None:
     """Write embeddings, modeled genes and record; existing results under the key are removed."""
     sections, symbols = prepared.sections, prepared.gene_symbols
+    column = slots.modeled_gene(key_added)
     expression = {i: section.expression for i, section in zip(prepared.trained, prepared.training, strict=True)}
     modeled = np.ones(len(model.genes), dtype=bool)
+    of_genes = not prepared.normalization.names
     apply(
         [
             *removed_embeddings(sections, key_added),
             *removed_results(sections, key_added),
             *embedding_updates(sections, prepared.inputs, model, expression, key_added=key_added),
-            *var_updates(sections, slots.modeled_gene(key_added), modeled, genes=model.genes, gene_symbols=symbols),
+            *(
+                var_updates(sections, column, modeled, genes=model.genes, gene_symbols=symbols)
+                if of_genes
+                else removals(sections, "var", [column])
+            ),
             *record_updates(sections, model, key_added=key_added, gene_symbols=symbols),
         ]
     )

@@ -23,8 +23,8 @@ from sthisto._splits.folds import Fold
 from sthisto._splits.subset import SpotSubset, expression_layers
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.files import load_arrays, load_table, save_arrays, save_table
+from sthisto._utils.targets import OBSM, is_proportions
 from sthisto.models import METHODS, Encoder, ExpressionModel, load_encoder
-from sthisto.models.encoders.given import PREFIX
 from sthisto.tl._evaluate import evaluate
 from sthisto.tl._fit import fit
 from sthisto.tl._predict import predict
@@ -101,12 +101,22 @@ class FoldContext:
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
         return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}{suffix}"
 
-    def sides(self, fold: Fold, features: Sequence[str] = ()) -> tuple[SpotSubset, SpotSubset]:
-        """Return the training spots, and the held-out ones without their expression; both with given features."""
+    def sides(
+        self, fold: Fold, features: Sequence[str] = (), proportions: Sequence[str] = ()
+    ) -> tuple[SpotSubset, SpotSubset]:
+        """Return the training spots, and the held-out ones without their expression; both with given features.
+
+        Parameters
+        ----------
+        features, proportions
+            Slots of ``obsm`` with features, and with what is learned in place of expression.
+        """
         layers = expression_layers(
             [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
         )
-        known = SpotSubset(self.cohort, self.sections, fold.train, layers=layers, features=features)
+        known = SpotSubset(
+            self.cohort, self.sections, fold.train, layers=layers, features=features, proportions=proportions
+        )
         if fold.depth < 1:
             known.thin(self.arguments.get("layer"), fold.depth, fold.seed)
         return (
@@ -117,8 +127,9 @@ class FoldContext:
                 fold.test,
                 role=slots.TEST,
                 layers=layers,
-                expression=False,
                 features=features,
+                proportions=proportions,
+                expression=False,
             ),
         )
 
@@ -133,7 +144,7 @@ class FoldContext:
         return keys.for_regions(side.regions)
 
     def _scores(self, run: FoldRun) -> pd.DataFrame:
-        known, hidden = self.sides(run.fold, self._features(run))
+        known, hidden = self.sides(run.fold, *self._slots_of_obsm(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -153,7 +164,7 @@ class FoldContext:
         return scores.assign(seconds_fit=fitted - start, seconds_predict=predicted - fitted)
 
     def _predictions(self, run: FoldRun) -> dict[str, np.ndarray]:
-        known, hidden = self.sides(run.fold, self._features(run))
+        known, hidden = self.sides(run.fold, *self._slots_of_obsm(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -174,11 +185,9 @@ class FoldContext:
         arrays["siblings"], arrays["depth_knots"] = model.siblings, np.asarray(model.depth_knots, dtype=float)
         return arrays
 
-    def _features(self, run: FoldRun) -> list[str]:
-        """Return the slots of ``obsm`` with the features that a run is fitted on."""
-        named = run.options.get("features", self.arguments.get("features")) or ()
-        every = [named] if isinstance(named, str) else list(named)
-        return [name.removeprefix(PREFIX) for name in every if name.startswith(PREFIX)]
+    def _slots_of_obsm(self, run: FoldRun) -> tuple[list[str], list[str]]:
+        """Return the slots of ``obsm`` with features, and those with proportions, that a run is fitted on."""
+        return _slots_of_obsm(self.arguments | dict(run.options))
 
     def _fit_arguments(self, withheld: SpotSubset) -> dict[str, Any]:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}
@@ -194,6 +203,8 @@ class FoldContext:
             for layer in dict.fromkeys((self.arguments.get("layer"), self.counts_layer)):
                 values = read_rows(section, layer)
                 parts += [values.data, values.indices, values.indptr]
+            named = sorted({key for keys in self._slots_of_obsm(run) for key in keys})
+            parts += [np.asarray(section.table.obsm[key])[section.rows] for key in named if key in section.table.obsm]
             arrays |= {f"{i}-{j}": np.asarray(part) for j, part in enumerate(parts)}
         names = [name for section in self.sections for name in (section.name, section.image_key)]
         symbols = self.arguments.get("gene_symbols")
@@ -209,6 +220,16 @@ class FoldContext:
         return digest_arrays(arrays, *labels)
 
 
+def _slots_of_obsm(arguments: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the slots of ``obsm`` with features, and those with proportions, that arguments of `tl.fit` name."""
+    features, target = arguments.get("features") or [], arguments.get("target") or ""
+    named = [features] if isinstance(features, str) else list(features)
+    return (
+        [name.removeprefix(OBSM) for name in named if name.startswith(OBSM)],
+        [target.removeprefix(OBSM)] if is_proportions(target) else [],
+    )
+
+
 def _text(value: Any) -> str:
     """Return an untruncated text key of a value: the repr of a long array or index leaves out its middle."""
     if isinstance(value, nn.Module):
@@ -219,8 +240,8 @@ def _text(value: Any) -> str:
 
 
 def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) -> Encoder | None:
-    """Return the image encoder that arguments of `tl.fit` name, None where no method uses one."""
-    if not any(METHODS[name].uses_encoder for name in methods):
+    """Return the image encoder that arguments of `tl.fit` name, None where none is used or features are given."""
+    if not any(METHODS[name].uses_encoder for name in methods) or _slots_of_obsm(arguments)[0]:
         return None
     image_encoder = arguments.get("image_encoder")
     defaults = {METHODS[name].default_encoder for name in methods if METHODS[name].uses_encoder}

@@ -22,6 +22,7 @@ from sthisto._splits.roles import read_patients
 from sthisto._utils.arguments import checked
 from sthisto._utils.checks import choice, mapping
 from sthisto._utils.logging import logger
+from sthisto._utils.targets import is_proportions
 from sthisto.models.registry import method_name
 from sthisto.pp._select_genes import genes_to_model
 from sthisto.tl._fit import check_fit
@@ -142,9 +143,10 @@ def learning_curve(
     encoder = load_shared_encoder([method], fit_arguments)
     context = FoldContext(as_cohort(sdata), sections, encoder, fit_arguments, counts_layer)
     kept = None if out is None else Path(out)
+    of_targets = "target_sets" in fit_arguments or is_proportions(fit_arguments.get("target") or "")
     rows = []
     for fold in folds:
-        modeled = {"genes": _genes_of(context, fold, genes)}
+        modeled = {} if of_targets else {"genes": _genes_of(context, fold, genes)}
         for size in of_curve:
             for seed, part in parts_of(fold, by, size, units, repeats=repeats):
                 scores = context.finished(FoldRun(part, method, seed, own | modeled), kept)

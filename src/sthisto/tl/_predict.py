@@ -14,10 +14,11 @@ from sthisto._sdata.features import for_encoder
 from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory, check_no_table, new_tables
+from sthisto._sdata.predictions import prediction_updates
 from sthisto._sdata.record import record_updates, removed_results
 from sthisto._sdata.sections import Section, as_cohort, read_sections
 from sthisto._sdata.tables import gene_names
-from sthisto._sdata.write import Update, apply, check_slot, layer_updates, obs_updates, var_updates
+from sthisto._sdata.write import Update, apply, check_slot, obs_updates, removals, var_updates
 from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
@@ -120,7 +121,10 @@ def predict(
     (the gene is predicted), ``var["{key_added}_verdict"]`` (the passport's verdict on each gene of the model, "not
     assessed" without a passport, "" for genes that the model does not have) and ``uns["{key_added}"]``, whose
     "excluded" is the weakest rule used for any section and whose "passport" is the model's. Existing results under the
-    key are removed. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is the prediction.
+    key are removed. A model of sets of genes or of cell types writes ``obsm["{key_added}_pred"]`` (and ``…_pred_sd``,
+    ``…_low``, ``…_high``) instead of layers, with their names in ``uns["{key_added}"]["normalization"]["targets"]``;
+    `get.predictions` reads both. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is
+    the prediction.
 
     Raises
     ------
@@ -150,7 +154,8 @@ def predict(
         for section in sections:
             check_slot(section.table, "uns", key_added)
         _check_genes(sections, fitted, gene_symbols)
-        check_layer_memory(sections, len(fitted.genes))
+        if not _in_obsm(fitted):
+            check_layer_memory(sections, len(fitted.genes))
     else:
         check_no_table(as_cohort(sdata), new_table_key)
     held_for = _check_interval(fitted, interval, smooth)
@@ -180,6 +185,7 @@ def predict(
                     bounds=bounds,
                     key_added=key_added,
                     gene_symbols=gene_symbols,
+                    in_obsm=_in_obsm(fitted),
                 ),
                 *record_updates(sections, fitted, key_added=key_added, gene_symbols=gene_symbols, **more),
             ]
@@ -285,35 +291,53 @@ def slot_updates(
     key_added: str,
     gene_symbols: str | None,
     bounds: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    in_obsm: bool = False,
 ) -> list[Update]:
-    """Return the updates that write predictions of the chosen genes, (n_genes,) bool, into the sections' tables."""
+    """Return the updates that write predictions of the chosen genes, (n_genes,) bool, into the sections' tables.
+
+    Parameters
+    ----------
+    chosen
+        (n_genes,) bool, the genes that are predicted; None for all.
+    bounds
+        Lower and upper bounds, (n_spots, n_genes) each, of every section.
+    in_obsm
+        Whether what is predicted is no gene of the tables, and is written to ``obsm``.
+    """
     genes = model.genes
-    updates = layer_updates(
-        sections,
-        slots.prediction(key_added),
-        [prediction.expression for prediction in predictions],
-        genes=genes,
-        gene_symbols=gene_symbols,
-    )
+
+    def values(slot: str, arrays: Sequence[np.ndarray]) -> list[Update]:
+        return prediction_updates(sections, slot, arrays, names=genes, gene_symbols=gene_symbols, in_obsm=in_obsm)
+
+    updates = values(slots.prediction(key_added), [prediction.expression for prediction in predictions])
     sd = [prediction.sd for prediction in predictions if prediction.sd is not None]
     if len(sd) == len(predictions):
-        updates += layer_updates(sections, slots.prediction_sd(key_added), sd, genes=genes, gene_symbols=gene_symbols)
+        updates += values(slots.prediction_sd(key_added), sd)
     if bounds:
         low, high = zip(*bounds, strict=True)
-        updates += layer_updates(sections, slots.low(key_added), low, genes=genes, gene_symbols=gene_symbols)
-        updates += layer_updates(sections, slots.high(key_added), high, genes=genes, gene_symbols=gene_symbols)
+        updates += values(slots.low(key_added), low)
+        updates += values(slots.high(key_added), high)
     confidence = [prediction.confidence for prediction in predictions if prediction.confidence is not None]
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)
     updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
+    of_genes = (slots.modeled_gene(key_added), slots.verdict(key_added))
+    if in_obsm:
+        return updates + removals(sections, "var", of_genes)
     modeled = np.ones(len(genes), dtype=bool) if chosen is None else chosen
-    verdicts = model_verdicts(model)
-    for slot, values in ((slots.modeled_gene(key_added), modeled), (slots.verdict(key_added), verdicts)):
-        updates += var_updates(sections, slot, values, genes=genes, gene_symbols=gene_symbols)
+    for slot, column in zip(of_genes, (modeled, model_verdicts(model)), strict=True):
+        updates += var_updates(sections, slot, column, genes=genes, gene_symbols=gene_symbols)
     return updates
 
 
+def _in_obsm(model: ExpressionModel) -> bool:
+    """Return whether the model predicts something else than genes, which has no place in a layer."""
+    return bool(model.normalization.get("targets"))
+
+
 def _check_genes(sections: Sequence[Section], model: ExpressionModel, gene_symbols: str | None) -> None:
+    if _in_obsm(model):
+        return
     for section in sections:
         names = gene_names(section.table, gene_symbols)
         missing = [gene for gene in model.genes if gene not in names]

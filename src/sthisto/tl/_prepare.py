@@ -10,10 +10,11 @@ import numpy as np
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, Target
-from sthisto._sdata.inputs import default_patch_um, patch_spec, section_input
+from sthisto._sdata.inputs import default_patch_size, default_patch_um, patch_spec, section_input
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import SPLIT
-from sthisto._sdata.training import depth_knots, is_known, resolve_normalization, sibling_components, training_section
+from sthisto._sdata.slots import GENES_GIVEN, SPLIT
+from sthisto._sdata.targets import TargetSets, resolve_scale
+from sthisto._sdata.training import depth_knots, is_known, sibling_components, training_section
 from sthisto._splits.roles import known_patients, read_roles, warn_of_overlap
 from sthisto._utils.logging import logger
 from sthisto.models import Encoder, ExpressionModel, SectionInput, TrainingSection
@@ -82,8 +83,9 @@ def prepare(
     n_top_genes: int,
     gene_flavor: Flavor,
     layer: str | None,
-    target: Target | None,
-    patch_size: int,
+    target: Target | str | None,
+    target_sets: TargetSets | None,
+    patch_size: int | None,
     patch_um: float | None,
     context: Sequence[float] | None,
     gene_symbols: str | None,
@@ -100,18 +102,25 @@ def prepare(
         The method, which says whether validation spots choose an epoch and what it learns from.
     options
         Its options.
-    genes, n_top_genes, gene_flavor, layer, target, patch_size, patch_um, context, gene_symbols, patient_key, seed
+    genes, n_top_genes, gene_flavor, layer, target, target_sets, patch_size, patch_um, context, gene_symbols,
+    patient_key, seed
         Arguments of `tl.fit`.
     """
     roles = read_roles(sections, validation=VALIDATION_SHARE if cls.has_epochs else 0, seed=seed)
     trained = _trained(roles)
     members, their_roles = [sections[i] for i in trained], [roles[i] for i in trained]
     patients = known_patients(members, patient_key) or [""] * len(members)
-    normalization = resolve_normalization(members, their_roles, layer=layer, target=target)
-    chosen, rule = genes_to_model(
-        sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor
+    normalization = resolve_scale(
+        members, their_roles, layer=layer, target=target, target_sets=target_sets, gene_symbols=gene_symbols
     )
+    if normalization.names:
+        chosen, rule = list(normalization.names), GENES_GIVEN
+    else:
+        chosen, rule = genes_to_model(
+            sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor
+        )
     widths = cls.default_context if context is None else tuple(float(width) for width in context)
+    patch_size = default_patch_size(members, patch_um) if patch_size is None else patch_size
     patch_um = default_patch_um(members, cls) if patch_um is None else patch_um
     patch = patch_spec(members, patch_size=patch_size, patch_um=patch_um, context=widths)
     warn_of_overlap(sections, roles, replace(patch, context=(cls.widest(options, widths),)))

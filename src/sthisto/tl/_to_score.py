@@ -15,6 +15,7 @@ from sthisto._sdata.expression import Normalization, Target
 from sthisto._sdata.given import Given, read_given
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.new_tables import check_layer_memory
+from sthisto._sdata.predictions import predicted_names, predicted_values
 from sthisto._sdata.record import (
     FitRecord,
     method_label,
@@ -24,7 +25,7 @@ from sthisto._sdata.record import (
     sibling_table,
 )
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import gene_positions, layer_names, modeled_genes
+from sthisto._sdata.tables import layer_names
 from sthisto._sdata.training import depth_knots, sibling_components
 from sthisto._sdata.write import Update, check_slot, layer_updates, obs_updates, var_updates
 from sthisto._utils.logging import logger
@@ -129,11 +130,11 @@ def stored(section: Section, key: str) -> ToScore:
     """
     table, layer = section.table, slots.prediction(key)
     remedy = f"Call {_CALL} first."
-    check_key(layer, layer_names(table), name="key_added", where="the layers of the table", remedy=remedy)
+    known = [*layer_names(table), *table.obsm]
+    check_key(layer, known, name="key_added", where="the layers of the table", remedy=remedy)
     record = read_record(table, key)
-    genes = modeled_genes(table, key, record.gene_symbols)
-    columns = gene_positions(table, genes, record.gene_symbols)
-    values = np.asarray(table.layers[layer][section.rows][:, columns])
+    genes = predicted_names(table, key, record.gene_symbols)
+    values = predicted_values(table, key, layer, genes, rows=section.rows, gene_symbols=record.gene_symbols)
     is_seen = table.obs[slots.seen(key)].to_numpy(dtype=bool)[section.rows]
     name = slots.confidence(key)
     confidence = table.obs[name].to_numpy(dtype=float)[section.rows] if name in table.obs else None

@@ -80,12 +80,22 @@ def abundances(spots: np.ndarray, cells: np.ndarray, types: np.ndarray) -> np.nd
 
     A spot of 55 µm catches what lies on it and, by diffusion, some of what lies beside it.
     """
+    content = np.array([_RNA_CONTENT[cell_type] for cell_type in CELL_TYPES])
+    return _caught(spots, cells, types) * content + 1e-2
+
+
+def proportions(spots: np.ndarray, cells: np.ndarray, types: np.ndarray) -> np.ndarray:
+    """Share of each cell type in the cells that a spot catches, (n_spots, n_cell_types); rows add up to one."""
+    caught = _caught(spots, cells, types) + 1e-6
+    return np.asarray(caught / caught.sum(axis=1, keepdims=True))
+
+
+def _caught(spots: np.ndarray, cells: np.ndarray, types: np.ndarray) -> np.ndarray:
+    """Cells of each type that a spot catches, by their distance, (n_spots, n_cell_types)."""
     pairs = cKDTree(spots).sparse_distance_matrix(cKDTree(cells), _REACH_UM + 2.5 * _BLEED_UM, output_type="coo_matrix")
     beyond = np.clip(pairs.data - _REACH_UM, 0, None)
     weight = csr_matrix((np.exp(-0.5 * (beyond / _BLEED_UM) ** 2), (pairs.row, pairs.col)), shape=pairs.shape)
-    content = np.array([_RNA_CONTENT[cell_type] for cell_type in CELL_TYPES])
-    one_hot = np.eye(len(CELL_TYPES))[types]
-    return np.asarray(weight @ one_hot) * content + 1e-2
+    return np.asarray(weight @ np.eye(len(CELL_TYPES))[types])
 
 
 def batch_shift(rng: np.random.Generator) -> np.ndarray:

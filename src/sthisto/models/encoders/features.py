@@ -15,11 +15,13 @@ from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 from sthisto.models.data import Features, SectionInput, patch_fingerprints
 from sthisto.models.encoders import cache
+from sthisto.models.encoders.backends import TORCH, backend_name
 from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.dense import Tiling, window_means
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.inference import FrozenEncoder
 from sthisto.models.encoders.reach import known_reach, reach
+from sthisto.models.training.devices import torch_device
 
 __all__ = ["Features", "clear_cache", "extract"]
 
@@ -91,7 +93,8 @@ def _hint_at_dense(section: SectionInput, encoder: Encoder) -> None:
 
 def features_identity(encoder: Encoder) -> str:
     """Return what features of an encoder are found by, beside the patches."""
-    return f"{encoder.digest()}-{settings.precision}"
+    backend = backend_name(torch_device(), settings.precision)
+    return f"{encoder.digest()}-{settings.precision}" + (f"-{backend}" if backend != TORCH else "")
 
 
 def dense_gain(sections: Sequence[SectionInput], encoder: Encoder) -> float:

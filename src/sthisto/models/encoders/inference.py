@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sthisto._utils.logging import logger
+from sthisto.models.encoders.backends import TORCH, BackendModule, backend_name
 from sthisto.models.encoders.densenet import FoldedDenseNet, can_fold, onednn_computes
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.training.devices import torch_device
@@ -34,7 +35,11 @@ class FrozenEncoder:
         device = torch_device()
         self._batches = Batches(f"encoding with {encoder.name!r}", _ON_CPU if device.type == "cpu" else None)
         module: Any = encoder.module
-        if can_fold(module):
+        backend = backend_name(device, precision)
+        if backend != TORCH:
+            own = deepcopy(module).to(device) if encoder.device != device else module
+            module = BackendModule(own.eval(), backend, encoder.digest(), encoder.name)
+        elif can_fold(module):
             module = FoldedDenseNet(module)
         elif precision == "bf16" or encoder.device != device:
             module = deepcopy(module)

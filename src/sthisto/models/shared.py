@@ -1,0 +1,350 @@
+"""Models that others share: pages of the Hugging Face hub and records of Zenodo, checked before they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from torch import nn
+
+from sthisto._utils.arguments import checked
+from sthisto._utils.atomic import atomic_folder
+from sthisto._utils.logging import logger
+from sthisto._utils.settings import settings
+from sthisto._utils.validate import listed
+from sthisto.models import bundle
+from sthisto.models.base import ExpressionModel
+from sthisto.models.encoders.network import offline_without_network
+from sthisto.models.manifest import CONFIG, MANIFEST, ModelFolder
+from sthisto.models.registry import METHODS
+from sthisto.models.torch_state import plain_torch
+
+if TYPE_CHECKING:
+    from requests import Response
+
+ZENODO: Final = "https://zenodo.org"
+_LARGEST: Final = 50 * 2**30
+"""Bytes of the largest file that is fetched."""
+_LARGEST_JSON: Final = 64 * 2**20
+_BLOCK: Final = 2**20
+_TIMEOUT_S: Final = 30
+_REPOSITORY: Final = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}")
+_ZENODO_DOI: Final = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:)?10\.5281/zenodo\.(\d{1,12})", re.IGNORECASE)
+
+
+@checked()
+@plain_torch()
+def from_hub(
+    repository: str,
+    *,
+    revision: str | None = None,
+    image_encoder: str | nn.Module | None = None,
+    allow_download: bool = False,
+) -> ExpressionModel:
+    """Load a model from a page of the Hugging Face hub, which `push_to_hub` made.
+
+    Files that were fetched before are read from the hub's own cache on disk. Nothing in them is run.
+
+    Parameters
+    ----------
+    repository
+        Owner and name of the page, "org/model".
+    revision
+        Commit, tag or branch. None: the newest of "main", which may change from one day to the next; name the commit in
+        what you publish.
+    image_encoder, allow_download
+        Of `load`.
+
+    Returns
+    -------
+    The fitted model.
+
+    Raises
+    ------
+    OSError
+        The page can't be reached or doesn't exist, and the model was not fetched before.
+    ValueError
+        A file is larger than any model's, or as for `load`.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> model = sth.models.from_hub("org/liver", revision="v1.0")  # doctest: +SKIP
+    """
+    _check_repository(repository)
+    with tempfile.TemporaryDirectory(prefix="sthisto-") as name, offline_without_network():
+        folder = Path(name)
+        commit = _hub_file(repository, MANIFEST, revision, folder).parent.name  # as the hub's cache names folders
+        _hub_file(repository, CONFIG, commit, folder)
+        for file in sorted(ModelFolder(folder).listed or ()):
+            if not (folder / file).exists():
+                _hub_file(repository, file, commit, folder)
+        logger.info("%s is at the commit %s.", repository, commit)
+        return bundle.load(folder, METHODS, image_encoder, allow_download=allow_download)
+
+
+@checked()
+def push_to_hub(
+    model: ExpressionModel,
+    repository: str,
+    *,
+    revision: str | None = None,
+    private: bool = True,
+) -> None:
+    """Save a model to a page of the Hugging Face hub, which is made where there is none.
+
+    Log in before, with ``hf auth login`` or the environment variable HF_TOKEN. A model holds features of its training
+    spots and their expression: share it only where these may be shared.
+
+    Parameters
+    ----------
+    model
+        Fitted model.
+    repository
+        Owner and name of the page, "org/model".
+    revision
+        Branch to commit to. None: "main".
+    private
+        Whether a page that is made is private. A page that is there stays as it is.
+
+    Raises
+    ------
+    OSError
+        The hub can't be reached, or refuses.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> sth.models.push_to_hub(model, "org/liver")  # doctest: +SKIP
+    """
+    from huggingface_hub import HfApi
+
+    _check_repository(repository)
+    api = HfApi(endpoint=_endpoint())
+    with tempfile.TemporaryDirectory(prefix="sthisto-") as name:
+        model.save(Path(name) / "model")
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=Path(name) / "model",
+                revision=revision,
+                commit_message=f"{model.method} of {len(model.genes)} genes",
+            )
+        except (OSError, RuntimeError) as error:
+            msg = (
+                f"The model could not be saved to {repository!r}: {error}. Log in with `hf auth login`, or save it to "
+                "a folder with model.save and upload that."
+            )
+            raise OSError(msg) from error
+
+
+@checked()
+@plain_torch()
+def from_zenodo(
+    doi: str,
+    *,
+    image_encoder: str | nn.Module | None = None,
+    allow_download: bool = False,
+) -> ExpressionModel:
+    """Load a model from a record of Zenodo that holds the files of a saved model.
+
+    The files are kept in ``settings.cache_dir / "models"``, so that the second call needs no network. Each must have
+    the size and the checksum that the record states, and the SHA-256 of the model's own manifest. Nothing in them is
+    run.
+
+    Parameters
+    ----------
+    doi
+        Of the record, "10.5281/zenodo.1234567". That of one version always gives the same model.
+    image_encoder, allow_download
+        Of `load`.
+
+    Returns
+    -------
+    The fitted model.
+
+    Raises
+    ------
+    OSError
+        Zenodo can't be reached, or has no such record, and the model was not fetched before.
+    ValueError
+        `doi` is not of Zenodo, the record holds no saved model, a file is not what the record says, or as for `load`.
+
+    Examples
+    --------
+    >>> import sthisto as sth
+    >>> model = sth.models.from_zenodo("10.5281/zenodo.1234567")  # doctest: +SKIP
+    """
+    found = _ZENODO_DOI.fullmatch(doi.strip())
+    if found is None:
+        msg = f"`doi` is {doi!r}; expected one of Zenodo, as '10.5281/zenodo.1234567'."
+        raise ValueError(msg)
+    folder = settings.cache_dir / "models" / f"zenodo-{found[1]}"
+    if not folder.exists():
+        _fetch_record(found[1], folder)
+    return bundle.load(folder, METHODS, image_encoder, allow_download=allow_download)
+
+
+def _check_repository(repository: str) -> None:
+    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
+        msg = f"`repository` is {repository!r}; expected owner and name, as 'org/model'."
+        raise ValueError(msg)
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _hub_file(repository: str, name: str, revision: str | None, folder: Path) -> Path:
+    """Copy a file of a page to `folder` and return its path in the hub's cache.
+
+    Raises
+    ------
+    OSError
+        It can't be fetched.
+    ValueError
+        It is too large.
+    """
+    from huggingface_hub import (
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
+    try:
+        kept = try_to_load_from_cache(repository, name, revision=revision) if _is_commit(revision) else None
+        if not isinstance(kept, str) and not constants.HF_HUB_OFFLINE:
+            url = hf_hub_url(repository, name, revision=revision, endpoint=_endpoint())
+            _check_size(name, get_hf_file_metadata(url, endpoint=_endpoint()).size, url)
+        if not isinstance(kept, str):
+            kept = hf_hub_download(repository, name, revision=revision, endpoint=_endpoint())
+    except (OSError, RuntimeError, HFValidationError, HfHubHTTPError, HTTPError) as error:
+        at = "" if revision is None else f" at {revision!r}"
+        msg = (
+            f"{name} of {repository!r}{at} could not be fetched from {_endpoint()}: {' '.join(str(error).split())}\n"
+            "Check the name and the revision; a private page needs `hf auth login`. Without a network, run `hf "
+            f"download {repository} --local-dir FOLDER` where there is one, copy the folder, and call "
+            "sthisto.models.load(FOLDER)."
+        )
+        raise OSError(msg) from error
+    shutil.copyfile(Path(kept).resolve(), folder / name)
+    return Path(kept)
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
+def _check_size(name: str, size: int | None, where: str) -> None:
+    limit = _LARGEST_JSON if name.endswith(".json") else _LARGEST
+    if size is None or not 0 < size <= limit:
+        msg = f"{where} states a size of {size} bytes for {name}; expected 1 to {limit:,}. It is not fetched."
+        raise ValueError(msg)
+
+
+def _fetch_record(number: str, folder: Path) -> None:
+    """Fetch the files of a record of Zenodo to a folder: all of them, or none."""
+    with _get(f"{ZENODO}/api/records/{number}") as answer:
+        files = _files_of(answer, number)
+    with atomic_folder(folder, overwrite=False) as staged:
+        for name in (MANIFEST, CONFIG):
+            _fetch(files[name], staged / name)
+        for name in sorted(ModelFolder(staged).listed or ()):
+            if name not in files:
+                msg = f"Record {number} of Zenodo lacks {name}, which the model's manifest lists."
+                raise ValueError(msg)
+            if not (staged / name).exists():
+                _fetch(files[name], staged / name)
+
+
+def _files_of(answer: Response, number: str) -> dict[str, Any]:
+    """Return name -> what a record says of a file.
+
+    Raises
+    ------
+    ValueError
+        It is no record, or none of a saved model.
+    """
+    try:
+        entries = answer.json()["files"]
+        files = {str(entry["key"]): entry for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"Zenodo's answer about record {number} can't be read: {error}."
+        raise ValueError(msg) from error
+    if missing := [name for name in (MANIFEST, CONFIG) if name not in files]:
+        msg = (
+            f"Record {number} of Zenodo holds no saved model: it has no {listed(missing)}, but {listed(files)}. A "
+            "model is shared by uploading all files of the folder that model.save wrote."
+        )
+        raise ValueError(msg)
+    return files
+
+
+def _fetch(entry: dict[str, Any], path: Path) -> None:
+    """Fetch a file of a record, and compare its size and checksum with those that the record states."""
+    try:
+        size, url = int(entry["size"]), str(entry["links"]["self"])
+        kind, _, digest = str(entry["checksum"]).partition(":")
+        state = hashlib.new(kind, usedforsecurity=False)
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"Zenodo states no size, address or checksum of {path.name} that can be used: {error}."
+        raise ValueError(msg) from error
+    _check_size(path.name, size, "Zenodo")
+    if urlsplit(url)[:2] != urlsplit(ZENODO)[:2]:
+        msg = f"Zenodo's record leads to {url} for {path.name}, which is not on {ZENODO}. It is not fetched."
+        raise ValueError(msg)
+    written = 0
+    with _get(url) as answer, path.open("wb") as stream:
+        for block in _limited(answer.iter_content(_BLOCK), size):
+            stream.write(block)
+            state.update(block)
+            written += len(block)
+    if written != size or state.hexdigest() != digest:
+        msg = (
+            f"{path.name} arrived damaged: {written} of {size} bytes, {kind} {state.hexdigest()}, not {digest}. Try "
+            "again."
+        )
+        raise ValueError(msg)
+
+
+def _limited(blocks: Iterable[bytes], size: int) -> Iterable[bytes]:
+    """Yield blocks until more than `size` bytes have come."""
+    for block in blocks:
+        yield block
+        size -= len(block)
+        if size < 0:
+            return
+
+
+def _get(url: str) -> Response:
+    """Return the answer to a request, whose content is not read yet.
+
+    Raises
+    ------
+    OSError
+        The server can't be reached or refuses.
+    """
+    import requests
+
+    try:
+        answer = requests.get(url, stream=True, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        msg = (
+            f"{url} could not be fetched ({type(error).__name__}: {error}). Without a network, download the record's "
+            "files where there is one, put them into one folder, and call sthisto.models.load(folder)."
+        )
+        raise OSError(msg) from error
+    return answer
