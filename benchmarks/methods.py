@@ -3,6 +3,7 @@
     python benchmarks/methods.py --genes genes_785.txt
     python benchmarks/methods.py --genes genes_785.txt --splits C2 C3 C4 --methods color ridge danet --seeds 1
     python benchmarks/methods.py --genes genes_785.txt --inside --seeds 1
+    python benchmarks/methods.py --genes genes_785.txt --inside --methods kernel "kernel of four strengths"
 
 Sections are read from the folder that STHISTO_HER2ST names, which must hold A1, A2, C2, C3 and C4. Splits: "C2", "C3"
 and "C4" are predicted from the other two of the patient (a); "A" is patient A from patient C and "C" the other way
@@ -42,12 +43,17 @@ SPLITS = {
 }
 GROUPS = {"(a) serial sections of one patient": ("C2", "C3", "C4"), "(b) another patient": ("A", "C")}
 WIDE = {"context": (1, 2, 4)}
+FINE = {"patch_size": 224}
+"""Crops of the default size, which show wide views at a finer resolution than those of 112 px."""
 METHODS = (
     MethodSpec("color", "color", seeds=1),
     MethodSpec("ridge", "ridge", seeds=1),
     MethodSpec("ridge + context", "ridge", WIDE, seeds=1),
     MethodSpec("knn", "knn", seeds=1),
-    *(MethodSpec(name, name) for name in ("danet", "bleep", "stnet", "histogene", "hybrid", "recommended")),
+    *(MethodSpec(name, name) for name in ("danet", "bleep", "stnet", "histogene")),
+    MethodSpec("hybrid", "hybrid", seeds=1),
+    MethodSpec("kernel", "kernel", FINE, seeds=1),
+    *(MethodSpec(name, name, FINE) for name in ("mlp", "recommended")),
 )
 CANDIDATES = (
     MethodSpec("hybrid of two danets", "hybrid", {"n_models": 2}),
@@ -56,12 +62,30 @@ CANDIDATES = (
     MethodSpec("hybrid of log1p, no colors", "hybrid", {"n_models": 2, "residuals": False, "colors": False}),
 )
 """What the setting "hybrid" was chosen among, with two DANets each, which is enough to choose by."""
+STRENGTHS = {
+    "kernel of four strengths": (1e-3, 1e-2, 1e-1, 1.0),
+    "kernel of two strengths": (1e-3, 1e-2),
+}
+"""What the strengths of "kernel" were chosen among."""
+BLOCKS = FINE | WIDE | {"features": ("texture", "encoder", "border"), "encoder_layer": "blocks.2"}
+RESIDUALS = {"target": "pearson_residuals"}
+PROJECTED = {"expression_components": (3, 5, 8, 12)}
 VARIANTS = (
+    MethodSpec("danet+pc", "danet", PROJECTED),
+    MethodSpec("danet of residuals", "danet", RESIDUALS),
+    MethodSpec("danet on blocks", "danet", RESIDUALS | BLOCKS),
+    MethodSpec("danet on blocks, no gene encoder", "danet", RESIDUALS | BLOCKS | {"gene_encoder": "identity"}),
+    MethodSpec(
+        "danet on blocks, no gene encoder+pc", "danet", RESIDUALS | BLOCKS | PROJECTED | {"gene_encoder": "identity"}
+    ),
+    *(MethodSpec(label, "kernel", FINE | {"alphas": alphas}, seeds=1) for label, alphas in STRENGTHS.items()),
     MethodSpec("danet + context", "danet", WIDE),
     MethodSpec("five danets", "danet", {"n_models": 5}),
     *CANDIDATES,
 )
-"""What the setting "hybrid" is made of or was chosen among; run when they are named."""
+"""What settings are made of or were chosen among; run when they are named."""
+REFERENCES = ("ridge", "color", "hybrid")
+"""Methods that differences are taken from."""
 KNOWN = {spec.label: spec for spec in (*METHODS, *VARIANTS)}
 SETTING = {"patch": {"patch_size": 112, "patch_um": 77.28}, "block_spots": 5, "warm_up": True}
 
@@ -89,10 +113,11 @@ def main() -> None:
             sides = [([other for other in train if other != name], [name]) for name in train]
             tables.append(scores(sides, ()).assign(tested=f"inside {', '.join(train)}"))
     else:
+        references = [name for name in REFERENCES if name in arguments.methods]
         for title, splits in GROUPS.items():
             if sides := [SPLITS[split] for split in splits if split in arguments.splits]:
                 tested = ", ".join(name for _, test in sides for name in test)
-                tables.append(scores(sides, ("ridge", "color")).assign(tested=f"{title}; tested on {tested}"))
+                tables.append(scores(sides, references).assign(tested=f"{title}; tested on {tested}"))
     for table in tables:
         print(f"\n{table['tested'].iloc[0]}; {len(panel)} genes; {arguments.encoder}\n\n{comparison_table(table)}")
     pd.concat(tables).to_csv(arguments.csv, index=False)

@@ -387,3 +387,8 @@ def test_a_name_that_could_not_be_written_is_refused(tissue, key):
     model = sth.tl.fit(tissue, method="mean")
     with pytest.raises(ValueError, match="`key_added`"):
         sth.tl.predict(tissue, model, key_added=key)
+
+
+def test_texture_is_not_to_be_trained(tissue):
+    with pytest.raises(ValueError, match=r"'texture' has no weights.*finetune=True"):
+        sth.tl.fit(tissue, image_encoder="texture", finetune=True, genes=GENES)

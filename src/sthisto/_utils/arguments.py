@@ -29,6 +29,7 @@ from sthisto._utils.checks import (
     path,
     seed,
     share,
+    shown,
     text,
     texts,
     whole,
@@ -206,6 +207,8 @@ def checked(**own: Check) -> Callable[[Callable[Parameters, Result]], Callable[P
 
         @wraps(function)
         def checking(*args: Any, **kwargs: Any) -> Result:
+            if len(args) > 1 and names[0] == "sdata":
+                _check_order(function.__name__, args)
             for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
                 if name in checks:
                     _check_parameter(value, checks[name], parameters[name])
@@ -215,6 +218,13 @@ def checked(**own: Check) -> Callable[[Callable[Parameters, Result]], Callable[P
         return checking
 
     return decorate
+
+
+def _check_order(function: str, args: tuple[Any, ...]) -> None:
+    """Raise TypeError where the SpatialData stands behind another argument."""
+    if any(type(value).__name__ == "SpatialData" for value in args[1:]) and type(args[0]).__name__ != "SpatialData":
+        msg = f"The SpatialData comes first in {function}(sdata, …), found {shown(args[0])} before it. Swap them."
+        raise TypeError(msg)
 
 
 def _check_parameter(value: Any, condition: Check, parameter: inspect.Parameter) -> None:

@@ -24,7 +24,7 @@ from sthisto.benchmark._protocol import Protocol
 from sthisto.benchmark._results import Results
 from sthisto.benchmark._rows import Key, Outcome, Row, rows_of
 from sthisto.metrics import SiblingReference, spatial_blocks
-from sthisto.models import resolve_method
+from sthisto.tl._fit import check_fit
 from sthisto.tl._fold_run import FoldContext, FoldRun, load_shared_encoder
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _outcome(context: FoldContext, fold: Fold, protocol: Protocol, out: Path, tr
 def _predicted(context: FoldContext, run: FoldRun, out: Path, warm_up: bool) -> dict[str, np.ndarray]:
     """Return the predictions of a run from its file, or make and keep them."""
     if warm_up and not context.path(run, out, ".npz").is_file():
-        has_epochs = resolve_method(run.method, run.options)[0].has_epochs
+        has_epochs = check_fit(run.method, run.options)[0].has_epochs
         brief = {"max_epochs": 1} if has_epochs else {}
         context.predictions(FoldRun(run.fold, run.method, run.seed, {**run.options, **brief}))
     return context.predictions(run, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def write(
-    sdata: SpatialData,
+    sdata: SpatialData | Sequence[SpatialData],
     options: argparse.Namespace,
     out: Path,
     *,
@@ -61,5 +62,5 @@ def write(
     keys = element_keys(options)
     key = keys.pop("key_added")
     write_report(sdata, out, keys=ElementKeys(**keys), key=key, command=command, genes=genes, alignment=alignment)
-    if not options.json:
+    if not (options.json or options.quiet):
         print(f"{out} holds the report.")

@@ -33,7 +33,8 @@ from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import extract
 from sthisto.models.encoders.given import GivenFeatures
 from sthisto.models.familiarity import Familiarity, fit_familiarity
-from sthisto.models.options import NoOptions
+from sthisto.models.low_rank import centered_by, check_components, fit_components
+from sthisto.models.options import MethodOptions, NoOptions
 from sthisto.models.pixels import pixel_blocks
 from sthisto.models.simplex import to_simplex
 from sthisto.models.torch_state import plain_torch
@@ -80,6 +81,8 @@ class ExpressionModel(ABC):
         Class attributes: width of the patch in µm where none is given and the µm per px are known (None: px of the full
         resolution); the image encoder where none is given; and, of a convolutional encoder without a chosen layer, how
         many px of the patch are one px of the feature map that is averaged (None: the encoder's own output).
+    projects_itself
+        Class attribute: it answers in `expression_components` of its own; of other methods the prediction is projected.
     has_epochs
         Class attribute: it is trained in epochs, from a seed, and validation spots choose the epoch. Other methods
         learn from the validation spots too.
@@ -113,6 +116,9 @@ class ExpressionModel(ABC):
         models of 0.1.
     calibration
         Errors on calibration spots, from which intervals follow; None where there were no such spots.
+    projection, projection_mean
+        (n_genes, n_components) and (n_genes,) float32, by the option `expression_components`: predictions less the mean
+        are projected by W Wᵀ. No column: they are left as they are.
     passport
         One row per gene: what was predicted of it on held-out groups, and the verdict on it; None until
         `sthisto.tl.assess` is called.
@@ -136,6 +142,7 @@ class ExpressionModel(ABC):
     default_patch_um: ClassVar[float | None] = None
     default_encoder: ClassVar[str] = IMAGE_ENCODER
     default_reduction: ClassVar[int | None] = None
+    projects_itself: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False
     combines_models: ClassVar[bool] = False
     rates_confidence: bool = False
@@ -178,14 +185,17 @@ class ExpressionModel(ABC):
         self.path: Path | None = None
         self.depth_knots: tuple[float, ...] = ()
         self.siblings = np.zeros((len(self.genes), 0), dtype=np.float32)
+        self.projection = np.zeros((len(self.genes), 0), dtype=np.float32)
+        self.projection_mean = np.zeros(len(self.genes), dtype=np.float32)
         self.training_spots = TrainingSpots.none()
         self.familiarity: Familiarity | None = None
         self.calibration: Calibration | None = None
 
     @classmethod
     def option_names(cls) -> list[str]:
-        """Return the names of the method's options."""
-        return [field.name for field in fields(cls.Options)]
+        """Return the names of the method's options, those of `MethodOptions` last."""
+        shared = {field.name for field in fields(MethodOptions)}
+        return sorted((field.name for field in fields(cls.Options)), key=lambda name: name in shared)
 
     @classmethod
     def make_options(cls, options: Mapping[str, Any]) -> Any:
@@ -198,7 +208,9 @@ class ExpressionModel(ABC):
             msg = f"Method {cls.method!r} has no option {listed(unknown)}. It has: {listed(known, 40)}."
             raise TypeError(msg)
         check_fields(cls.Options, options)
-        return cls.Options(**options)
+        return cls.Options(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        )
 
     @classmethod
     def needs_encoder(cls, options: Any) -> bool:
@@ -227,6 +239,11 @@ class ExpressionModel(ABC):
             width += f" ({self.patch.size * self.patch.um_per_px:.4g} µm)"
         fitted = f"fitted on {listed(self.training_sections)}" if self.training_sections else "not fitted"
         return f"<{type(self).__name__}: {len(self.genes)} genes, patches of {width}, {fitted}>"
+
+    @property
+    def is_projected(self) -> bool:
+        """Whether predictions are projected on components of the training expression."""
+        return not self.projects_itself and bool(check_components(getattr(self.options, "expression_components", None)))
 
     @property
     def has_encoder(self) -> bool:
@@ -286,6 +303,8 @@ class ExpressionModel(ABC):
         self._remember(sections, seed)
 
     def _remember(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        if self.is_projected:
+            self._fit_projection(sections)
         self.training_spots = TrainingSpots.of(sections)
         if self.rates_confidence:
             seen = [[block[one.used] for block in self._looks(one.inputs)] for one in sections]
@@ -297,6 +316,26 @@ class ExpressionModel(ABC):
                 seed=seed,
             )
         self.is_fitted = True
+
+    def _fit_projection(self, sections: Sequence[TrainingSection]) -> None:
+        numbers = check_components(self.options.expression_components)
+        expression = stack(sections, "train")
+        group = np.repeat(np.arange(len(sections)), [len(section.train) for section in sections])
+        components = fit_components(centered_by(expression, group), numbers)
+        columns = components.vectors * np.sqrt(components.share)
+        n_missing = min(max(numbers), len(self.genes)) - columns.shape[1]  # of fewer spots than components
+        self.projection = np.pad(columns, ((0, 0), (0, n_missing))).astype(np.float32)
+        self.projection_mean = expression.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def _finished(self, expression: np.ndarray) -> np.ndarray:
+        """Return predictions on their scale: projected if asked for, log1p at least 0, proportions as such."""
+        if self.is_projected:
+            centered = expression - self.projection_mean
+            expression = self.projection_mean + (centered @ self.projection) @ self.projection.T
+        target = self.normalization.get("target", "")
+        if is_proportions(target):
+            return to_simplex(expression)
+        return np.maximum(expression, 0) if target == "log1p" else expression
 
     @plain_torch()
     def predict(self, section: SectionInput, *, exclude: Exclude | None = None) -> Prediction:
@@ -322,8 +361,7 @@ class ExpressionModel(ABC):
         if exclude is not None:
             check_choice(exclude, ("section", "spot", "none"), name="exclude")
         prediction = self.predict_section(section, exclude)
-        if is_proportions(self.normalization.get("target", "")):
-            prediction = replace(prediction, expression=to_simplex(prediction.expression))
+        prediction = replace(prediction, expression=self._finished(prediction.expression))
         return replace(prediction, confidence=self._confidence(section)) if self.rates_confidence else prediction
 
     def _confidence(self, section: SectionInput) -> np.ndarray:

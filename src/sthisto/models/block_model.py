@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from sthisto._utils.validate import check_choice, check_positive
+from sthisto._utils.validate import check_positive
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.blocks import (
     FEWEST_SPOTS,
@@ -21,12 +21,14 @@ from sthisto.models.blocks import (
     BlockLayout,
     SectionFeatures,
     Standard,
+    check_kinds,
     section_features,
     standardize,
     used_kinds,
 )
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.kernels import KernelName, block_kernel, center_columns, fit_kernel
+from sthisto.models.landmarks import choose_landmarks, fit_landmarks
 from sthisto.models.low_rank import Components, centered_by, check_components, fit_components
 from sthisto.models.options import MethodOptions
 from sthisto.models.perceptrons import (
@@ -67,19 +69,14 @@ class BlockOptions(MethodOptions):
 
     features: Sequence[str] = KINDS
     texture_context: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
-    expression_components: int | Sequence[int] | None = (5, 8, 12)
+    expression_components: int | Sequence[int] | None = (3, 5, 8, 12)
     log1p_share: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.features, str) or not self.features:
-            msg = f"`features` is {self.features!r}; expected some of {', '.join(KINDS)}, such as ('texture',)."
-            raise ValueError(msg)
-        for kind in self.features:
-            check_choice(kind, KINDS, name="features")
+        check_kinds(self.features)
         for width in self.texture_context:
             check_positive(width, name="texture_context")
-        check_components(self.expression_components)
         if not 0 <= self.log1p_share <= 1:
             msg = f"`log1p_share` must be between 0 and 1, found {self.log1p_share!r}."
             raise ValueError(msg)
@@ -87,6 +84,9 @@ class BlockOptions(MethodOptions):
 
 class BlockModel(ExpressionModel):
     """Base of `kernel`, `mlp` and `recommended`.
+
+    Above 20,000 training spots, 3,000 of them drawn at random stand for all in the kernel, in the spread and in the
+    confidence (Nyström's approximation).
 
     Features are standardized within each section, so that staining does not count. The targets are Pearson residuals
     centered by section (the expression itself where there are no counts), and the answer is a sum of their top
@@ -102,6 +102,7 @@ class BlockModel(ExpressionModel):
     Options: ClassVar[type] = BlockOptions
     uses_residuals = True
     rates_confidence = True
+    projects_itself = True
     default_context = (1.0, 2.0, 4.0)
     default_patch_um = 77.0
     default_encoder = "efficientnet_lite0"
@@ -127,12 +128,7 @@ class BlockModel(ExpressionModel):
     @property
     def alphas(self) -> Sequence[float]:
         """Strengths of the kernel regression."""
-        return (1e-3, 1e-2, 1e-1, 1.0)
-
-    @classmethod
-    def make_options(cls, options: Mapping[str, Any]) -> Any:
-        """Return the method's options, with tuples for the lists that a saved model has."""
-        return super().make_options({n: tuple(v) if isinstance(v, list) else v for n, v in options.items()})
+        return (1e-3, 1e-2, 1e-1)
 
     @classmethod
     def needs_encoder(cls, options: BlockOptions) -> bool:
@@ -143,7 +139,7 @@ class BlockModel(ExpressionModel):
     def widest(cls, options: BlockOptions, context: Sequence[float]) -> float:
         """Return the widest view, relative to the patch."""
         texture = options.texture_context if "texture" in options.features else ()
-        return max(*context, *texture)
+        return max((*context, *texture))
 
     def _features(self, section: SectionInput) -> SectionFeatures:
         return section_features(
@@ -161,15 +157,17 @@ class BlockModel(ExpressionModel):
         self._layout = features[0].layout
         raw = np.concatenate([f.values[r] for f, r in zip(features, rows, strict=True)])
         self._usual = Standard.of(raw)
-        self._x = np.concatenate([standardize(f, self._usual)[r] for f, r in zip(features, rows, strict=True)])
+        x = np.concatenate([standardize(f, self._usual)[r] for f, r in zip(features, rows, strict=True)])
+        kept = choose_landmarks(len(x), seed)
+        self._x = x[kept]
         group = np.repeat(np.arange(len(sections)), [len(r) for r in rows])
         folds = _folds(group, np.concatenate([s.inputs.positions[s.train] for s in sections]))
         expression = stack(sections, "train")
         targets = [centered_by(values, group) for values in self._targets(sections, expression)]
         numbers = check_components(self.options.expression_components)
         self._components = [fit_components(target, numbers) for target in targets]
-        inside, left_out = self._learn(targets, group, folds, seed)
-        self._calibrate(expression, group, inside, left_out)
+        inside, left_out = self._learn(x, kept, targets, group, folds, seed)
+        self._calibrate(expression, group, inside, left_out, kept)
 
     def _targets(self, sections: Sequence[TrainingSection], expression: np.ndarray) -> list[np.ndarray]:
         residuals = [section.residuals for section in sections]
@@ -182,39 +180,74 @@ class BlockModel(ExpressionModel):
         return [of_residuals, expression] if share else [of_residuals]
 
     def _learn(
-        self, targets: Sequence[np.ndarray], group: np.ndarray, folds: np.ndarray, seed: int
+        self,
+        x: np.ndarray,
+        kept: np.ndarray,
+        targets: Sequence[np.ndarray],
+        group: np.ndarray,
+        folds: np.ndarray,
+        seed: int,
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Fit the learners; return scores of the training spots, and those left out, (n, n_components) a target."""
+        if len(kept) < len(x):
+            fitted, left_out = self._fit_landmarks(x, kept, targets, group, folds)
+        else:
+            fitted, left_out = self._fit_exactly(targets, group, folds)
+        self._powers: dict[str, np.ndarray] = {}
+        if "kernel" in self.learner_weights:
+            self._powers["kernel"] = np.array([_rms(scores) for scores in fitted])
+        if "mlp" in self.learner_weights:
+            scores = [t @ c.vectors for t, c in zip(targets, self._components, strict=True)]
+            self._networks, losses = fit_perceptrons(x, scores, self.perceptron_settings, seed=seed)
+            epochs = np.arange(len(losses))
+            self.history = pd.DataFrame({"epoch": epochs, "train_loss": losses, "val_loss": np.nan})
+            predicted = predict_perceptrons(self._networks, x, len(targets))
+            self._powers["mlp"] = np.array([_rms(part) for part in predicted])
+        inside = self._combined(fitted, x)
+        self._gene_sd = self._gene_spread(inside)
+        return inside, left_out
+
+    def _fit_exactly(
+        self, targets: Sequence[np.ndarray], group: np.ndarray, folds: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Fit the kernel between all training spots; return their scores, and those left out."""
         kernel = block_kernel(self._x, self._x, self._layout, self.kernel_name)
         self._row_mean = kernel.mean(axis=0)
         kernel = center_columns(center_columns(kernel, group).T, group).T
         fits = fit_kernel(kernel, targets, self._components, alphas=self.alphas, folds=folds)
         self._coefficients = [_within(fit.coefficients, group) for fit in fits]
-        self._powers: dict[str, np.ndarray] = {}
-        if "kernel" in self.learner_weights:
-            self._powers["kernel"] = np.array([_rms(kernel @ c) for c in self._coefficients])
-        if "mlp" in self.learner_weights:
-            scores = [t @ c.vectors for t, c in zip(targets, self._components, strict=True)]
-            self._networks, losses = fit_perceptrons(self._x, scores, self.perceptron_settings, seed=seed)
-            epochs = np.arange(len(losses))
-            self.history = pd.DataFrame({"epoch": epochs, "train_loss": losses, "val_loss": np.nan})
-            predicted = predict_perceptrons(self._networks, self._x, len(targets))
-            self._powers["mlp"] = np.array([_rms(part) for part in predicted])
-        inside = self._combined(kernel, self._x)
-        self._gene_sd = self._gene_spread(inside)
-        return inside, [fit.scores for fit in fits]
+        return [kernel @ coefficients for coefficients in self._coefficients], [fit.scores for fit in fits]
+
+    def _fit_landmarks(
+        self, x: np.ndarray, kept: np.ndarray, targets: Sequence[np.ndarray], group: np.ndarray, folds: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Fit the kernel of all training spots with the kept ones; return their scores, and those left out."""
+        fit = fit_landmarks(
+            x,
+            kept,
+            self._layout,
+            self.kernel_name,
+            targets,
+            self._components,
+            alphas=self.alphas,
+            groups=group,
+            folds=folds,
+        )
+        self._row_mean = fit.row_mean
+        self._coefficients = [one.coefficients for one in fit.targets]
+        return fit.fitted, [one.scores for one in fit.targets]
 
     def _gene_spread(self, scores: Sequence[np.ndarray]) -> np.ndarray:
         """Return the standard deviation of each target's genes, (n_targets, n_genes)."""
         return np.stack([_sd(part @ c.vectors.T) for part, c in zip(scores, self._components, strict=True)])
 
-    def _combined(self, kernel: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
-        """Return the weighted sum of what the learners say, (n, n_components) for each target."""
+    def _combined(self, of_kernel: Sequence[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
+        """Return the weighted sum of the kernel's scores and those of the networks, (n, n_components) each target."""
         total = [np.zeros((len(x), c.vectors.shape[1])) for c in self._components]
         weights = self.learner_weights
         if "kernel" in weights:
-            for i, coefficients in enumerate(self._coefficients):
-                total[i] += weights["kernel"] * (kernel @ coefficients) / self._powers["kernel"][i]
+            for i, scores in enumerate(of_kernel):
+                total[i] += weights["kernel"] * scores / self._powers["kernel"][i]
         if self._networks is not None:
             for i, part in enumerate(predict_perceptrons(self._networks, x, len(total))):
                 total[i] += weights["mlp"] * part / self._powers["mlp"][i]
@@ -234,6 +267,7 @@ class BlockModel(ExpressionModel):
         group: np.ndarray,
         inside: Sequence[np.ndarray],
         left_out: Sequence[np.ndarray],
+        kept: np.ndarray,
     ) -> None:
         """Keep what brings predictions to the expression's scale, and the errors of the training spots left out."""
         self._mean = expression.mean(axis=0, dtype=np.float64)
@@ -244,7 +278,7 @@ class BlockModel(ExpressionModel):
         sd = _sd(measured)
         correlation = (outside * measured).mean(axis=0) / np.maximum(sd, _TINY)
         self._amplitude = sd * np.maximum(correlation, _LEAST_CORRELATION)
-        self._squared_error = np.square(measured - outside * self._amplitude).astype(np.float32)
+        self._squared_error = np.square((measured - outside * self._amplitude)[kept]).astype(np.float32)
 
     def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         """Predict every spot of a section; nothing is retrieved, so nothing is excluded."""
@@ -257,8 +291,6 @@ class BlockModel(ExpressionModel):
             scores = [values - values.mean(axis=0) for values in scores]
         standard = self._standard_genes(scores, self._gene_sd) / self._total_sd
         expression = self._mean + standard * self._amplitude
-        if self.normalization.get("target") == "log1p":
-            expression = np.maximum(expression, 0)
         return Prediction(
             expression=expression.astype(np.float32),
             sd=np.concatenate([part[1] for part in parts]),
@@ -270,7 +302,8 @@ class BlockModel(ExpressionModel):
         kernel = block_kernel(x, self._x, self._layout, self.kernel_name)
         nearest = _nearest(kernel, N_NEAREST)
         spread = np.sqrt(_mean_rows(self._squared_error, nearest))
-        return self._combined(kernel - self._row_mean, x), spread
+        combined = self._combined([(kernel - self._row_mean) @ one for one in self._coefficients], x)
+        return combined, spread
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
         """Return each kind of features as a block, not standardized, but for the distance to the tissue's border."""
@@ -278,9 +311,10 @@ class BlockModel(ExpressionModel):
 
     def state(self) -> dict[str, Tensor]:
         """Return what was learned."""
+        usual_mean, usual_sd = (value.numpy() for value in self._usual.tensors())
         arrays: dict[str, Any] = {
-            "usual.mean": self._usual.mean,
-            "usual.sd": np.where(np.isfinite(self._usual.sd), self._usual.sd, 0),
+            "usual.mean": usual_mean,
+            "usual.sd": usual_sd,
             "sizes": np.array(self._layout.sizes),
             "weights": np.array(self._layout.weights),
             "shares": np.array(self._shares),
@@ -302,8 +336,7 @@ class BlockModel(ExpressionModel):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what was learned."""
         arrays = {name: value.numpy() for name, value in state.items() if not name.startswith("networks.")}
-        sd = arrays["usual.sd"]
-        self._usual = Standard(arrays["usual.mean"], np.where(sd == 0, np.inf, sd).astype(np.float32))
+        self._usual = Standard.from_tensors(state["usual.mean"], state["usual.sd"])
         self._layout = BlockLayout(tuple(arrays["sizes"].tolist()), tuple(arrays["weights"].tolist()))
         self._shares = tuple(arrays["shares"].tolist())
         self._row_mean, self._gene_sd, self._total_sd = (arrays[n] for n in ("row_mean", "gene_sd", "total_sd"))

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from sthisto._utils.validate import check_choice
 from sthisto.models.data import SectionInput
 from sthisto.models.encoders.encoder import TEXTURE, Encoder
 from sthisto.models.encoders.features import extract
@@ -154,6 +157,16 @@ class Standard:
         sd[sd <= _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)] = np.inf
         return cls(mean.astype(np.float32), sd.astype(np.float32))
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return both as tensors that a model can keep: an infinite standard deviation is 0 there."""
+        return torch.from_numpy(self.mean), torch.from_numpy(np.where(np.isfinite(self.sd), self.sd, np.float32(0)))
+
+    @classmethod
+    def from_tensors(cls, mean: Tensor, sd: Tensor) -> Standard:
+        """Return what `tensors` returned."""
+        values = sd.numpy()
+        return cls(mean.numpy(), np.where(values == 0, np.float32(np.inf), values))
+
     def __call__(self, values: np.ndarray, layout: BlockLayout) -> np.ndarray:
         """Return features as standard deviations from the mean, clipped at 4, divided by the root of the block's size.
 
@@ -174,6 +187,15 @@ def standardize(features: SectionFeatures, usual: Standard | None = None) -> np.
     few = len(features.values) < FEWEST_SPOTS and usual is not None
     standard = usual if few and usual is not None else Standard.of(features.values)
     return standard(features.values, features.layout)
+
+
+def check_kinds(features: Sequence[str]) -> None:
+    """Raise ValueError unless these are some of `KINDS`."""
+    if isinstance(features, str) or not features:
+        msg = f"`features` is {features!r}; expected some of {', '.join(KINDS)}, such as ('texture',)."
+        raise ValueError(msg)
+    for kind in features:
+        check_choice(kind, KINDS, name="features")
 
 
 def used_kinds(kinds: Sequence[str], encoder: Encoder | None) -> tuple[str, ...]:

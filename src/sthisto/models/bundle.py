@@ -30,6 +30,8 @@ from sthisto.models.bundle_tensors import (
     FAMILIARITY,
     FINGERPRINT,
     NO_LONGER_READ,
+    PROJECTION,
+    PROJECTION_MEAN,
     SECTION,
     SIBLINGS,
     check_axes,
@@ -44,6 +46,7 @@ from sthisto.models.card import model_card
 from sthisto.models.conformal import CALIBRATION_AXES, Calibration
 from sthisto.models.data import TrainingSpots
 from sthisto.models.familiarity import Familiarity, familiarity_axes
+from sthisto.models.low_rank import check_components
 from sthisto.models.manifest import CONFIG, ModelFolder, add_files, write_manifest
 from sthisto.models.passport import FILE as PASSPORT
 from sthisto.models.passport import passport_file, read_passport
@@ -123,6 +126,9 @@ def _state(model: ExpressionModel) -> dict[str, Tensor]:
     }
     for prefix, part in ((FAMILIARITY, model.familiarity), (CALIBRATION, model.calibration)):
         state |= {} if part is None else {f"{prefix}{name}": values for name, values in part.state().items()}
+    if model.is_projected:
+        state[PROJECTION] = torch.from_numpy(model.projection)
+        state[PROJECTION_MEAN] = torch.from_numpy(model.projection_mean)
     return state
 
 
@@ -193,14 +199,27 @@ def _unfitted(
     model.history = pd.DataFrame(config["history"], columns=["epoch", "train_loss", "val_loss"]).astype(
         {"epoch": int, "train_loss": float, "val_loss": float}
     )
-    siblings = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(len(model.genes), 0))}
-    check_axes(siblings, {SIBLINGS: ("genes", "components")}, {"genes": len(model.genes)}, folder.path / MODEL)
-    model.siblings = siblings[SIBLINGS].numpy()
+    _take_components(model, state, folder.path / MODEL)
     model.familiarity = _familiarity(state, config, folder.path / MODEL)
     model.calibration = _calibration(state, len(model.genes), folder.path / MODEL)
     fingerprint = state.pop(FINGERPRINT).numpy().view(np.uint64)
     model.training_spots = TrainingSpots(fingerprint, state.pop(SECTION).numpy())
     return model
+
+
+def _take_components(model: ExpressionModel, state: dict[str, Tensor], file: Path) -> None:
+    """Take the components of the training expression out of `state`; models of 0.1 have none."""
+    n_genes = len(model.genes)
+    found = {SIBLINGS: state.pop(SIBLINGS, torch.zeros(n_genes, 0))}
+    axes: dict[str, tuple[int | str, ...]] = {SIBLINGS: ("genes", "siblings")}
+    if model.is_projected:
+        found |= {name: state.pop(name) for name in (PROJECTION, PROJECTION_MEAN) if name in state}
+        n_components = min(max(check_components(model.options.expression_components)), n_genes)
+        axes |= {PROJECTION: ("genes", n_components), PROJECTION_MEAN: ("genes",)}
+    check_axes(found, axes, {"genes": n_genes}, file)
+    model.siblings = found[SIBLINGS].numpy()
+    if model.is_projected:
+        model.projection, model.projection_mean = found[PROJECTION].numpy(), found[PROJECTION_MEAN].numpy()
 
 
 def _familiarity(state: dict[str, Tensor], config: Mapping[str, Any], file: Path) -> Familiarity | None:

@@ -21,6 +21,8 @@ CALIBRATION: Final = "calibration."
 """What the names of the tensors begin with from which intervals follow."""
 NO_LONGER_READ: Final = "usual_cosine"
 """Tensor of a bank of 0.1, from which the confidence followed."""
+PROJECTION: Final = "training.projection"
+PROJECTION_MEAN: Final = "training.projection_mean"
 _LARGEST_BOTTLENECK: Final = 4096
 _DTYPES: Final = (torch.float32, torch.float64)
 Axes = Mapping[str, tuple[int | str, ...]]

@@ -68,7 +68,7 @@ class CombinedModel(ExpressionModel):
                     patch=self.patch,
                     options=cls.make_options(plan.options),
                     encoder=self._encoder if cls.uses_encoder else None,
-                    normalization=self.normalization,
+                    normalization=self.normalization | ({"target": "pearson_residuals"} if plan.of_residuals else {}),
                 )
             )
             self._members[-1].rates_confidence = False  # rated once, for all members

@@ -106,19 +106,35 @@ def fit_kernel(
     for strength, inverse in _inverses(kernel, alphas):
         solved = inverse @ wanted
         held = _left_out(inverse, wanted, solved, folds)
-        fitted = wanted - strength * solved
-        scale = np.concatenate(
-            [
-                _scale(part, one, n)
-                for part, one, n in zip(np.split(fitted, ends, axis=1), components, n_genes, strict=True)
-            ]
-        )
+        scale = scales(wanted - strength * solved, components, ends, n_genes)
         coefficients += solved * scale / len(alphas)
         left_out += held * scale / len(alphas)
     return [
         KernelFit(a, b)
         for a, b in zip(np.split(coefficients, ends, axis=1), np.split(left_out, ends, axis=1), strict=True)
     ]
+
+
+def scales(
+    fitted: np.ndarray, components: Sequence[Components], ends: np.ndarray, n_genes: Sequence[int]
+) -> np.ndarray:
+    """Return what fitted scores are multiplied with before strengths are averaged.
+
+    Parameters
+    ----------
+    fitted
+        (n, n_scores) of the components of all targets, side by side.
+    ends
+        Where the scores of one target end and those of the next begin.
+    n_genes
+        Of each target.
+
+    Returns
+    -------
+    (n_scores,).
+    """
+    parts = np.split(fitted, ends, axis=1)
+    return np.concatenate([_scale(part, one, n) for part, one, n in zip(parts, components, n_genes, strict=True)])
 
 
 def _scale(fitted: np.ndarray, components: Components, n_genes: int) -> np.ndarray:

@@ -6,11 +6,13 @@ names again keeps its place and takes the new default.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sthisto._utils.arguments import check_fields
 from sthisto._utils.validate import check_choice, check_positive
+from sthisto.models.low_rank import check_components
 from sthisto.models.retrieval.bank import Aggregation
 from sthisto.models.training.augment import check_stain_jitter
 
@@ -31,16 +33,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Base of options. A `__post_init__` that checks values calls that of its base first."""
+    """Base of options. A `__post_init__` that checks values calls that of its base first.
+
+    Parameters
+    ----------
+    expression_components
+        Numbers of principal components of the training expression, centered by section, that predictions are projected
+        on; the mean over several. None: no projection.
+    """
+
+    expression_components: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Check types and bounds of all values, those of a class that derives from this one too."""
         check_fields(type(self), vars(self))
+        check_components(self.expression_components)
 
 
 @dataclass(frozen=True)
 class NoOptions(MethodOptions):
-    """The options of a method that has none."""
+    """The options of a method that has none of its own."""
 
 
 @dataclass(frozen=True)

@@ -27,3 +27,7 @@ __all__ = [
     "predict_between",
     "report",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

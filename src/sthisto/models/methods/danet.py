@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from sthisto._utils.validate import check_choice, check_positive
+from sthisto.models.blocks import (
+    SectionFeatures,
+    Standard,
+    check_kinds,
+    section_features,
+    standardize,
+    used_kinds,
+)
+from sthisto.models.data import Features, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.options import AlignmentOptions, FinetuneOptions, MethodOptions, RetrievalOptions, TrainingOptions
 from sthisto.models.retrieval.contrastive import ContrastiveModel, TwoTowers
 from sthisto.nn import GeneEncoder, ResidualKAN, ResidualMLP
+
+_STANDARD: Final = ("standard.mean", "standard.sd")
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,19 @@ class _Sides(MethodOptions):
         super().__post_init__()
         check_choice(self.gene_encoder, ("mamba", "identity"), name="gene_encoder")
         check_choice(self.projection, ("rkan", "mlp"), name="projection")
+
+
+@dataclass(frozen=True)
+class _Blocks(MethodOptions):
+    features: Sequence[str] | None = None
+    texture_context: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features is not None:
+            check_kinds(self.features)
+        for width in self.texture_context:
+            check_positive(width, name="texture_context")
 
 
 @dataclass(frozen=True)
@@ -38,7 +64,7 @@ class _Projection(MethodOptions):
 
 
 @dataclass(frozen=True)
-class DANetOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOptions, _Sides, FinetuneOptions):
+class DANetOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOptions, _Sides, _Blocks, FinetuneOptions):
     """Options of `DANet`.
 
     The defaults are the paper's for GSE240429, but for the frozen encoder and for smaller batches over more epochs:
@@ -54,6 +80,9 @@ class DANetOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOpti
         Whether patches are shown under random symmetries while the encoder is trained; never at prediction.
     stain_jitter
         Spread of the stains' strength in augmentation; 0 leaves colors as they are.
+    features, texture_context
+        Kinds of features that the image side sees, of "texture", "encoder" and "border", each standardized within its
+        section, as `Kernel` has them; None: the encoder's own, as published. They need the frozen encoder.
     gene_encoder
         "mamba" is equation 1 of the paper, "identity" leaves it out.
     projection
@@ -74,7 +103,19 @@ class DANetOptions(TrainingOptions, _Projection, RetrievalOptions, AlignmentOpti
         validation loss.
     precision, devices, num_nodes, strategy
         Arguments of `lightning.fabric.Fabric`.
+    expression_components
+        Numbers of principal components of the training expression that predictions are projected on; the mean over
+        several. None: no projection, as published.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.finetune and self.features is not None:
+            msg = (
+                f"features={tuple(self.features)!r} are computed once, with the frozen encoder; finetune=True trains "
+                "it. Leave one of them out."
+            )
+            raise ValueError(msg)
 
 
 class DANet(ContrastiveModel):
@@ -87,6 +128,63 @@ class DANet(ContrastiveModel):
     method = "danet"
     label = "DANet"
     Options = DANetOptions
+    _usual: Standard | None = None
+
+    @classmethod
+    def needs_encoder(cls, options: Any) -> bool:
+        """Return whether an image encoder is used with these options."""
+        return options.features is None or "encoder" in options.features
+
+    @classmethod
+    def widest(cls, options: Any, context: Sequence[float]) -> float:
+        """Return the widest view, relative to the patch."""
+        texture = options.texture_context if "texture" in (options.features or ()) else ()
+        return max((*context, *texture))
+
+    def image_features(self, section: SectionInput) -> Features:
+        """Return the encoder's features, or standardized blocks of the chosen kinds."""
+        if self.options.features is None:
+            return super().image_features(section)
+        found = self._blocks(section)
+        values = standardize(found, self._usual) * found.layout.divisors()
+        return Features(values.astype(np.float32), found.fingerprint)
+
+    def _blocks(self, section: SectionInput) -> SectionFeatures:
+        return section_features(
+            section,
+            used_kinds(self.options.features, self._encoder),
+            encoder=self._encoder,
+            context=self.patch.context,
+            texture_context=self.options.texture_context,
+        )
+
+    def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
+        """Align the two sides, then fill the bank with gene embeddings."""
+        if self.options.features is not None:
+            self._usual = Standard.of(np.concatenate([self._blocks(s.inputs).values[s.train] for s in sections]))
+        super().fit_sections(sections, seed)
+
+    def state_axes(self) -> dict[str, tuple[int | str, ...]]:
+        """Return the axes of what was learned."""
+        if self.options.features is None:
+            return super().state_axes()
+        return {
+            "image_head.projection.weight": (self.options.embedding_dim, "features"),
+            "gene_head.projection.weight": (self.options.embedding_dim, "genes"),
+            **dict.fromkeys(_STANDARD, ("features",)),
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights of both sides, and what standardizes the features of small sections."""
+        if self._usual is None:
+            return super().state()
+        return super().state() | dict(zip(_STANDARD, self._usual.tensors(), strict=True))
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights, and what standardizes the features of small sections."""
+        if self.options.features is not None:
+            self._usual = Standard.from_tensors(*(state[name] for name in _STANDARD))
+        super().load_state({name: value for name, value in state.items() if name not in _STANDARD})
 
     def towers(self, n_features: int, encoder: Encoder | None) -> TwoTowers:
         """Return the two sides of equations 1 and 2."""

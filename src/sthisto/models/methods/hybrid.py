@@ -72,6 +72,7 @@ class Hybrid(CombinedModel):
     def _plan(self) -> Sequence[Member]:
         options = asdict(self.options)
         own = {name: options.pop(name) for name in ("n_models", "ridge_weight", "residuals", *_OF_RIDGE)}
+        options["expression_components"] = None  # the average is projected
         ridge = {name: own[name] for name in _OF_RIDGE}
         scales = (False, True) if own["residuals"] and self.normalization.get("target") == "log1p" else (False,)
         n_models, share = own["n_models"], own["ridge_weight"]

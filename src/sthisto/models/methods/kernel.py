@@ -34,7 +34,7 @@ class KernelOptions(BlockOptions):
     """
 
     kernel: KernelName = "rbf"
-    alphas: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0)
+    alphas: Sequence[float] = (1e-3, 1e-2, 1e-1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

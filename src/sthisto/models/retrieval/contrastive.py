@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from sthisto.models.base import stack
 from sthisto.models.data import Features, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
-from sthisto.models.encoders.features import extract
 from sthisto.models.encoders.inference import Batches
 from sthisto.models.retrieval.model import RetrievalModel
 from sthisto.models.torch_state import seeded
@@ -90,7 +89,7 @@ class ContrastiveModel(RetrievalModel):
 
     def embed(self, section: SectionInput) -> np.ndarray:
         """Return the image embedding of every spot, (n_spots, n_dimensions) float32."""
-        return self.queries(extract(section, self.encoder))
+        return self.queries(self.image_features(section))
 
     def embed_genes(self, expression: np.ndarray) -> np.ndarray:
         """Return the gene embedding of (n_spots, n_genes) normalized expression, (n_spots, n_dimensions) float32."""
@@ -133,7 +132,7 @@ class ContrastiveModel(RetrievalModel):
         if self.options.finetune:
             images = read_training_patches(sections, rows)
         else:
-            features = [extract(section.inputs, self.encoder).values for section in sections]
+            features = [self.image_features(section.inputs).values for section in sections]
             images = np.concatenate([f[s.rows(rows)] for f, s in zip(features, sections, strict=True)])
         return torch.from_numpy(images), torch.from_numpy(stack(sections, rows))
 

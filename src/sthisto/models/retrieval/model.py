@@ -38,9 +38,13 @@ class RetrievalModel(ExpressionModel):
             raise ValueError(msg)
         super().fit(sections, seed=seed)
 
+    def image_features(self, section: SectionInput) -> Features:
+        """Return what `queries` is given: features of the image encoder."""
+        return extract(section, self.encoder)
+
     @abstractmethod
     def queries(self, features: Features) -> np.ndarray:
-        """Return what the bank is asked with, (n_spots, n_dimensions), for features of the image encoder."""
+        """Return what the bank is asked with, (n_spots, n_dimensions), for `image_features`."""
 
     def neighbors(self, section: SectionInput, *, exclude: Exclude | None = None) -> pd.DataFrame:
         """Return the training spots that each prediction was retrieved from.
@@ -50,7 +54,7 @@ class RetrievalModel(ExpressionModel):
         One row a spot and rank: spot (its position in the section), rank, section (name of the training section),
         training_spot (its position there), cosine.
         """
-        features = extract(section, self.encoder)
+        features = self.image_features(section)
         found, _ = self._retrieve(features, exclude)
         index, cosine = found.indices, found.cosine
         n, k = index.shape
@@ -77,7 +81,7 @@ class RetrievalModel(ExpressionModel):
 
     def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         """Average the training spots that are retrieved for each spot."""
-        features = extract(section, self.encoder)
+        features = self.image_features(section)
         found, excluded = self._retrieve(features, exclude)
         return Prediction(
             expression=self._bank.average(found),
