@@ -41,9 +41,12 @@ def main() -> None:
             true = sdata["S1_nuclei"].compute()[["x", "y"]].to_numpy()
             found = np.asarray(sdata["nuclei_table"].obsm["spatial"])
             n = pairs(true, found, WITHIN_UM / um_per_px)
+            shares = n / len(found), n / len(true), 2 * n / (len(true) + len(found))
             print(
-                f"{um_per_px:6.2f} {seed:5d} {len(true):6d} {len(found):6d} {n / len(found):10.3f} {n / len(true):7.3f} "
-                f"{2 * n / (len(true) + len(found)):6.3f} {seconds:5.1f}"
+                f"{um_per_px:6.2f} {seed:5d} {len(true):6d} {len(found):6d} {{:10.3f}} {{:7.3f}} {{:6.3f}}".format(
+                    *shares
+                )
+                + f" {seconds:5.1f}"
             )
 
 
