@@ -94,7 +94,7 @@ def aggregate(
         msg = f"No cell of table {cells_key!r} lies in a spot. Do both lie on the same image?"
         raise ValueError(msg)
     values = [mean for mean, _ in found]
-    record = {"method": "aggregate", "cells": cells_key}
+    record: dict[str, str | float] = {"method": "aggregate", "cells": cells_key}
     if reference is not None:
         record["consistency"] = _consistency(spots, values, genes, reference)
         logger.info("Cells averaged into spots agree with key_added=%r: %.3f.", reference, record["consistency"])
