@@ -289,10 +289,9 @@ def symbols_of(table: AnnData, key: str) -> str | None:
 
 
 def check_predicted(table: AnnData, key: str) -> None:
-    """Raise KeyError unless the table has a layer with the predictions of `key`, with or without a record."""
-    if prediction(key) not in layer_names(table):
-        read_record(table, key)
+    """Raise KeyError unless the table has the predictions of `key`, with or without a record."""
     if prediction(key) not in layer_names(table) and prediction(key) not in table.obsm:
+        read_record(table, key)
         msg = (
             f"The table has no layer {prediction(key)!r}; its layers: {listed(layer_names(table))}. "
             f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."

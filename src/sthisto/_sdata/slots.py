@@ -75,6 +75,9 @@ USABLE: Final = "sthisto_usable"
 TISSUE_GRID: Final = "tissue_grid"
 """Shapes that `pp.tissue_grid` writes by default."""
 
+NUCLEI: Final = "nuclei"
+"""Shapes that `pp.nuclei` writes by default."""
+
 BETWEEN: Final = "between"
 """Table that `tl.predict_between` writes by default."""
 

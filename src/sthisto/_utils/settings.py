@@ -84,11 +84,11 @@ class Settings:
         if name == "precision" and value not in ("32", "bf16"):
             msg = f"settings.precision must be '32' or 'bf16', found {value!r}."
             raise ValueError(msg)
-        if name == "verbosity" and value not in (None, *LEVELS):
-            msg = f"settings.verbosity must be one of {', '.join(map(repr, LEVELS))} or None, found {value!r}."
-            raise ValueError(msg)
         if name == "encoder_backend" and value not in ("auto", "openvino", "onnxruntime", "torch"):
             msg = f"settings.encoder_backend must be 'auto', 'openvino', 'onnxruntime' or 'torch', found {value!r}."
+            raise ValueError(msg)
+        if name == "verbosity" and value not in (None, *LEVELS):
+            msg = f"settings.verbosity must be one of {', '.join(map(repr, LEVELS))} or None, found {value!r}."
             raise ValueError(msg)
         before = getattr(self, name, None)
         super().__setattr__(name, value)

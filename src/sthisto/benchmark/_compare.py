@@ -15,7 +15,7 @@ from sthisto._scoring.score import ScoreOptions, score_genes
 from sthisto._scoring.summary import gene_sets, overall_means, section_means
 from sthisto._sdata.slots import ALL_GENES
 from sthisto._utils.arguments import checked
-from sthisto._utils.checks import Check, list_of
+from sthisto._utils.checks import Check, list_of, text
 from sthisto.benchmark._protocol import Protocol
 from sthisto.benchmark._rows import DEPTH, DIFFERENCE, REPRODUCIBILITY, SIBLINGS, Key, Outcome
 from sthisto.benchmark._run import outcomes
@@ -32,7 +32,7 @@ _PROTOCOLS: Final = list_of(
 )
 
 
-@checked(protocols=_PROTOCOLS)
+@checked(protocols=_PROTOCOLS, references=list_of(text, "a list of names, () for none", least=0))
 def compare(
     sdata: SpatialData, protocols: Sequence[Protocol], *, out: str | Path, references: Sequence[str] = ("ridge",)
 ) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def compare(
     out
         Folder that keeps the predictions, as for `run`.
     references
-        Methods that paired differences are taken from; their first seed counts.
+        Methods that paired differences are taken from, by their first seed; () for none.
 
     Returns
     -------

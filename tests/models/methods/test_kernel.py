@@ -160,3 +160,9 @@ def test_no_projection_keeps_all_components():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_widest_view_of_a_single_width_without_texture_is_that_width():
+    cls = METHODS["kernel"]
+    assert cls.widest(cls.make_options({"features": ("encoder",)}), (1.0,)) == 1
+    assert cls.widest(cls.make_options({}), (1.0, 2.0, 4.0)) == 8
