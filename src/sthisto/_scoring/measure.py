@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
-from sthisto._sdata.inputs import read_expression
+from sthisto._sdata.measured import read_expression
 from sthisto._sdata.sections import Section
 from sthisto._sdata.tables import gene_positions, read_rows, where_counts_may_be
 from sthisto._utils.targets import SET_MEANS

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from sthisto._sdata.expression import Normalization, Target, looks_like_counts
-from sthisto._sdata.inputs import read_expression
+from sthisto._sdata.measured import read_expression
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import FITTED, TRAIN, VALIDATION
 from sthisto._sdata.tables import gene_positions, read_rows, warn_of_other_features, where_counts_may_be

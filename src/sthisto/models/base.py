@@ -243,7 +243,9 @@ class ExpressionModel(ABC):
     @property
     def is_projected(self) -> bool:
         """Whether predictions are projected on components of the training expression."""
-        return not self.projects_itself and bool(check_components(getattr(self.options, "expression_components", None)))
+        if self.projects_itself or not isinstance(self.options, MethodOptions):
+            return False
+        return bool(check_components(self.options.expression_components))
 
     @property
     def has_encoder(self) -> bool:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sthisto._sdata.expression import Normalization, looks_like_counts
-from sthisto._sdata.inputs import read_expression
 from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.measured import read_expression
 from sthisto._sdata.predictions import has_spread, predicted_names, predicted_values
 from sthisto._sdata.record import check_predicted, method_labels, read_normalization, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections

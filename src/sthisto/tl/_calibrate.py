@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto._sdata.inputs import read_expression
+from sthisto._sdata.measured import read_expression
 from sthisto._sdata.slots import CALIBRATION
 from sthisto._splits.blocks import cells
 from sthisto._splits.roles import known_patients, read_roles

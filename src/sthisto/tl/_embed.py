@@ -11,8 +11,9 @@ import numpy as np
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization
 from sthisto._sdata.features import for_encoder
-from sthisto._sdata.inputs import check_scale, read_expression, section_input
+from sthisto._sdata.inputs import section_input
 from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.measured import check_scale, read_expression
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.write import Update, apply, obsm_updates
 from sthisto._utils.arguments import checked
