@@ -200,6 +200,7 @@ PP = [
     ("tissue_grid", {"image_key": "A_image", "um_per_px": 1, "key_added": "counts"}, "There is an element 'counts'"),
 ]
 READ = [
+    (benchmark.leaderboard, {"predictions": {"a": np.zeros((2, 2))}}, "'layer:NAME', 'table:NAME' or an AnnData"),
     (sth.get.scores, {"by": "spot"}, CHOICE),
     (sth.get.scores, {"key_added": []}, "`key_added` is empty"),
     (sth.get.scores, {"key_added": 3}, NAMES),

@@ -16,6 +16,7 @@ from spatialdata.models import TableModel
 
 from sthisto._sdata.predictions import predicted_names, predicted_values
 from sthisto._sdata.record import check_predicted, has_record, read_record
+from sthisto._sdata.sections import as_cohort
 from sthisto._sdata.slots import confidence, prediction
 from sthisto._utils.validate import check_key, listed
 
@@ -164,6 +165,7 @@ def slides_anndata(found: Sequence[SlideSummary], how: Sequence[str]) -> AnnData
 
 
 def _predicted_table(sdata: SpatialData, key: str, table_key: str | None) -> AnnData:
+    as_cohort([sdata])
     if table_key is not None:
         check_key(table_key, sdata.tables, name="table_key", where="the tables of the SpatialData")
     names = [table_key] if table_key else [name for name, table in sdata.tables.items() if has_record(table, key)]

@@ -125,6 +125,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "min_quality": share,
     "name": text,
     "new_table_key": new_name,
+    "nuclei": flag,
     "object_type": choice("detection", "annotation"),
     "overwrite": flag,
     "out": path,
