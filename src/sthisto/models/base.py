@@ -243,7 +243,7 @@ class ExpressionModel(ABC):
     @property
     def is_projected(self) -> bool:
         """Whether predictions are projected on components of the training expression."""
-        return not self.projects_itself and bool(check_components(getattr(self.options, "expression_components", None)))
+        return not self.projects_itself and bool(check_components(self.parameters.get("expression_components")))
 
     @property
     def has_encoder(self) -> bool:
