@@ -137,13 +137,14 @@ def xenium(section: Drawn, *, n_cells: int = 1500, seed: int = 0) -> sd.SpatialD
     spots = section.centers[rng.integers(len(section.centers), size=n_cells)]
     centers = spots + rng.uniform(-40, 40, (n_cells, 2)) / section.um_per_px
     cells = gpd.GeoDataFrame(geometry=shapely.buffer(shapely.points(centers * section.um_per_px), 5.0))
+    about = {"cell_area": cells.area, "transcript_counts": 100}
     axes = ("x", "y")
     to_global = {"global": Scale([1 / XENIUM_UM_PER_PX] * 2, axes=axes)}
     he_to_global = {"global": Scale([section.um_per_px / XENIUM_UM_PER_PX] * 2, axes=axes)}
     return sd.SpatialData(
         images={"he_image": _image(section.pixels, he_to_global)},
         shapes={"cell_boundaries": ShapesModel.parse(cells, transformations=to_global)},
-        tables={"table": _annotate(section.thinned(centers, 0.2), section.table.var, "cell_boundaries")},
+        tables={"table": _annotate(section.thinned(centers, 0.2), section.table.var, "cell_boundaries", **about)},
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from builders import similarity
 
-from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._sdata.resolution import um_per_px_of_visium, um_per_unit_of_xenium
 
 
 def test_um_of_visium_come_from_the_rows_that_have_a_position():
@@ -42,3 +42,18 @@ def test_bins_are_never_called_mirrored(caplog):
         assert um_per_px_of_visium(obs, xy, "bins", bin_size_um=8) == pytest.approx(0.5)
         assert um_per_px_of_visium(obs, xy, "bins") is None
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("unit", "found"), [(0.2125, 0.2125), (1.0, 1.0), (0.5, None)])
+def test_units_of_xenium_are_known_from_the_areas_of_its_cells(unit, found):
+    cell_area = np.random.default_rng(0).uniform(20, 200, 50)
+    areas = cell_area / unit**2 * np.random.default_rng(1).normal(1, 0.03, 50)
+    areas[:3] = np.nan
+    obs = pd.DataFrame({"cell_area": cell_area, "transcript_counts": 10})
+    assert um_per_unit_of_xenium(obs, areas) == found
+    assert um_per_unit_of_xenium(obs.drop(columns="transcript_counts"), areas) is None
+
+
+def test_xenium_without_a_known_area_has_no_unit():
+    obs = pd.DataFrame({"cell_area": [np.nan, 0.0], "transcript_counts": 10})
+    assert um_per_unit_of_xenium(obs, np.array([1.0, 2.0])) is None

@@ -1,25 +1,48 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
+from PIL import Image
 
 import sthisto as sth
 from sthisto.cli import main
+from sthisto.cli.main import build_parser
 from sthisto.cli.options import image_key, read_names
+from sthisto.cli.wording import in_options
 
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")
 
 
-@pytest.fixture
-def store(tmp_path):
+@pytest.fixture(autouse=True)
+def settings_as_before(monkeypatch):
+    """What a command sets for its process is undone."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    before = sth.settings.progress
+    yield
+    sth.settings.verbosity = sth.settings.log_file = None
+    sth.settings.progress = before
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     sdata = sth.datasets.synthetic(n_sections=2, n_patients=2, n_spots=60)
     sth.pp.split(sdata, by="patient", patient_key="patient", test=["P2"])
-    sdata.write(tmp_path / "sections.zarr")
-    return tmp_path / "sections.zarr"
+    path = tmp_path_factory.mktemp("written") / "sections.zarr"
+    sdata.write(path)
+    return path
+
+
+@pytest.fixture
+def store(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "sections.zarr")
 
 
 def test_fit_predict_and_evaluate_run_from_store_to_scores(store, tmp_path, capsys):
@@ -27,10 +50,15 @@ def test_fit_predict_and_evaluate_run_from_store_to_scores(store, tmp_path, caps
     assert main(["fit", str(store), "--model", str(model), "--method", "color"]) == 0
     assert main(["predict", str(store), "--model", str(model), "--out", str(predicted)]) == 0
     capsys.readouterr()
-    assert main(["evaluate", str(predicted), "--json"]) == 0
+    assert main(["evaluate", str(predicted), "--json", "--out", str(tmp_path / "scored.zarr")]) == 0
     scores = json.loads(capsys.readouterr().out)
     overall = next(row for row in scores if row["section"] == "all" and row["genes"] == "all modeled")
     assert overall["pcc_residual"] > 0.1
+    picture = tmp_path / "genes.png"
+    assert main(["plot", str(tmp_path / "scored.zarr"), "--genes", "EPCAM", "--out", str(picture)]) == 0
+    assert main(["plot", str(tmp_path / "scored.zarr"), "--kind", "scores", "--out", str(picture)]) == 1
+    assert main(["plot", str(tmp_path / "scored.zarr"), "--kind", "scores", "--out", str(picture), "--overwrite"]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_assess_keeps_the_passport_with_the_model_and_predict_obeys_it(tmp_path, capsys):
@@ -39,7 +67,7 @@ def test_assess_keeps_the_passport_with_the_model_and_predict_obeys_it(tmp_path,
     sdata.write(store)
     sth.tl.fit(sdata, method="ridge", image_encoder="texture", n_top_genes=40).save(model)
     assert main(["predict", str(store), "--model", str(model), "--out", str(tmp_path / "no"), "--genes", "use"]) == 1
-    assert "Call sth.tl.assess" in capsys.readouterr().err
+    assert "Call sthisto assess first" in capsys.readouterr().err
     assert main(["assess", str(store), "--model", str(model), "--json"]) == 0
     told = {row["gene"]: row["verdict"] for row in json.loads(capsys.readouterr().out)}
     assert set(told.values()) <= {"use", "pattern only", "do not use"}
@@ -61,7 +89,7 @@ def test_method_options_reach_the_method(store, tmp_path, capsys):
     assert sth.models.load(model).options.k == 7
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "assess", "predict", "evaluate"])
+@pytest.mark.parametrize("command", ["demo", "split", "fit", "assess", "grid", "predict", "evaluate", "plot"])
 def test_help_of_every_command_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -80,7 +108,7 @@ def test_a_folder_that_is_no_store_is_said_with_what_to_do(tmp_path, capsys):
     assert main(["fit", str(tmp_path), "--model", str(tmp_path / "m")]) == 1
     error = capsys.readouterr().err
     assert "is no SpatialData store" in error
-    assert "spatialdata_io.visium" in error
+    assert "sthisto.io.read" in error
 
 
 def test_unknown_option_of_a_method_is_an_error(store, tmp_path, capsys):
@@ -124,6 +152,122 @@ def test_a_gene_list_of_any_editor_is_read(tmp_path):
     path = tmp_path / "genes.txt"
     path.write_bytes(b"\xef\xbb\xbfALB\r\n\r\n# markers\r\n  CYP3A4 \r\n")
     assert read_names(path) == ["ALB", "CYP3A4"]
+
+
+def test_the_bare_command_prints_help(capsys):
+    assert main([]) == 0
+    assert "predict" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate", "absent.zarr"], ["predict", "absent.zarr", "--model", "m"], ["fit"]]
+)
+def test_mistakes_are_found_before_anything_heavy_is_imported(arguments, tmp_path):
+    code = (
+        "import sys; from sthisto.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'spatialdata', 'pandas', 'matplotlib') if name in sys.modules])"
+    )
+    (tmp_path / "m").mkdir()
+    arguments = [*arguments, "--out", "x.zarr"] if "predict" in arguments else arguments
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"
+    assert any(text in done.stderr for text in ("absent.zarr", "required"))
+
+
+def test_stores_are_split_together_and_written_beside_each_other(store, tmp_path, capsys):
+    other = tmp_path / "more" / "third.zarr"
+    sth.datasets.synthetic(n_sections=1, n_spots=40, seed=3).write(other)
+    command = [
+        "split",
+        str(store),
+        str(other),
+        "--by",
+        "section",
+        "--test",
+        "0:S1_spots",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*command, "--json"]) == 0
+    rows = {row["split"]: row["spots"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["test"] == 60
+    assert sum(rows.values()) == 160
+    written = sd.read_zarr(tmp_path / "out" / "third.zarr")["expression"]
+    assert set(written.obs["sthisto_split"]) == {"train", "val"}
+    assert main(command) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "-q"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_two_stores_of_one_name_are_not_written_over_each_other(store, tmp_path, capsys):
+    assert main(["fit", str(store), str(store), "--model", str(tmp_path / "m"), "--out", str(tmp_path / "out")]) == 1
+    assert "same name" in capsys.readouterr().err
+
+
+def test_scores_go_to_a_table(store, tmp_path, capsys):
+    model, predicted, table = tmp_path / "m", tmp_path / "predicted.zarr", tmp_path / "scores.csv"
+    assert main(["fit", str(store), "--model", str(model), "--method", "color", "-q"]) == 0
+    assert main(["predict", str(store), "--model", str(model), "--out", str(predicted), "-q"]) == 0
+    assert main(["evaluate", str(predicted), "--by", "gene", "--out", str(table), "-q"]) == 0
+    assert capsys.readouterr().out == ""
+    assert pd.read_csv(table)["gene"].nunique() > 100
+
+
+def test_fit_writes_data_with_embeddings_and_says_what_it_fitted(store, tmp_path, capsys):
+    arguments = [
+        "fit",
+        str(store),
+        "--model",
+        str(tmp_path / "m"),
+        "--method",
+        "color",
+        "--out",
+        str(tmp_path / "e.zarr"),
+    ]
+    assert main(arguments) == 0
+    assert "Color: 198 genes" in capsys.readouterr().out
+    assert sd.read_zarr(tmp_path / "e.zarr")["expression"].uns["sthisto"]["method"] == "color"
+
+
+def test_a_slide_gets_a_grid(tmp_path, capsys):
+    pixels = np.full((600, 600, 3), 245, np.uint8)
+    pixels[150:450, 150:450] = np.random.default_rng(0).integers((140, 60, 130), (220, 140, 200), (300, 300, 3))
+    Image.fromarray(pixels).save(tmp_path / "slide.png")
+    command = ["grid", str(tmp_path / "slide.png"), "--out", str(tmp_path / "slide.zarr")]
+    assert main(command) == 1
+    assert "--um-per-px …" in capsys.readouterr().err
+    assert main([*command, "--um-per-px", "1", "--pitch-um", "50", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    written = sd.read_zarr(tmp_path / "slide.zarr")
+    assert said["spots"] == len(written["tissue_grid"]) > 10
+    assert said["table"] in written.tables
+
+
+def test_a_log_file_keeps_messages(store, tmp_path, capsys):
+    log = tmp_path / "log.txt"
+    arguments = ["fit", str(store), "--model", str(tmp_path / "m"), "--method", "color", "--log-file", str(log), "-q"]
+    assert main(arguments) == 0
+    assert "INFO Section 'S1_spots': 60 spots" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("`image_key`='x' is not in the images.", "--image x is not in the images."),
+        ("`table_key` is ambiguous. Pass table_key=…", "--table is ambiguous. Pass --table …"),
+        ("Pass um_per_px=0.5, or patch_size=…", "Pass --um-per-px 0.5, or --patch-size …"),
+        ("Call sth.tl.predict(sdata, model, key_added='x') first.", "Call sthisto predict first."),
+        ("exists: pass overwrite=True to replace it.", "exists: pass --overwrite to replace it."),
+        ("seed of the genes, k=50, sth.get.scores(sdata)", "seed of the genes, k=50, sth.get.scores(sdata)"),
+        ("Call sth.pp.split(sdata, test=['a']).", "Call sthisto split."),
+    ],
+)
+def test_errors_name_options_and_commands(text, expected):
+    (commands,) = [action.choices for action in build_parser()._actions if isinstance(action.choices, dict)]
+    assert in_options(text, commands["fit"], frozenset(commands)) == expected
 
 
 def table_of(store):

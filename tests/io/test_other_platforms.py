@@ -143,3 +143,28 @@ def test_alignment_that_shears_is_refused(xenium):
     set_transformation(sdata["he_image"], sheared, "global")
     with pytest.raises(ValueError, match="stretched or sheared"):
         read_sections(sdata, ElementKeys(table_key="cells"))
+
+
+def test_cells_know_resolution_by_their_areas(xenium):
+    sdata = xenium[0]
+    del sdata.attrs["sthisto"]
+    (section,) = read_sections(sdata, ElementKeys(table_key="cells"))
+    assert section.um_per_px is None
+    sdata["cells"].obs["cell_area"] = np.pi * 4.0**2
+    sdata["cells"].obs["transcript_counts"] = 20
+    (section,) = read_sections(sdata, ElementKeys(table_key="cells"))
+    assert section.um_per_px == pytest.approx(1.7 * XENIUM_UM_PER_PX)
+
+
+def test_shapes_that_the_table_does_not_annotate_are_made_to(xenium):
+    sdata = xenium[0]
+    sdata["nuclei"] = sdata["cell_boundaries"]
+    attrs = sdata["cells"].uns["spatialdata_attrs"]
+    with pytest.raises(KeyError, match="set_table_annotates_spatialelement") as error:
+        read_sections(sdata, ElementKeys(table_key="cells", shapes_key="nuclei"))
+    steps = error.value.args[0].split("]: ")[1].rstrip(".").split("; ")
+    for step in steps:
+        exec(step, {"sdata": sdata, "pd": pd})
+    assert attrs["region"] == "nuclei"
+    (section,) = read_sections(sdata, ElementKeys(table_key="cells", shapes_key="nuclei"))
+    assert len(section) == sdata["cells"].n_obs

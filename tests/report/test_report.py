@@ -87,6 +87,7 @@ def test_it_says_what_was_trained_on_what_with_scores_references_and_how_to_repe
         "What was trained on what",
         "Scores",
         "Maps",
+        "Confidence: which spots",
         "Versions and how to repeat it",
     ]
     overall = sth.get.scores(tissue, key_added="color", by="section").query("section == 'all'").iloc[0]
@@ -101,7 +102,7 @@ def test_it_says_what_was_trained_on_what_with_scores_references_and_how_to_repe
 
 def test_every_picture_has_a_text_and_tables_have_heads_and_captions(page):
     found = Reader(page)
-    assert len(found.pictures) == 4  # scores, and a map for each section
+    assert len(found.pictures) == 5  # scores, a map for each section, and the confidence
     assert all(len(picture["alt"]) > 20 for picture in found.pictures)
     assert found.tags.count("caption") == found.tags.count("table") > 3
     assert found.tags.count("h1") == 1
@@ -121,21 +122,23 @@ def test_names_are_escaped_and_drawn_as_they_are(tissue, tmp_path):
 
 def test_a_prediction_without_scores_says_how_to_get_them(tmp_path):
     tissue = make_tissue("AB")
-    sth.tl.predict(tissue, sth.tl.fit(tissue, method="color", patch_size=PATCH, genes=GENES[:8]))
+    model = sth.tl.fit(tissue, method="color", patch_size=PATCH, genes=GENES[:8])
+    sth.tl.assess(tissue, model)
+    sth.tl.predict(tissue, model)
     tissue["counts"].obs["sthisto_confidence"] = np.linspace(0, 0.6, tissue["counts"].n_obs)
     tissue["counts"].obs["sthisto_blur"] = 3.0
     sth.tl.report(
         tissue,
         out=tmp_path / "report.html",
         shapes_key="A",
-        passport=pd.DataFrame({"gene": ["gene0", EVIL], "pcc_residual": [0.5, 0.1], "verdict": ["use", "do not use"]}),
-        alignment=pd.DataFrame({"section": ["A"], "shift_um": [12.0]}),
+        alignment=pd.DataFrame({"section": [EVIL], "shift_um": [12.0]}),
     )
     found = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "sth.tl.evaluate(sdata, key_added='sthisto')" in found.text
     assert "There is no split" in found.text
     assert "look unlike what the model was trained on" in found.text
-    assert "do not use: 1 genes" in found.text
+    counts = sth.get.passport(model)["verdict"].value_counts()
+    assert f"do not use: {counts.get('do not use', 0)} genes" in found.text
     for heading in ("Passport: which genes", "Confidence: which spots", "Alignment", "Quality of the image"):
         assert heading in found.headings
     assert "script" not in found.tags

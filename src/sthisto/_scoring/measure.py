@@ -132,7 +132,14 @@ def measure(
     rows = np.arange(len(section)) if spots is None else spots
     if scale.names:
         return _measure_targets(
-            section, genes, predictions, rows, scale, counts_layer=counts_layer, gene_symbols=gene_symbols
+            section,
+            genes,
+            predictions,
+            rows,
+            scale,
+            counts_layer=counts_layer,
+            gene_symbols=gene_symbols,
+            confidence=confidence,
         )
     columns = gene_positions(section.table, genes, gene_symbols)
     counts = _counts(section, rows, scale, counts_layer)
@@ -164,6 +171,7 @@ def _measure_targets(
     *,
     counts_layer: str | None,
     gene_symbols: str | None,
+    confidence: np.ndarray | None,
 ) -> Measured:
     """Read what was measured of sets of genes or of proportions; the residual score is against the same.
 
@@ -197,6 +205,7 @@ def _measure_targets(
         totals=totals,
         blocks=section_blocks(section.centers[kept]),
         predictions={key: values[filled] for key, values in predictions.items()},
+        confidence=None if confidence is None else confidence[filled],
         set_weights=weights,
     )
 

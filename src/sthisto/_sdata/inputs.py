@@ -20,6 +20,7 @@ from sthisto._utils.validate import check_key, listed
 from sthisto.models import METHODS, ExpressionModel, SectionInput
 
 _WIDEST_UM = 400
+_SMALLEST_PATCH = 32
 """Width in µm above which a patch, wider than eight Visium spots, is probably a mistake."""
 
 
@@ -168,6 +169,17 @@ def seen_width(sections: Sequence[Section], arguments: Mapping[str, Mapping[str,
     return [max(of_section) for of_section in zip(*widths, strict=True)]
 
 
+def default_patch_size(sections: Sequence[Section], patch_um: float | None) -> int:
+    """Return the px of a patch: those of `patch_um` of tissue in the finest image, 32 to 224, so that none is enlarged.
+
+    Without `patch_um`, or where the µm per px are unknown, 224.
+    """
+    known = [section.um_per_px for section in sections if section.um_per_px is not None]
+    if patch_um is None or not known:
+        return PATCH_SIZE
+    return int(np.clip(round(patch_um / min(known)), _SMALLEST_PATCH, PATCH_SIZE))
+
+
 def default_patch_um(sections: Sequence[Section], cls: type[ExpressionModel]) -> float | None:
     """Return the width of a patch in µm that a method takes by default, None where it or the µm per px are unknown."""
     return cls.default_patch_um if all(section.um_per_px is not None for section in sections) else None
@@ -178,9 +190,10 @@ def _width(sections: Sequence[Section], method: str, arguments: Mapping[str, Any
     names = {field.name for field in fields(cls.Options)}
     options = cls.make_options({name: value for name, value in arguments.items() if name in names})
     patch_um, context = arguments.get("patch_um"), arguments.get("context") or cls.default_context
+    patch_size = arguments.get("patch_size")
     spec = patch_spec(
         sections,
-        patch_size=arguments.get("patch_size", PATCH_SIZE),
+        patch_size=default_patch_size(sections, patch_um) if patch_size is None else patch_size,
         patch_um=default_patch_um(sections, cls) if patch_um is None else patch_um,
         context=(cls.widest(options, context),),
     )

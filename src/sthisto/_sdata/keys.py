@@ -40,7 +40,8 @@ class ElementKeys:
         """Raise KeyError for a mapping that names something else than one of `regions`."""
         for name, value in vars(self).items():
             for region in value if isinstance(value, Mapping) else ():
-                check_key(region, regions, name=name, where="the regions")
+                remedy = f"Leave it out of the mapping {name}, or choose regions with shapes_key=…"
+                check_key(region, regions, name=name, where="the regions", remedy=remedy)
 
     def image_of(self, region: str) -> str | None:
         """Return the image of a region, None where it is not named."""

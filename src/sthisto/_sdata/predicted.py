@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.predictions import has_spread, predicted_names, predicted_values
-from sthisto._sdata.record import check_predicted, read_record
+from sthisto._sdata.record import check_predicted, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPATIAL, confidence, prediction, prediction_sd, seen
 from sthisto._utils.validate import check_key, listed
@@ -97,7 +97,7 @@ def read_predicted(
     found = []
     for section in read_sections(sdata, keys, check_image=False):
         check_predicted(section.table, key)
-        symbols = read_record(section.table, key).gene_symbols
+        symbols = symbols_of(section.table, key)
         modeled = predicted_names(section.table, key, symbols)
         chosen = [genes] if isinstance(genes, str) else list(modeled if genes is None else genes)
         for gene in chosen:

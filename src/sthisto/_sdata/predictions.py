@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def predicted_names(table: AnnData, key: str, gene_symbols: str | None = None) -> list[str]:
     """Return the names of what is predicted under a key: genes in the order of the table, or what takes their place."""
     if _is_in_obsm(table, slots.prediction(key)):
-        return _targets(table, key)
+        predicted = np.isfinite(np.asarray(table.obsm[slots.prediction(key)])).any(axis=0)
+        return [name for name, is_one in zip(_targets(table, key), predicted, strict=True) if is_one]
     return modeled_genes(table, key, gene_symbols)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sthisto._sdata.sections import Section
     from sthisto.models import ExpressionModel
 
+_COUNTS_LAYER: Final = "counts_layer"
 REFERENCE_LABELS: Final = {"depth": "Depth"}
 """What predictions are compared with and is no method -> what tables and figures call it."""
 
@@ -90,7 +91,8 @@ class FitRecord:
     scores, summary
         What `tl.evaluate` or `tl.cross_validate` wrote; None where neither was called.
     more
-        What else a tool wrote: how the prediction was smoothed, which training spots were excluded.
+        What else a tool wrote: how the prediction was smoothed, which training spots were excluded, and the layer of
+        counts that it was evaluated against.
     """
 
     method: str
@@ -174,6 +176,17 @@ class FitRecord:
         components = self.siblings.set_index("gene").loc[list(genes)].to_numpy(dtype=float)
         return SiblingReference(components)
 
+    @property
+    def counts_layer(self) -> str | None:
+        """Layer of counts that `tl.evaluate` was given; None is the one that was normalized."""
+        return str(self.more.get(_COUNTS_LAYER, "")) or None
+
+    def evaluated(self, scores: pd.DataFrame, summary: pd.DataFrame, *, counts_layer: str | None) -> FitRecord:
+        """Return the record with scores, and with the layer of counts that they are against."""
+        more = {name: value for name, value in self.more.items() if name != _COUNTS_LAYER}
+        more |= {} if counts_layer is None else {_COUNTS_LAYER: counts_layer}
+        return replace(self, scores=scores, summary=summary, more=more)
+
     def updates(self, sections: Sequence[Section], key: str) -> list[Update]:
         """Return the updates that write the record into ``uns[key]`` of every table."""
         return uns_updates(sections, key, self.to_uns())
@@ -213,16 +226,31 @@ def read_record(table: AnnData, key: str) -> FitRecord:
     """
     record = table.uns.get(key)
     if not has_record(table, key):
-        known = [name for name, value in table.uns.items() if _is_record(value)]
-        msg = (
-            f"Nothing was predicted under key_added={key!r}; keys with predictions: {listed(known)}. "
-            f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."
-        )
-        raise KeyError(msg)
+        raise KeyError(_why_no_record(table, key))
     remedy = f"Predict again to write uns[{key!r}] anew."
     named = renamed_keys(record, RECORD_KEYS, where=f"uns[{key!r}]", remedy=remedy)
     method = str(named["method"])
     return FitRecord.from_uns(named | {"method": METHOD_NAMES.get(method, method)})
+
+
+def _why_no_record(table: AnnData, key: str) -> str:
+    """Return why a key has no record, and what to do: it was lost, is a layer's name, or nothing was predicted."""
+    layer = prediction(key)
+    if layer in layer_names(table):
+        return (
+            f"layers[{layer!r}] is there, but uns[{key!r}], which holds its scale and method, is not. Concatenation "
+            "drops it by default: pass merge='same', uns_merge='same' to anndata.concat or spatialdata.concatenate, "
+            "which keeps what all parts share, or call "
+            f"sth.tl.predict(sdata, model, key_added={key!r}) again."
+        )
+    known = [name for name, value in table.uns.items() if _is_record(value)]
+    meant = [name for name in known if key in (prediction(name), slots.prediction_sd(name))]
+    if meant:
+        return f"key_added={key!r} is the name of a layer. Pass the key that it was predicted under: {meant[0]!r}."
+    return (
+        f"Nothing was predicted under key_added={key!r}; keys with predictions: {listed(known)}. "
+        f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."
+    )
 
 
 def read_part(
@@ -256,14 +284,14 @@ def method_labels(tables: Sequence[AnnData], keys: Sequence[str]) -> dict[str, s
 
 
 def symbols_of(table: AnnData, key: str) -> str | None:
-    """Return the column of `var` that names the genes of a prediction; None is `var_names`."""
-    return read_record(table, key).gene_symbols
+    """Return the column of `var` that names the genes of a prediction; None is `var_names`, also without a record."""
+    return read_record(table, key).gene_symbols if has_record(table, key) else None
 
 
 def check_predicted(table: AnnData, key: str) -> None:
-    """Raise KeyError unless the table has a layer with the predictions of `key`."""
-    read_record(table, key)
+    """Raise KeyError unless the table has the predictions of `key`, with or without a record."""
     if prediction(key) not in layer_names(table) and prediction(key) not in table.obsm:
+        read_record(table, key)
         msg = (
             f"The table has no layer {prediction(key)!r}; its layers: {listed(layer_names(table))}. "
             f"Call sth.tl.predict(sdata, model, key_added={key!r}) first."
@@ -289,10 +317,10 @@ def record_updates(
 
 def removed_results(sections: Sequence[Section], key_added: str) -> list[Update]:
     """Return the updates that remove what was predicted and scored under a key, so that two models never mix."""
-    of_values = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
+    predicted = [of(key_added) for of in (slots.prediction, slots.prediction_sd, slots.low, slots.high)]
     return [
-        *removals(sections, "layers", of_values),
-        *removals(sections, "obsm", of_values),
+        *removals(sections, "layers", predicted),
+        *removals(sections, "obsm", predicted),
         *removals(sections, "obs", [slots.confidence(key_added), slots.seen(key_added)]),
         *removals(sections, "var", [slots.score(key_added, metric) for metric in (*slots.SCORES, slots.CEILING)]),
         *removals(sections, "var", [slots.verdict(key_added)]),

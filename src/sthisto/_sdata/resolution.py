@@ -12,6 +12,10 @@ from sthisto._utils.logging import logger
 
 _VISIUM_PITCH_UM = 100.0
 _ISOTROPY_TOLERANCE = 0.05
+_XENIUM_AREA = "cell_area"
+_XENIUM_COLUMNS = frozenset({_XENIUM_AREA, "transcript_counts"})
+_XENIUM_UNITS_UM = (0.2125, 1.0)
+_UNIT_TOLERANCE = 0.05
 _BIN_SIZE = re.compile(r"square_(\d{3})um")
 
 
@@ -57,6 +61,27 @@ def um_per_px_of_visium(
             )
         return um_per_px
     return None
+
+
+def um_per_unit_of_xenium(obs: pd.DataFrame, areas: np.ndarray) -> float | None:
+    """Return µm per unit of a coordinate system from the areas of Xenium's cells, None for anything else.
+
+    Xenium's table holds the area of every cell in µm². The unit is a pixel of its morphology image, 0.2125 µm, where
+    spatialdata-io read the run, or 1 µm.
+
+    Parameters
+    ----------
+    obs
+        Rows of the table, of which `cell_area` is read; other tables than Xenium's lack `transcript_counts`.
+    areas
+        (n,) area of the same cells in the coordinate system, NaN where unknown.
+    """
+    if not set(obs.columns) >= _XENIUM_COLUMNS:
+        return None
+    ratio = read_numbers(obs[_XENIUM_AREA]) / areas
+    known = ratio[np.isfinite(ratio) & (ratio > 0)]
+    unit = np.sqrt(np.median(known)) if len(known) else np.nan
+    return next((um for um in _XENIUM_UNITS_UM if abs(unit / um - 1) < _UNIT_TOLERANCE), None)
 
 
 def _is_mirrored(um: np.ndarray, px: np.ndarray) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import spatialdata as sd
+from anndata import AnnData
 from spatialdata.models import TableModel
 
 from sthisto._images.patches import PatchSource, PatchSpec
@@ -19,18 +21,19 @@ from sthisto._sdata.inside import inside_image, warn_left_out
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.overviews import check_overviews
 from sthisto._sdata.pairing import match_rows, pair_image
-from sthisto._sdata.resolution import um_per_px_of_visium
+from sthisto._sdata.resolution import um_per_px_of_visium, um_per_unit_of_xenium
 from sthisto._sdata.stored import check_stored
 from sthisto._sdata.told import allows_outside, annotated_regions, checks_image, um_per_unit
 from sthisto._utils.logging import logger, warn_once
 from sthisto._utils.validate import check_key, listed, resolve_only
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 
 _MOST_ENLARGED = 2.5
+_FINE_UM = 1.0
+"""µm per px of a 10x objective; images of larger pixels are called coarse."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,26 @@ class Section:
                 self.name,
                 self.um_per_px,
             )
-        enlarged = 1 / (full_px * min(spec.context))
-        if enlarged > _MOST_ENLARGED:
+        self._warn_if_enlarged(spec, 1 / (full_px * min(spec.context)))
+        return tuple(self._patches(spec.size, full_px * width) for width in spec.context)
+
+    def _warn_if_enlarged(self, spec: PatchSpec, enlarged: float) -> None:
+        """Warn of patches that show few px, because the image is coarse or because they cover little tissue."""
+        if enlarged <= _MOST_ENLARGED:
+            return
+        um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
+        if self.um_per_px is not None and self.um_per_px <= _FINE_UM:
+            warn_once(
+                "Patches of section %r are enlarged %.1f times: their %d px show %.0f px of image %r, of %s µm each. "
+                "Fit on patches of fewer px (patch_size=…) or of more tissue (patch_um=…).",
+                *(self.name, enlarged, spec.size, spec.size / enlarged, self.image_key, um),
+            )
+        else:
             warn_once(
                 "Patches of section %r are enlarged %.1f times, because image %r is coarse: %s µm per px. Pass the "
                 "full-resolution image with image_key=…, if there is one, or fit on wider patches (patch_um=…).",
-                self.name,
-                enlarged,
-                self.image_key,
-                um,
+                *(self.name, enlarged, self.image_key, um),
             )
-        return tuple(self._patches(spec.size, full_px * width) for width in spec.context)
 
     def _patches(self, size: int, full_px: float) -> PatchSource:
         level = self.image.level_for(full_px)
@@ -146,7 +158,7 @@ def read_sections(
     keys = keys or ElementKeys()
     tables = [resolve_table(one, keys.table_key) for one in cohort]
     annotated = [annotated_regions(one.tables[name], name) for one, name in zip(cohort, tables, strict=True)]
-    chosen = _regions(annotated, keys.shapes_key)
+    chosen = _regions(annotated, keys.shapes_key, cohort, tables)
     every_region = [region for regions in chosen for region in regions]
     keys.check_regions(every_region)
     sections: list[tuple[int, Section]] = []
@@ -180,15 +192,21 @@ def as_cohort(sdata: SpatialData | Sequence[SpatialData]) -> list[SpatialData]:
         raise ValueError(msg)
     for one in cohort:
         if not isinstance(one, sd.SpatialData):
-            msg = (
-                f"`sdata` must be a SpatialData or a sequence of them, found {type(one).__name__}. Read a store with "
-                "spatialdata.read_zarr, or bring an AnnData to SpatialData with sthisto.io.from_anndata."
-            )
+            msg = f"`sdata` must be a SpatialData or a sequence of them, found {type(one).__name__}. {_remedy(one)}"
             raise TypeError(msg)
     if len({id(one) for one in cohort}) < len(cohort):
         msg = "The same SpatialData stands in the list more than once; its spots would count twice."
         raise ValueError(msg)
     return cohort
+
+
+def _remedy(value: Any) -> str:
+    """Return how to get a SpatialData from what was passed instead of one."""
+    if isinstance(value, AnnData):
+        return "Read its store with spatialdata.read_zarr, or convert it with sthisto.io.from_anndata(adata, image)."
+    if isinstance(value, str | Path):
+        return f"Read the store with spatialdata.read_zarr({str(value)!r}), or a run's folder with sthisto.io.read."
+    return "Pass what spatialdata.read_zarr or sthisto.io.read returned."
 
 
 def resolve_table(sdata: SpatialData, table_key: str | None) -> str:
@@ -204,15 +222,32 @@ def read_tables(sdata: SpatialData | Sequence[SpatialData], table_key: str | Non
     return [one.tables[resolve_table(one, table_key)] for one in as_cohort(sdata)]
 
 
-def _regions(annotated: list[list[str]], shapes_key: str | Sequence[str] | None) -> list[list[str]]:
+def _regions(
+    annotated: list[list[str]], shapes_key: str | Sequence[str] | None, cohort: list[SpatialData], tables: list[str]
+) -> list[list[str]]:
     """Return the wanted regions of each table."""
     if shapes_key is None:
         return annotated
     wanted = [shapes_key] if isinstance(shapes_key, str) else list(dict.fromkeys(shapes_key))
     known = list(dict.fromkeys(region for regions in annotated for region in regions))
     for region in wanted:
-        check_key(region, known, name="shapes_key", where="the regions that the table annotates")
+        remedy = _how_to_annotate(region, cohort, tables) if region not in known else ""
+        check_key(region, known, name="shapes_key", where="the regions that the table annotates", remedy=remedy)
     return [[region for region in wanted if region in regions] for regions in annotated]
+
+
+def _how_to_annotate(region: str, cohort: list[SpatialData], tables: list[str]) -> str:
+    """Return how a table is made to annotate shapes or labels that are there, "" for a name that is not."""
+    for one, name in zip(cohort, tables, strict=True):
+        if region in one.shapes or region in one.labels:
+            attrs = one.tables[name].uns[TableModel.ATTRS_KEY]
+            region_key, instance_key = attrs[TableModel.REGION_KEY_KEY], attrs[TableModel.INSTANCE_KEY]
+            return (
+                f"To let the table annotate {region!r}, whose index must hold obs[{instance_key!r}]: "
+                f"sdata[{name!r}].obs[{region_key!r}] = pd.Categorical([{region!r}] * sdata[{name!r}].n_obs); "
+                f"sdata.set_table_annotates_spatialelement({name!r}, region={region!r})."
+            )
+    return ""
 
 
 def _read_section(
@@ -247,6 +282,8 @@ def _read_section(
     inside = inside_image(centers, image, region=region, image_key=image_key, allow_outside=allow_outside)
     rows, centers, diameters = rows[inside], centers[inside], spots.diameters[position[inside]]
     known = um_per_px_of_visium(table.obs.iloc[rows], centers, region)
+    if unit := um_per_unit_of_xenium(table.obs.iloc[rows], spots.areas[position[inside]]):
+        known = unit * scale(to_system)
     if of_system := known_um_per_px(sdata, image_key):
         known = of_system if um_per_px is not None else stated_um_per_px(of_system, known, region)
     return Section(

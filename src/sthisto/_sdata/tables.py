@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from sthisto._sdata.columns import read_names
-from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, modeled_gene
+from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, modeled_gene, prediction
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 
@@ -69,8 +69,14 @@ def gene_positions(table: AnnData, genes: Sequence[str], gene_symbols: str | Non
 
 
 def modeled_genes(table: AnnData, key: str, gene_symbols: str | None = None) -> list[str]:
-    """Return the genes that a model predicts, in the order of the table."""
-    column = modeled_gene(key)
+    """Return the genes that a model predicts, in the order of the table.
+
+    Without the column of ``var``, which concatenation drops by default, they are those with a prediction.
+    """
+    column, layer = modeled_gene(key), prediction(key)
+    if column not in table.var and layer in layer_names(table):
+        predicted = np.isfinite(in_memory(table.layers[layer])).any(axis=0)
+        return gene_names(table, gene_symbols)[predicted].tolist()
     check_key(column, table.var.columns, name="key_added", where="the columns of var", remedy="Call sth.tl.fit first.")
     return gene_names(table, gene_symbols)[table.var[column].to_numpy(dtype=bool)].tolist()
 
@@ -117,7 +123,8 @@ def read_matrix(table: AnnData, layer: str | None) -> Any:
         return table.raw[:, table.var_names].X
     if layer is not None:
         available = [*layer_names(table), *([RAW] if has_raw(table) else [])]
-        check_key(layer, available, name="layer", where="the layers of the table")
+        remedy = "X is read without layer=…" if layer == "X" else ""
+        check_key(layer, available, name="layer", where="the layers of the table", remedy=remedy)
         return table.layers[layer]
     if table.X is None:
         msg = f"The table has no X. Pass layer=…; its layers: {listed(layer_names(table))}."

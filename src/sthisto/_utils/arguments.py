@@ -29,6 +29,7 @@ from sthisto._utils.checks import (
     path,
     seed,
     share,
+    shown,
     text,
     texts,
     whole,
@@ -40,11 +41,13 @@ Result = TypeVar("Result")
 _POSITIVE: Final = number(above=0)
 _POSITIVE_OR_INFINITE: Final = _POSITIVE | Check("infinite", lambda value: is_number(value) and value == float("inf"))
 _COUNT: Final = whole()
+_SCALE: Final = number(least=1e-3, most=1e5).called("positive: a finite number of µm per px, from 0.001 to 100000")
+_LENGTH: Final = number(least=1e-2, most=1e7).called("positive: a finite number of µm, from 0.01 to 10000000")
 _LAYER: Final = text | whole(-(10**6)).called("a number")
 LAYERS: Final = (_LAYER | list_of(_LAYER, "")).called("the name or number of a layer, or a list of these")
 _FLAVOR: Final = choice("pearson_residuals", "seurat")
 _REGION_TEXT: Final = mapping_to(text, "a mapping from region to name")
-_REGION_NUMBER: Final = mapping_to(_POSITIVE, "a mapping from region to a positive number")
+_REGION_NUMBER: Final = mapping_to(_SCALE, "a mapping from region to a positive number")
 _PAIR: Final = list_of(_POSITIVE, "width and height in inches, two positive numbers", length=2)
 
 
@@ -69,6 +72,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "apply_icc": flag,
     "bin_size": _POSITIVE,
     "by": text,
+    "cells_key": text,
     "check_image": flag,
     "checkpoint": path,
     "clip": _POSITIVE_OR_INFINITE,
@@ -77,7 +81,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "counts_layer": text,
     "data_range": _POSITIVE,
     "dense_features": flag,
-    "diameter_um": _POSITIVE,
+    "diameter_um": _LENGTH,
     "difference": flag,
     "doi": text,
     "downsample": number(least=1),
@@ -125,13 +129,14 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "overwrite": flag,
     "out": path,
     "patch_size": _COUNT,
-    "patch_um": _POSITIVE,
+    "patch_um": _LENGTH,
     "path": path,
     "patient_key": text,
-    "pitch_um": _POSITIVE,
+    "pitch_um": _LENGTH,
     "predictions": mapping("a mapping from method to its prediction"),
     "private": flag,
     "radius": _POSITIVE,
+    "reference": text,
     "references": texts,
     "repeats": _COUNT,
     "repository": text,
@@ -157,7 +162,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "theta": _POSITIVE_OR_INFINITE,
     "threshold": number(),
     "tile_key": text,
-    "um_per_px": _POSITIVE | _REGION_NUMBER,
+    "um_per_px": _SCALE | _REGION_NUMBER,
     "uncertainty": flag,
     "validation": number(least=0, below=1),
     "verify": flag,
@@ -206,6 +211,8 @@ def checked(**own: Check) -> Callable[[Callable[Parameters, Result]], Callable[P
 
         @wraps(function)
         def checking(*args: Any, **kwargs: Any) -> Result:
+            if len(args) > 1 and names[0] == "sdata":
+                _check_order(function.__name__, args)
             for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
                 if name in checks:
                     _check_parameter(value, checks[name], parameters[name])
@@ -215,6 +222,13 @@ def checked(**own: Check) -> Callable[[Callable[Parameters, Result]], Callable[P
         return checking
 
     return decorate
+
+
+def _check_order(function: str, args: tuple[Any, ...]) -> None:
+    """Raise TypeError where the SpatialData stands behind another argument."""
+    if any(type(value).__name__ == "SpatialData" for value in args[1:]) and type(args[0]).__name__ != "SpatialData":
+        msg = f"The SpatialData comes first in {function}(sdata, …), found {shown(args[0])} before it. Swap them."
+        raise TypeError(msg)
 
 
 def _check_parameter(value: Any, condition: Check, parameter: inspect.Parameter) -> None:

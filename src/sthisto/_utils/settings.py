@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sthisto._utils.logging import LEVELS, configure
 from sthisto._utils.private import private_folder, user_id
 
 
@@ -65,13 +66,17 @@ class Settings:
     """GiB that the features on disk may take; the least recently used go first."""
     faiss_above: int = 2_000_000
     """Spots in a bank above which FAISS retrieves, where it is installed."""
+    verbosity: str | None = None
+    """Messages that are shown: "error", "warning", "info" or "debug". None leaves the logger "sthisto" as it is."""
+    log_file: Path | None = None
+    """File that messages are appended to, with the time; at least those of "info". None: no file."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in {f.name for f in fields(self)}:
             known = ", ".join(f.name for f in fields(self))
             msg = f"sthisto has no setting {name!r}. There are: {known}."
             raise AttributeError(msg)
-        if name == "cache_dir":
+        if name == "cache_dir" or (name == "log_file" and value is not None):
             value = _expanded(value)
         if name in {"batch_size", "image_memory", "cache_size", "faiss_above"} and not value > 0:
             msg = f"settings.{name} must be positive, found {value!r}."
@@ -82,7 +87,13 @@ class Settings:
         if name == "encoder_backend" and value not in ("auto", "openvino", "onnxruntime", "torch"):
             msg = f"settings.encoder_backend must be 'auto', 'openvino', 'onnxruntime' or 'torch', found {value!r}."
             raise ValueError(msg)
+        if name == "verbosity" and value not in (None, *LEVELS):
+            msg = f"settings.verbosity must be one of {', '.join(map(repr, LEVELS))} or None, found {value!r}."
+            raise ValueError(msg)
+        before = getattr(self, name, None)
         super().__setattr__(name, value)
+        if name in {"verbosity", "log_file"} and value != before:
+            configure(self.verbosity, getattr(self, "log_file", None))
 
 
 settings = Settings()

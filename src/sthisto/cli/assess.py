@@ -52,4 +52,4 @@ def run(options: argparse.Namespace) -> None:
         **element_keys(options),
     )
     passport = sth.get.passport(model)
-    print_table(passport if options.json else passport[_PRINTED], as_json=options.json)
+    print_table(passport if options.json else passport[_PRINTED], options)

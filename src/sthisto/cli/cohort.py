@@ -43,7 +43,7 @@ def predict_cohort(options: argparse.Namespace) -> int:
     )
     if options.json:
         print(table.to_json(orient="records"))
-    else:
+    elif not options.quiet:
         print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", max_colwidth=80))
         print(f"\nThe predictions, summary.csv and summary.html are in {options.out}.")
     return int((table["state"] != "done").any())

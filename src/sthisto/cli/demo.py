@@ -37,8 +37,8 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the demo, print its scores and where the files are."""
     table = run_demo(options.out, seed=options.seed)
-    print_table(table, as_json=options.json)
-    if not options.json:
+    print_table(table, options)
+    if not (options.json or options.quiet):
         print("\nNaN: a constant, as the mean is, has no correlation, and depth predicts no expression.")
         print(f"Figures, the SpatialData and the model are in {options.out}.")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sthisto._sdata.slots import CEILING
+from sthisto._utils.atomic import atomic_file
 from sthisto.cli import report
-from sthisto.cli.options import add_command, add_data, element_keys
+from sthisto.cli.options import add_command, add_data, add_store_out, element_keys
 from sthisto.cli.output import print_table
-from sthisto.cli.stores import read_store
+from sthisto.cli.stores import REMEDY, out_paths, read_stores, refuse_existing, write_stores
 
 
 def add(commands: Any) -> None:
@@ -21,10 +22,12 @@ def add(commands: Any) -> None:
         "evaluate",
         run,
         "Score the prediction in a SpatialData store, or in a file of another tool, against measured expression.",
-        "sthisto evaluate predicted.zarr --json",
+        "sthisto evaluate predicted.zarr --out scores.csv",
     )
-    add_data(parser)
+    add_data(parser, several=True)
     parser.add_argument("--counts-layer", help="layer of raw counts")
+    parser.add_argument("--by", choices=["section", "gene"], default="section", help="rows of the table of scores")
+    add_store_out(parser, what="where the scores are stored; a file that ends in .csv takes the table alone")
     parser.add_argument(
         "--prediction", help="file of another tool (h5ad, csv, parquet), or layer:NAME or table:NAME of the store"
     )
@@ -32,23 +35,32 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluate and print the scores of each section."""
-    sdata = read_store(options.data)
+    """Evaluate, write the scores and print them."""
+    as_table = options.out is not None and options.out.suffix.lower() == ".csv"
+    if as_table and not options.overwrite:
+        refuse_existing(options.out, REMEDY)
+    paths = [] if as_table else out_paths(options.data, options.out, overwrite=options.overwrite)
+    stores = read_stores(options.data)
 
     import sthisto as sth
 
     prediction = options.prediction
     if prediction is not None and not prediction.startswith(("layer:", "table:")):
         prediction = sth.io.read_prediction(prediction)
-    sth.tl.evaluate(sdata, prediction=prediction, counts_layer=options.counts_layer, **element_keys(options))
-    scores = sth.get.scores(sdata, key_added=options.key_added, table_key=options.table, by="section")
-    print_table(scores.drop(columns=CEILING), as_json=options.json)
+    sth.tl.evaluate(stores, prediction=prediction, counts_layer=options.counts_layer, **element_keys(options))
+    scores = sth.get.scores(stores, key_added=options.key_added, table_key=options.table, by=options.by)
+    if as_table:
+        with atomic_file(options.out) as path:
+            scores.to_csv(path, index=False)
+    elif paths:
+        write_stores(stores, paths, overwrite=options.overwrite)
+    print_table(scores.drop(columns=CEILING), options)
     if options.report is not None:
-        report.write(sdata, options, options.report, command=_command(options))
+        report.write(stores, options, options.report, command=_command(options))
 
 
 def _command(options: argparse.Namespace) -> str:
     """Return what repeats the evaluation and its report."""
     given = {"--prediction": options.prediction, "--counts-layer": options.counts_layer, "--report": options.report}
     words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    return shlex.join(["sthisto", "evaluate", str(options.data), *words])
+    return shlex.join(["sthisto", "evaluate", *map(str, options.data), *words])

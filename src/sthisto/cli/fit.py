@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sthisto._utils.arguments import read_value
-from sthisto._utils.defaults import PATCH_SIZE
-from sthisto.cli.options import add_command, add_data, element_keys, method_options, read_names
+from sthisto.cli.options import add_command, add_data, add_store_out, element_keys, method_options, read_names
 from sthisto.cli.output import print_table
-from sthisto.cli.stores import read_store, refuse_existing
+from sthisto.cli.stores import out_paths, read_stores, refuse_existing, write_stores
 
 
 def add(commands: Any) -> None:
@@ -22,9 +21,9 @@ def add(commands: Any) -> None:
         "Fit a method on a SpatialData store and save the model; interrupted, the same command goes on.",
         "sthisto fit sections.zarr --model liver.sthisto --method danet --option k=50",
     )
-    add_data(parser)
+    add_data(parser, several=True)
     parser.add_argument("--model", type=Path, required=True, help="folder that the model is saved to")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
+    add_store_out(parser, what="where the data are written with embeddings and the record of the fit")
     parser.add_argument("--method", default="danet", help="name of the method")
     parser.add_argument(
         "--image-encoder", help="timm name, hf-hub: id, texture, or efficientnet_lite0; default: the method's"
@@ -33,7 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--target-sets", type=Path, help="GMT file of gene sets to model in place of genes")
     parser.add_argument("--target", help="log1p, pearson_residuals, as_is, or obsm:KEY for proportions of cell types")
     parser.add_argument("--layer", help="layer with the expression; default: X")
-    parser.add_argument("--patch-size", type=int, default=PATCH_SIZE, help="width of a patch in px")
+    parser.add_argument("--patch-size", type=int, help="width of a patch in px; default: 224, or that of --patch-um")
     parser.add_argument("--patch-um", type=float, help="width of tissue in µm that a patch covers")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
@@ -54,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
     """Fit, save the model and print its history."""
     if not options.overwrite:
         refuse_existing(options.model, "Choose another --model, or pass --overwrite.")
-    sdata = read_store(options.data)
+    paths = out_paths(options.data, options.out, overwrite=options.overwrite)
+    stores = read_stores(options.data)
 
     import sthisto as sth
     from sthisto.models.bundle import check_target
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     checkpoint = options.model.with_name(f"{options.model.name}.checkpoint")
     parallel = {name: getattr(options, name) for name in ("devices", "num_nodes", "strategy", "precision")}
     model = sth.tl.fit(
-        sdata,
+        stores,
         method=options.method,
         image_encoder=options.image_encoder,
         genes=None if options.genes is None else read_names(options.genes),
@@ -84,4 +84,7 @@ def run(options: argparse.Namespace) -> None:
     if is_first_process():
         model.save(options.model, overwrite=True)
         remove_checkpoint(checkpoint)
-    print_table(model.history, as_json=options.json)
+        write_stores(stores if paths else [], paths, overwrite=options.overwrite)
+    print_table(model.history, options)
+    if not (options.json or options.quiet):
+        print(f"{options.model} holds the model: {repr(model).strip('<>')}.")

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sthisto._sdata.stores import is_store
 from sthisto.cli.options import add_command, image_key
-from sthisto.cli.stores import is_store, read_store
+from sthisto.cli.stores import read_store
 
 if TYPE_CHECKING:
     import pandas as pd

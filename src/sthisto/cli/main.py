@@ -1,18 +1,21 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: `sthisto COMMAND`. Each command is one file of this folder."""
 
 from __future__ import annotations
 
 import argparse
-import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from safetensors import SafetensorError
 
+from sthisto._utils.settings import settings
 from sthisto.benchmark._command import add_command as add_benchmark
-from sthisto.cli import assess, demo, evaluate, fit, leaderboard, predict, report
+from sthisto.cli import assess, demo, evaluate, fit, grid, leaderboard, plot, predict, report, split
 from sthisto.cli.options import add_command
+from sthisto.cli.wording import in_options
 
 _ERRORS = (
     KeyError,
@@ -36,10 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 for success; 1 for an error of the input, or a cohort in which slides failed; 2 for an error of the command line;
     130 if interrupted.
     """
-    options = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if options.verbose:
-        logging.getLogger("sthisto").setLevel(logging.INFO)
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell while it completes a command line
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help()
+        return 0
+    _configure(options)
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     try:
         code = options.run(options)
@@ -50,9 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verbose:
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"sthisto: {' '.join(str(text).split())}", file=sys.stderr)
+        text = in_options(" ".join(str(text).split()), options.command, options.commands)
+        print(f"sthisto: {text}", file=sys.stderr)
         return 1
     return code or 0
+
+
+def _configure(options: argparse.Namespace) -> None:
+    """Set what is logged and whether there are progress bars."""
+    settings.verbosity = "info" if options.verbose else "error" if options.quiet else "warning"
+    settings.log_file = options.log_file
+    settings.progress = not options.quiet
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,8 +82,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Example: sthisto demo --out sthisto-demo",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, fit, assess, predict, evaluate, report, leaderboard):
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in (demo, split, fit, assess, grid, predict, evaluate, plot, report, leaderboard):
         command.add(commands)
     add_benchmark(commands, add_command)
+    for command_parser in commands.choices.values():
+        command_parser.set_defaults(command=command_parser, commands=frozenset(commands.choices))
     return parser

@@ -37,20 +37,25 @@ def add_command(
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show progress messages and tracebacks")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show errors only, and no progress bars")
+    parser.add_argument("--log-file", type=Path, help="file that all messages are appended to")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
     return parser
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the store, the options that select its elements, and the prefix of the results."""
-    add_elements(parser)
+def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the store, or several, the options that select their elements, and the prefix of the results."""
+    add_elements(parser, several=several)
     parser.add_argument("--key-added", default=KEY, help="prefix of the results")
 
 
-def add_elements(parser: argparse.ArgumentParser) -> None:
-    """Add the store and the options that select its elements."""
-    parser.add_argument("data", type=Path, help="SpatialData store (zarr)")
+def add_elements(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the store, or several, and the options that select their elements."""
+    if several:
+        parser.add_argument("data", type=Path, nargs="+", help="SpatialData store or stores (zarr)")
+    else:
+        parser.add_argument("data", type=Path, help="SpatialData store (zarr)")
     parser.add_argument(
         "--image",
         action="append",
@@ -59,6 +64,13 @@ def add_elements(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", action="append", help="region with the spots (shapes_key); may be repeated")
     parser.add_argument("--table", help="table of the spots (table_key), if there are several")
     parser.add_argument("--coordinate-system", help="coordinate system of image and spots, if they share several")
+
+
+def add_store_out(parser: argparse.ArgumentParser, *, what: str, required: bool = False) -> None:
+    """Add the store that is written."""
+    text = f"{what}: a store, or a folder of stores if there are several"
+    parser.add_argument("--out", type=Path, required=required, help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
 
 
 def element_keys(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sthisto._sdata.stores import atomic_store, check_store_target
 from sthisto.cli.cohort import add_cohort_options, is_cohort, predict_cohort
 from sthisto.cli.genes import predicted_genes
 from sthisto.cli.options import add_command, add_data, element_keys
-from sthisto.cli.stores import read_store
+from sthisto.cli.stores import REMEDY, check_store, read_store
 
 
 def add(commands: Any) -> None:
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     add_data(parser)
     add_cohort_options(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved model")
-    parser.add_argument("--out", type=Path, required=True, help="output store")
+    parser.add_argument("--out", type=Path, required=True, help="output store, or folder for slides")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing output store; predict again slides that are done"
     )
@@ -47,7 +47,11 @@ def run(options: argparse.Namespace) -> int | None:
     """Predict, write the store and print where it is; a cohort returns 1 if slides failed."""
     if is_cohort(options.data):
         return predict_cohort(options)
-    check_store_target(options.out, overwrite=options.overwrite, remedy="Choose another --out, or pass --overwrite.")
+    check_store(options.data)
+    check_store_target(options.out, overwrite=options.overwrite, remedy=REMEDY)
+    if not options.model.exists():
+        msg = f"There is no model at {options.model}."
+        raise FileNotFoundError(msg)
     with atomic_store(options.out, overwrite=options.overwrite) as staged:
         sdata = read_store(options.data)
 
@@ -66,6 +70,6 @@ def run(options: argparse.Namespace) -> int | None:
         sdata.write(staged)
     if options.json:
         print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
-    else:
+    elif not options.quiet:
         print(f"{options.out} holds the prediction of {len(model.genes)} genes.")
     return None

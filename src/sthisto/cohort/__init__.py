@@ -5,3 +5,7 @@ from __future__ import annotations
 from sthisto.cohort._predict import predict
 
 __all__ = ["predict"]
+
+
+def __dir__() -> list[str]:
+    return __all__

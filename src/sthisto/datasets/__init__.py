@@ -6,3 +6,7 @@ from sthisto.datasets.synthetic.sections import synthetic
 from sthisto.io._hest import hest
 
 __all__ = ["her2st", "hest", "liver", "synthetic"]
+
+
+def __dir__() -> list[str]:
+    return __all__

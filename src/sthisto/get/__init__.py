@@ -17,3 +17,7 @@ __all__ = ["anndata", "neighbors", "passport", "predictions", "scores", "slides"
 
 def __getattr__(name: str) -> Any:
     return renamed_attribute(__name__, name, {"neighbours": "neighbors"}, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -23,3 +23,7 @@ __all__ = [
     "to_geojson",
     "to_ome_tiff",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

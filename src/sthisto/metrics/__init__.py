@@ -70,3 +70,7 @@ __all__ = [
     "ssim",
     "variance_ratio",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,19 +15,19 @@ from sthisto.models.base import ExpressionModel
 from sthisto.models.data import Features, FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
 from sthisto.models.encoders.encoder import Encoder, load_encoder
 from sthisto.models.encoders.features import clear_cache, extract
-from sthisto.models.methods.bleep import BLEEP
+from sthisto.models.methods.bleep import BLEEP, BLEEPOptions
 from sthisto.models.methods.color import Color
-from sthisto.models.methods.danet import DANet
-from sthisto.models.methods.ensemble import Ensemble, resolve_method
-from sthisto.models.methods.histogene import HisToGene
-from sthisto.models.methods.hybrid import Hybrid
-from sthisto.models.methods.kernel import Kernel
-from sthisto.models.methods.knn import Knn
+from sthisto.models.methods.danet import DANet, DANetOptions
+from sthisto.models.methods.ensemble import Ensemble, EnsembleOptions, resolve_method
+from sthisto.models.methods.histogene import HisToGene, HisToGeneOptions
+from sthisto.models.methods.hybrid import Hybrid, HybridOptions
+from sthisto.models.methods.kernel import Kernel, KernelOptions
+from sthisto.models.methods.knn import Knn, KnnOptions
 from sthisto.models.methods.mean import Mean
-from sthisto.models.methods.mlp import MLP
-from sthisto.models.methods.recommended import Recommended
-from sthisto.models.methods.ridge import Ridge
-from sthisto.models.methods.stnet import STNet
+from sthisto.models.methods.mlp import MLP, MLPOptions
+from sthisto.models.methods.recommended import Recommended, RecommendedOptions
+from sthisto.models.methods.ridge import Ridge, RidgeOptions
+from sthisto.models.methods.stnet import STNet, STNetOptions
 from sthisto.models.options import (
     AlignmentOptions,
     BatchOptions,
@@ -52,22 +52,30 @@ __all__ = [
     "METHODS",
     "MLP",
     "AlignmentOptions",
+    "BLEEPOptions",
     "Bank",
     "BatchOptions",
     "Color",
     "ContrastiveModel",
     "DANet",
+    "DANetOptions",
     "Encoder",
     "Ensemble",
+    "EnsembleOptions",
     "EpochOptions",
     "ExpressionModel",
     "Features",
     "FinePrediction",
     "FinetuneOptions",
     "HisToGene",
+    "HisToGeneOptions",
     "Hybrid",
+    "HybridOptions",
     "Kernel",
+    "KernelOptions",
     "Knn",
+    "KnnOptions",
+    "MLPOptions",
     "Mean",
     "MethodOptions",
     "OptimizerOptions",
@@ -76,10 +84,13 @@ __all__ = [
     "PatchSpec",
     "Prediction",
     "Recommended",
+    "RecommendedOptions",
     "RetrievalModel",
     "RetrievalOptions",
     "Ridge",
+    "RidgeOptions",
     "STNet",
+    "STNetOptions",
     "SectionInput",
     "Training",
     "TrainingOptions",
@@ -149,3 +160,7 @@ def load(
 
 def __getattr__(name: str) -> Any:
     return renamed_attribute(__name__, name, {"Colour": "Color"}, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

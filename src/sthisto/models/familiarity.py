@@ -142,7 +142,7 @@ def _finite(blocks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _n_blocks(state: Mapping[str, Tensor]) -> int:
-    return sum(name.endswith(".mean") for name in state)
+    return len({name.split(".")[0] for name in state if "." in name})
 
 
 def _groups(section: np.ndarray, patients: Sequence[str], positions: np.ndarray) -> tuple[np.ndarray, GroupKind]:

@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import is_dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -181,6 +181,48 @@ def method_name(method: str, *, name: str = "method") -> str:
         raise ValueError(msg)
     check_choice(method, METHODS, name=name)
     return method
+
+
+def options_by_name(method: str, options: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method by name, of an instance of its `Options`; a mapping is that of an ensemble.
+
+    Parameters
+    ----------
+    method
+        The method.
+    options
+        An instance of its `Options`, for "ensemble" also a mapping; None is no option.
+    named
+        Options that are named beside it: none of those that `options` holds may be among them.
+
+    Raises
+    ------
+    TypeError
+        `options` are those of another method, or an option is given twice.
+    """
+    cls = METHODS[method_name(method)]
+    if options is None:
+        return {}
+    if isinstance(options, Mapping):
+        if "options" in cls.option_names():
+            return {"options": dict(options)}
+        msg = (
+            f"`options` must be an instance of {cls.Options.__name__}, found a mapping. Pass options="
+            f"sthisto.models.{cls.Options.__name__}(…), or the options by name: **options."
+        )
+        raise TypeError(msg)
+    if type(options) is not cls.Options:
+        msg = (
+            f"`options` must be an instance of {cls.Options.__name__} for method={method!r}, found "
+            f"{type(options).__name__}. Pass the method that they belong to, or other options."
+        )
+        raise TypeError(msg)
+    values = vars(options)
+    twice = [name for name in named if name in values]
+    if twice:
+        msg = f"{listed(twice)} stand in `options` and beside it. Put them in one place."
+        raise TypeError(msg)
+    return dict(values)
 
 
 def _checked(cls: Any, name: str | None) -> type[ExpressionModel]:

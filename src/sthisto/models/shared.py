@@ -214,14 +214,22 @@ def _hub_file(repository: str, name: str, revision: str | None, folder: Path) ->
     ValueError
         It is too large.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import (
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     try:
-        if not constants.HF_HUB_OFFLINE:
+        kept = try_to_load_from_cache(repository, name, revision=revision) if _is_commit(revision) else None
+        if not isinstance(kept, str) and not constants.HF_HUB_OFFLINE:
             url = hf_hub_url(repository, name, revision=revision, endpoint=_endpoint())
             _check_size(name, get_hf_file_metadata(url, endpoint=_endpoint()).size, url)
-        path = Path(hf_hub_download(repository, name, revision=revision, endpoint=_endpoint()))
+        if not isinstance(kept, str):
+            kept = hf_hub_download(repository, name, revision=revision, endpoint=_endpoint())
     except (OSError, RuntimeError, HFValidationError, HfHubHTTPError, HTTPError) as error:
         at = "" if revision is None else f" at {revision!r}"
         msg = (
@@ -231,8 +239,12 @@ def _hub_file(repository: str, name: str, revision: str | None, folder: Path) ->
             "sthisto.models.load(FOLDER)."
         )
         raise OSError(msg) from error
-    shutil.copyfile(path.resolve(), folder / name)
-    return path
+    shutil.copyfile(Path(kept).resolve(), folder / name)
+    return Path(kept)
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def _check_size(name: str, size: int | None, where: str) -> None:

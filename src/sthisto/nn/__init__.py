@@ -20,3 +20,7 @@ __all__ = [
     "contrastive_loss",
     "scan_backend",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

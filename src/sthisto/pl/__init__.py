@@ -34,3 +34,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     return renamed_attribute(__name__, name, {"neighbours": "neighbors"}, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +12,10 @@ from sthisto._sdata.expression import Normalization, looks_like_counts
 from sthisto._sdata.inputs import read_expression
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.predictions import has_spread, predicted_names, predicted_values
-from sthisto._sdata.record import check_predicted, method_labels, read_normalization, symbols_of
+from sthisto._sdata.record import check_predicted, method_labels, read_normalization, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen, verdict
-from sthisto._sdata.tables import gene_positions, read_matrix, read_rows
+from sthisto._sdata.tables import gene_positions, read_matrix, read_rows, where_counts_may_be
 from sthisto._utils.targets import OBSM, SET_MEANS, is_proportions
 from sthisto._utils.validate import check_key, listed
 from sthisto._utils.verdicts import VERDICTS
@@ -66,7 +66,7 @@ def _values(section: Section, key: str, slot: str, names: Sequence[str], symbols
 
 
 def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
-    """Return the normalization that the predictions of all keys share.
+    """Return the normalization that the predictions of all keys share, of the counts that they were evaluated against.
 
     Raises
     ------
@@ -82,7 +82,9 @@ def read_scale(tables: Sequence[AnnData], keys: Sequence[str]) -> Normalization:
             "Draw them one by one, or fit them with the same normalization."
         )
         raise ValueError(msg)
-    return first
+    counts = [read_record(table, key).counts_layer for table in tables for key in keys]
+    evaluated = next((layer for layer in counts if layer is not None), None)
+    return first if evaluated is None or first.target == "as_is" else replace(first, layer=evaluated)
 
 
 def scale_label(scale: Normalization) -> str:
@@ -106,8 +108,8 @@ def measured(section: Section, scale: Normalization, genes: Sequence[str], symbo
     if not is_measured(section, scale):
         msg = (
             f"{scale.layer or 'X'} of table {section.table_key!r} holds no raw counts, so nothing was measured there. "
-            "Pass table_key=… of a table with measured expression; gene_compare draws the prediction alone with "
-            "show_measured=False, and obs holds the confidence of each spot."
+            f"{_where_measured(section.table)} gene_compare draws the prediction alone with show_measured=False, and "
+            "obs holds the confidence of each spot."
         )
         raise ValueError(msg)
     if scale.names:
@@ -118,6 +120,13 @@ def measured(section: Section, scale: Normalization, genes: Sequence[str], symbo
     if scale.target != "as_is":
         values[np.asarray(matrix.sum(axis=1)).ravel() == 0] = np.nan
     return values
+
+
+def _where_measured(table: AnnData) -> str:
+    """Return what to do about a table whose layer of counts is not the one that the model was fitted on."""
+    if layers := where_counts_may_be(table):
+        return f"If a layer holds the counts, call sth.tl.evaluate(sdata, counts_layer=…), which records it.{layers}"
+    return "Pass table_key=… of a table with measured expression."
 
 
 def is_measured(section: Section, scale: Normalization) -> bool:

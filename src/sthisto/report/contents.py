@@ -34,7 +34,6 @@ def write_report(
     key: str,
     command: str,
     genes: Sequence[str] | None = None,
-    passport: pd.DataFrame | None = None,
     alignment: pd.DataFrame | None = None,
 ) -> None:
     """Write a report of the prediction under a key.
@@ -47,8 +46,6 @@ def write_report(
         What repeats the report.
     genes
         Genes to draw. None: those of the highest, a middle and the lowest score.
-    passport
-        Which genes of the model can be used, one row a gene. None: the passport that the model predicted with.
     alignment
         What `tl.check_alignment` returned. None: not checked.
     """
@@ -59,7 +56,7 @@ def write_report(
         blocks = [
             Block("Beware", items=cautions(subject)),
             method_block(subject),
-            passport_block(subject.record.passport if passport is None else passport),
+            passport_block(subject),
             scores_block(subject, most_bytes),
             genes_block(subject, drawn, chosen=genes is not None, most_bytes=most_bytes),
             confidence_block(subject, most_bytes),

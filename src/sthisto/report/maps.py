@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from sthisto import pl
 from sthisto._sdata.record import FitRecord
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import confidence, prediction
+from sthisto._sdata.slots import BLUR, FOLD, PEN, QUALITY, TISSUE, confidence, prediction
 from sthisto._utils.validate import check_key
 from sthisto.pl._decorations import color_bar, scale_bar, set_title
 from sthisto.pl._read import is_measured, read_layer
@@ -26,13 +26,7 @@ MOST_SECTIONS = 20
 """Sections that are drawn; the others are named."""
 _PER_ROW = 4
 _PANEL = 2.1
-_NAMES = {
-    "sthisto_blur": "blur",
-    "sthisto_pen": "pen",
-    "sthisto_fold": "fold",
-    "sthisto_outside": "outside the tissue",
-    "sthisto_background": "background",
-}
+_NAMES = {BLUR: "blur", PEN: "marker", FOLD: "fold", TISSUE: "tissue", QUALITY: "quality"}
 _HALF = 0.5
 
 
@@ -155,19 +149,17 @@ def quality_block(subject: Subject) -> Block | None:
             if name in section.table.obs and section.table.obs[name].dtype.kind in "fiub"
         }
         if found:
-            rows.append(
-                {"section": section.name}
-                | {f"{name}, {what}": value for name, part in found.items() for what, value in _spread(part).items()}
-            )
+            rows.append({"section": section.name} | {label: _spread(column) for label, column in found.items()})
     if not rows:
         return None
-    text = ["Measured from pixels alone, per spot: the median of each section and its worst twentieth."]
+    text = ["Measured from pixels alone, per spot: median and 5 % to 95 % quantiles of each section."]
     return Block("Quality of the image", text, tables=[Table.of(pd.DataFrame(rows), "Quality by section")])
 
 
-def _spread(column: pd.Series | None) -> dict[str, float]:
+def _spread(column: pd.Series | None) -> str:
     values = np.asarray(column, dtype=float)
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return {"median": float("nan"), "95 %": float("nan")}
-    return {"median": float(np.median(finite)), "95 %": float(np.quantile(finite, 0.95))}
+        return MISSING
+    low, middle, high = np.quantile(finite, (0.05, 0.5, 0.95))
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"

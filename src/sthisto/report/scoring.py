@@ -86,10 +86,9 @@ def _genes_tables(subject: Subject) -> list[Table]:
     names = ["pcc_residual", *(name for name in _SHOWN if name in subject.scores)]
     means = subject.scores.groupby("gene", sort=False)[names].mean().sort_values("pcc_residual", ascending=False)
     frame = means.rename(columns={"pcc_residual": "residual PCC", **_SHOWN}).reset_index()
-    verdict = f"{subject.key}_verdict"
-    var = subject.sections[0].table.var
-    if verdict in var:
-        frame.insert(1, "verdict", var[verdict].astype(str).reindex(frame["gene"]).to_numpy())
+    if subject.record.passport is not None:
+        verdicts = subject.record.passport.set_index("gene")["verdict"].astype(str)
+        frame.insert(1, "verdict", verdicts.reindex(frame["gene"]).to_numpy())
     best = Table.of(frame.head(_N_SHOWN), f"The {min(_N_SHOWN, len(frame))} genes of the highest score")
     every = Table.of(frame, f"All {len(frame):,} genes", folded=True)
     return [best, every] if len(frame) > _N_SHOWN else [best]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 
 from sthisto._sdata.slots import CALIBRATION, SPLIT, TEST, TRAIN, VALIDATION
+from sthisto._utils.verdicts import VERDICTS
 from sthisto.pl._read import scale_label
-from sthisto.report.page import Block, Table, as_cell, with_interval
+from sthisto.report.page import Block, Table, with_interval
 from sthisto.report.subject import Subject
 
+_OF_PASSPORT = {
+    "pcc": "PCC",
+    "depth": "depth alone",
+    "color": "color",
+    "ridge": "ridge",
+    "sibling": "sibling genes",
+    "reproducibility": "reproducibility",
+}
 _ROLES = {TRAIN: "train", VALIDATION: "validation", CALIBRATION: "calibration", TEST: "test"}
 
 
@@ -73,25 +79,27 @@ def _split(subject: Subject) -> Table:
     return Table.of(frame.drop(columns=empty).astype(object), caption)
 
 
-def passport_block(passport: pd.DataFrame | None) -> Block | None:
-    """Return which genes of a model can be used, None where that was not assessed."""
+def passport_block(subject: Subject) -> Block | None:
+    """Return which genes of the model can be used, None where that was not assessed."""
+    passport = subject.record.passport
     if passport is None or passport.empty:
         return None
     frame = passport.sort_values("pcc_residual", ascending=False)
-    shown = pd.DataFrame({"gene": frame["gene"]})
-    if "verdict" in frame:
-        shown["verdict"] = frame["verdict"]
-    low, high = (frame.get(f"pcc_residual_{end}", pd.Series(np.nan, frame.index)) for end in ("low", "high"))
-    shown["residual PCC"] = [
-        with_interval(value, a, b) for value, a, b in zip(frame["pcc_residual"], low, high, strict=True)
+    limits = zip(*(frame[f"pcc_residual{end}"] for end in ("", "_low", "_high")), strict=True)
+    shown = pd.DataFrame({"gene": frame["gene"], "verdict": frame["verdict"].astype(str)})
+    shown["residual PCC [95 %]"] = [with_interval(*row) for row in limits]
+    for name, label in _OF_PASSPORT.items():
+        shown[label] = frame[name].astype(float)
+    counts = frame["verdict"].astype(str).value_counts()
+    items = [f"{verdict}: {counts.get(verdict, 0):,} genes" for verdict in VERDICTS]
+    groups = listed_once(frame["groups"])
+    text = [
+        "What the recipe of this model scores where parts of its training data are held out, gene by gene. Held out: "
+        f"each {groups} in turn, {int(frame['n_groups'].max())} in all."
     ]
-    for name in ("pcc", "depth", "color", "ridge", "reproducibility", "sibling"):
-        if name in frame:
-            shown[name] = [as_cell(_number(value)) for value in frame[name]]
-    items = [f"{verdict}: {count} genes" for verdict, count in frame.get("verdict", pd.Series()).value_counts().items()]
-    text = ["Scores of the model's recipe on groups of training data that were held out, gene by gene."]
     return Block("Passport: which genes", text, items, [Table.of(shown, f"All {len(shown):,} genes", folded=True)])
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def listed_once(names: pd.Series) -> str:
+    """Return the values of a column, each once."""
+    return ", ".join(dict.fromkeys(names.astype(str)))

@@ -96,8 +96,8 @@ def evaluate(
     and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
     for further tissue like this and not for new patients; `get.scores` reads them. Their column "confidence_gain" is
     what the residual score gains as the least confident spots are left out: its mean over the most confident 90, 80, …
-    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not scored. Sets
-    of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
+    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not
+    scored. Sets of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
     ``pcc_residual`` are both against what was learned: the mean of the residuals of a set, or the proportion.
 
     With `prediction`, ``layers["{key_added}_pred"]``, ``var["{key_added}_gene"]``, ``obs["{key_added}_seen"]`` and the
@@ -161,7 +161,7 @@ def evaluate(
         curves.append(risk_coverage(one, key_added))
         found += _intervals(one, table, n_boot=n_boot, seed=seed) if n_boot else []
     table, curve = (pd.concat(some, ignore_index=True) for some in (scores, curves))
-    _write(parts, updates, table, curve, found, key_added)
+    _write(parts, updates, table, curve, found, key_added, counts_layer)
 
 
 def _measured(parts: Sequence[ToScore], key: str, counts_layer: str | None) -> list[tuple[ToScore, Measured]]:
@@ -197,6 +197,7 @@ def _write(
     curve: pd.DataFrame,
     found: Sequence[dict[str, Any]],
     key: str,
+    counts_layer: str | None,
 ) -> None:
     """Write scores, summary and scores by confidence into every table's record, and the genes' means into ``var``."""
     by_gene, summary = gene_means(scores, slots.SCORES), with_intervals(summarize(scores), found)
@@ -204,10 +205,11 @@ def _write(
     updates = list(updates)
     for part in {id(part.section.table): part for part in parts}.values():
         sections = [part.section]
-        more = {name: value for name, value in part.record.more.items() if name != RISK_COVERAGE}
+        record = part.record.evaluated(scores, summary, counts_layer=counts_layer)
+        more = {name: value for name, value in record.more.items() if name != RISK_COVERAGE}
         more |= {RISK_COVERAGE: curve} if len(curve) else {}
-        updates += replace(part.record, scores=scores, summary=summary, more=more).updates(sections, key)
-        if part.record.normalization is not None and part.record.normalization.names:
+        updates += replace(record, more=more).updates(sections, key)
+        if record.normalization is not None and record.normalization.names:
             continue
         for metric in (*slots.SCORES, slots.CEILING):
             updates += var_updates(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ from sthisto._sdata.targets import TargetSets
 from sthisto._sdata.write import apply, check_slot, removals, var_updates
 from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
-from sthisto._utils.checks import choice_or, mapping_to, path, texts
-from sthisto._utils.defaults import PATCH_SIZE
+from sthisto._utils.checks import Check, choice_or, mapping_to, path, texts
 from sthisto._utils.digest import digest_arrays, digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.signals import ends_like_ctrl_c
@@ -31,13 +31,14 @@ from sthisto.models import (
     METHODS,
     Encoder,
     ExpressionModel,
+    MethodOptions,
     TrainingSection,
     resolve_method,
 )
 from sthisto.models.encoders.default import encoder_for
 from sthisto.models.encoders.given import PREFIX
 from sthisto.models.encoders.layers import LayerArgument
-from sthisto.models.registry import method_name
+from sthisto.models.registry import method_name, options_by_name
 from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
@@ -52,9 +53,18 @@ if TYPE_CHECKING:
 
 TARGET = choice_or(is_proportions, "obsm:KEY", "log1p", "pearson_residuals", "as_is")
 _TARGET_SETS = path | mapping_to(texts, "a mapping from the name of a set to its genes")
+_OPTIONS: Final = Check(
+    "an instance of the method's Options, such as sthisto.models.DANetOptions(k=50)",
+    lambda value: isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, type)),
+)
 
 
-@checked(target=TARGET, features=texts, target_sets=_TARGET_SETS.called("a GMT file, or a mapping from set to genes"))
+@checked(
+    target=TARGET,
+    features=texts,
+    target_sets=_TARGET_SETS.called("a GMT file, or a mapping from set to genes"),
+    options=_OPTIONS,
+)
 @plain_torch()
 def fit(
     sdata: SpatialData | Sequence[SpatialData],
@@ -72,7 +82,7 @@ def fit(
     layer: str | None = None,
     target: Target | str | None = None,
     target_sets: TargetSets | None = None,
-    patch_size: int = PATCH_SIZE,
+    patch_size: int | None = None,
     patch_um: float | None = None,
     context: Sequence[float] | None = None,
     seed: int = 0,
@@ -85,7 +95,8 @@ def fit(
     gene_symbols: str | None = None,
     patient_key: str | None = None,
     key_added: str = slots.KEY,
-    **options: Any,
+    options: MethodOptions | Mapping[str, Any] | None = None,
+    **method_options: Any,
 ) -> ExpressionModel:
     """Fit a method that predicts expression from H&E, and embed the spots.
 
@@ -141,7 +152,8 @@ def fit(
         the mean of its genes' Pearson residuals, in which their noise averages out. Genes that a table lacks are left
         out.
     patch_size
-        Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue.
+        Width of a patch in px: of the image's full resolution, or of `patch_um` of tissue. None: 224, or the px that
+        `patch_um` covers in the finest image, if these are fewer (at least 32), so that no patch is enlarged.
     patch_um
         Width of tissue in µm that a patch covers. None: `patch_size` px of the full resolution; for "kernel", "mlp" and
         "recommended" 77, where the µm per px are known.
@@ -174,8 +186,12 @@ def fit(
         is none, or one patient, sections are held out, and of a single section spatial blocks.
     key_added
         Prefix of the written slots.
-    **options
-        Options of the method, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
+    options
+        Options of the method as an instance of its class, for example ``sthisto.models.DANetOptions(k=50)``, whose
+        names an editor completes. None: those that are named, and defaults. A mapping only for "ensemble", whose
+        members it is for.
+    **method_options
+        The same by name, for example ``k=50`` or ``max_epochs=10``; see its `Options` in `sthisto.models`.
         ``expression_components=(5, 8, 12)`` projects the prediction of any method on as many principal components of
         the training expression, the mean over several. ``n_models=5`` fits any method that is trained from a seed five
         times and averages the predictions.
@@ -221,10 +237,10 @@ def fit(
         raise ValueError(msg)
     named = [name for name in _as_list(features) if name.startswith(PREFIX)]
     if features is not None and not named and "features" in METHODS[method_name(method)].option_names():
-        options["features"] = features
+        method_options["features"] = features
     elif features is not None:
         feature_keys(features)
-    cls, chosen_options = check_fit(method, options)
+    cls, chosen_options = check_fit(method, {**method_options, **options_by_name(method, options, method_options)})
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     given = _given_keys(named, cls, chosen_options)
     sections = read_sections(sdata, keys)
@@ -277,7 +293,10 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
     arguments
         Arguments of `fit`, options of the method among them.
     """
-    cls, options = resolve_method(method_name(method), check_arguments(fit, arguments))
+    named = check_arguments(fit, arguments)
+    if "options" in arguments:  # of the members of an ensemble
+        named["options"] = arguments["options"]
+    cls, options = resolve_method(method_name(method), named)
     check_devices(options)
     return cls, options
 

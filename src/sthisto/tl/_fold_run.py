@@ -101,17 +101,19 @@ class FoldContext:
         fold = "".join(letter if letter.isalnum() else "-" for letter in run.fold.name)
         return out / f"{run.method}-seed{run.seed}-{fold[:60]}-{self._digest(run)[:12]}{suffix}"
 
-    def sides(self, fold: Fold, options: Mapping[str, Any] | None = None) -> tuple[SpotSubset, SpotSubset]:
-        """Return the training spots, and the held-out ones without their expression.
+    def sides(
+        self, fold: Fold, features: Sequence[str] = (), proportions: Sequence[str] = ()
+    ) -> tuple[SpotSubset, SpotSubset]:
+        """Return the training spots, and the held-out ones without their expression; both with given features.
 
         Parameters
         ----------
-        options
-            Arguments of `tl.fit` that a run has of its own.
+        features, proportions
+            Slots of ``obsm`` with features, and with what is learned in place of expression.
         """
-        tables, arguments = [section.table for section in self.sections], self.arguments | dict(options or {})
-        layers = expression_layers(tables, arguments.get("layer"), self.counts_layer)
-        features, proportions = _slots_of_obsm(arguments)
+        layers = expression_layers(
+            [section.table for section in self.sections], self.arguments.get("layer"), self.counts_layer
+        )
         known = SpotSubset(
             self.cohort, self.sections, fold.train, layers=layers, features=features, proportions=proportions
         )
@@ -142,7 +144,7 @@ class FoldContext:
         return keys.for_regions(side.regions)
 
     def _scores(self, run: FoldRun) -> pd.DataFrame:
-        known, hidden = self.sides(run.fold, run.options)
+        known, hidden = self.sides(run.fold, *self._slots_of_obsm(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -162,7 +164,7 @@ class FoldContext:
         return scores.assign(seconds_fit=fitted - start, seconds_predict=predicted - fitted)
 
     def _predictions(self, run: FoldRun) -> dict[str, np.ndarray]:
-        known, hidden = self.sides(run.fold, run.options)
+        known, hidden = self.sides(run.fold, *self._slots_of_obsm(run))
         start = time.perf_counter()
         model = self.fit(run, known)
         fitted = time.perf_counter()
@@ -183,6 +185,10 @@ class FoldContext:
         arrays["siblings"], arrays["depth_knots"] = model.siblings, np.asarray(model.depth_knots, dtype=float)
         return arrays
 
+    def _slots_of_obsm(self, run: FoldRun) -> tuple[list[str], list[str]]:
+        """Return the slots of ``obsm`` with features, and those with proportions, that a run is fitted on."""
+        return _slots_of_obsm(self.arguments | dict(run.options))
+
     def _fit_arguments(self, withheld: SpotSubset) -> dict[str, Any]:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}
         if self.encoder is not None:
@@ -197,7 +203,7 @@ class FoldContext:
             for layer in dict.fromkeys((self.arguments.get("layer"), self.counts_layer)):
                 values = read_rows(section, layer)
                 parts += [values.data, values.indices, values.indptr]
-            named = sorted({key for keys in _slots_of_obsm(self.arguments | dict(run.options)) for key in keys})
+            named = sorted({key for keys in self._slots_of_obsm(run) for key in keys})
             parts += [np.asarray(section.table.obsm[key])[section.rows] for key in named if key in section.table.obsm]
             arrays |= {f"{i}-{j}": np.asarray(part) for j, part in enumerate(parts)}
         names = [name for section in self.sections for name in (section.name, section.image_key)]

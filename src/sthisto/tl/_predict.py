@@ -112,19 +112,19 @@ def predict(
     -------
     None. Writes, on the scale given by ``uns["{key_added}"]["normalization"]``: ``layers["{key_added}_pred"]`` and, for
     methods that average training spots, ``layers["{key_added}_pred_sd"]`` (their standard deviation), both (n_obs,
-    n_vars) float32, NaN for spots and genes without a prediction. A model of sets of genes or of cell types writes
-    ``obsm["{key_added}_pred"]`` (and ``…_pred_sd``) instead of layers, with their names in
-    ``uns["{key_added}"]["normalization"]["targets"]``; `get.predictions` reads both. For all methods that look at the
-    image also ``obs["{key_added}_confidence"]``: 0 to 1, 0.5 for a spot as unlike the training spots as half of the
-    spots of a held-out training patient (section, block: see "confidence_groups" in ``uns``); NaN where it cannot be
-    told, as with models saved by 0.1. With `interval` also ``layers["{key_added}_low"]`` and
-    ``layers["{key_added}_high"]``; "interval_holds_for" in ``uns`` is "new patients" where they were calibrated on
-    enough patients (9 for 0.9), else "same patients". Also ``obs["{key_added}_seen"]`` (the model was trained on the
-    spot), ``var["{key_added}_gene"]`` (the gene is predicted), ``var["{key_added}_verdict"]`` (the passport's verdict
-    on each gene of the model, "not assessed" without a passport, "" for genes that the model does not have) and
-    ``uns["{key_added}"]``, whose "excluded" is the weakest rule used for any section and whose "passport" is the
-    model's. Existing results under the key are removed. With `new_table_key`, the same slots of
-    ``sdata.tables[new_table_key]``, whose X is the prediction.
+    n_vars) float32, NaN for spots and genes without a prediction. For all methods that look at the image also
+    ``obs["{key_added}_confidence"]``: 0 to 1, 0.5 for a spot as unlike the training spots as half of the spots of a
+    held-out training patient (section, block: see "confidence_groups" in ``uns``); NaN where it cannot be told, as with
+    models saved by 0.1. With `interval` also ``layers["{key_added}_low"]`` and ``layers["{key_added}_high"]``;
+    "interval_holds_for" in ``uns`` is "new patients" where they were calibrated on enough patients (9 for 0.9), else
+    "same patients". Also ``obs["{key_added}_seen"]`` (the model was trained on the spot), ``var["{key_added}_gene"]``
+    (the gene is predicted), ``var["{key_added}_verdict"]`` (the passport's verdict on each gene of the model, "not
+    assessed" without a passport, "" for genes that the model does not have) and ``uns["{key_added}"]``, whose
+    "excluded" is the weakest rule used for any section and whose "passport" is the model's. Existing results under the
+    key are removed. A model of sets of genes or of cell types writes ``obsm["{key_added}_pred"]`` (and ``…_pred_sd``,
+    ``…_low``, ``…_high``) instead of layers, with their names in ``uns["{key_added}"]["normalization"]["targets"]``;
+    `get.predictions` reads both. With `new_table_key`, the same slots of ``sdata.tables[new_table_key]``, whose X is
+    the prediction.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def slot_updates(
     bounds: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     in_obsm: bool = False,
 ) -> list[Update]:
-    """Return the updates that write predictions into the sections' tables.
+    """Return the updates that write predictions of the chosen genes, (n_genes,) bool, into the sections' tables.
 
     Parameters
     ----------
@@ -315,16 +315,17 @@ def slot_updates(
         updates += values(slots.prediction_sd(key_added), sd)
     if bounds:
         low, high = zip(*bounds, strict=True)
-        updates += values(slots.low(key_added), low) + values(slots.high(key_added), high)
+        updates += values(slots.low(key_added), low)
+        updates += values(slots.high(key_added), high)
     confidence = [prediction.confidence for prediction in predictions if prediction.confidence is not None]
     if len(confidence) == len(predictions):
         updates += obs_updates(sections, slots.confidence(key_added), confidence)
     updates += obs_updates(sections, slots.seen(key_added), [prediction.seen for prediction in predictions])
+    of_genes = (slots.modeled_gene(key_added), slots.verdict(key_added))
     if in_obsm:
-        of_genes = [slots.modeled_gene(key_added), slots.verdict(key_added)]
         return updates + removals(sections, "var", of_genes)
     modeled = np.ones(len(genes), dtype=bool) if chosen is None else chosen
-    for slot, column in ((slots.modeled_gene(key_added), modeled), (slots.verdict(key_added), model_verdicts(model))):
+    for slot, column in zip(of_genes, (modeled, model_verdicts(model)), strict=True):
         updates += var_updates(sections, slot, column, genes=genes, gene_symbols=gene_symbols)
     return updates
 

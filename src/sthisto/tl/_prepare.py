@@ -10,7 +10,7 @@ import numpy as np
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, Target
-from sthisto._sdata.inputs import default_patch_um, patch_spec, section_input
+from sthisto._sdata.inputs import default_patch_size, default_patch_um, patch_spec, section_input
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import GENES_GIVEN, SPLIT
 from sthisto._sdata.targets import TargetSets, resolve_scale
@@ -85,7 +85,7 @@ def prepare(
     layer: str | None,
     target: Target | str | None,
     target_sets: TargetSets | None,
-    patch_size: int,
+    patch_size: int | None,
     patch_um: float | None,
     context: Sequence[float] | None,
     gene_symbols: str | None,
@@ -120,6 +120,7 @@ def prepare(
             sections, genes, n_top_genes=n_top_genes, layer=layer, gene_symbols=gene_symbols, flavor=gene_flavor
         )
     widths = cls.default_context if context is None else tuple(float(width) for width in context)
+    patch_size = default_patch_size(members, patch_um) if patch_size is None else patch_size
     patch_um = default_patch_um(members, cls) if patch_um is None else patch_um
     patch = patch_spec(members, patch_size=patch_size, patch_um=patch_um, context=widths)
     warn_of_overlap(sections, roles, replace(patch, context=(cls.widest(options, widths),)))

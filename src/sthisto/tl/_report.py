@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 _FRAME = Check("a DataFrame", lambda value: hasattr(value, "itertuples"))
 
 
-@checked(passport=_FRAME, alignment=_FRAME)
+@checked(alignment=_FRAME)
 def report(
     sdata: SpatialData | Sequence[SpatialData],
     *,
     out: str | os.PathLike[str],
     genes: str | Sequence[str] | None = None,
-    passport: pd.DataFrame | None = None,
     alignment: pd.DataFrame | None = None,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | Sequence[str] | None = None,
@@ -36,7 +35,9 @@ def report(
 ) -> None:
     """Write one HTML page about a prediction: what was trained on what, scores, maps, doubts, and how to repeat it.
 
-    The file holds its pictures and loads nothing from elsewhere, so that it can be sent and opened anywhere.
+    The file holds its pictures and loads nothing from elsewhere, so that it can be sent and opened anywhere. It shows
+    the passport of a model that `tl.assess` assessed before `tl.predict`, and confidence and quality of the image where
+    ``obs`` holds them.
 
     Parameters
     ----------
@@ -47,11 +48,8 @@ def report(
         The HTML file; one that exists is replaced.
     genes
         Gene or genes to draw. None: those of the highest, a middle and the lowest score.
-    passport
-        Which genes of the model can be used, one row a gene with the columns "gene", "pcc_residual" and "verdict".
-        None: the passport that `tl.assess` had given the model when it predicted, where there is one.
     alignment
-        Table of whether the spots fit the image, shown as it is. None: the page has no such part.
+        What `tl.check_alignment` returned. None: the page has no such part.
     image_key
         H&E image, or a mapping from region to image. None: inferred if there is exactly one candidate; of several RGB
         images of one place, the finest.
@@ -94,6 +92,5 @@ def report(
         key=key_added,
         command=command,
         genes=[genes] if isinstance(genes, str) else genes,
-        passport=passport,
         alignment=alignment,
     )

@@ -130,9 +130,9 @@ def stored(section: Section, key: str) -> ToScore:
     """
     table, layer = section.table, slots.prediction(key)
     remedy = f"Call {_CALL} first."
-    places = [*layer_names(table), *table.obsm]
-    check_key(layer, places, name="key_added", where="the layers of the table", remedy=remedy)
     record = read_record(table, key)
+    known = [*layer_names(table), *table.obsm]
+    check_key(layer, known, name="key_added", where="the layers of the table", remedy=remedy)
     genes = predicted_names(table, key, record.gene_symbols)
     values = predicted_values(table, key, layer, genes, rows=section.rows, gene_symbols=record.gene_symbols)
     is_seen = table.obs[slots.seen(key)].to_numpy(dtype=bool)[section.rows]

@@ -176,11 +176,7 @@ class _Canvas:
 
     def paint_nuclei(self) -> None:
         """Stamp every nucleus from a small library of shapes and directions."""
-        xy = self.tissue.cells.copy()
-        angles = self.tissue.angles.copy()
-        fat = self.tissue.types == CELL_TYPES.index("adipocyte")
-        xy[fat] = _on_the_wall(self.tissue.adipocytes, angles[fat])
-        angles[fat] += np.pi / 2
+        xy, angles = nuclei_of(self.tissue)
         layer = np.zeros((self.size, self.size), np.float32)
         for index in range(len(CELL_TYPES)):
             chosen = self.tissue.types == index
@@ -207,6 +203,15 @@ class _Canvas:
             light = np.exp(-sum(density[:, k, None] * band[k] for k in range(3))) * glass + grain[rows].ravel()
             pixels[:, rows] = np.clip(light, 0, 255).reshape(3, -1, self.size)
         return pixels
+
+
+def nuclei_of(tissue: Tissue) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y in µm, (n_cells, 2), and the direction, (n_cells,), of each cell's nucleus."""
+    xy, angles = tissue.cells.copy(), tissue.angles.copy()
+    fat = tissue.types == CELL_TYPES.index("adipocyte")
+    xy[fat] = _on_the_wall(tissue.adipocytes, angles[fat])
+    angles[fat] += np.pi / 2
+    return xy, angles
 
 
 def _on_the_wall(adipocytes: np.ndarray, angles: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from sthisto._utils.arguments import checked
 from sthisto._utils.checks import number
 from sthisto.datasets.synthetic import biology
 from sthisto.datasets.synthetic.brushes import prepare_brushes
-from sthisto.datasets.synthetic.image import draw_section, draw_stain
+from sthisto.datasets.synthetic.image import draw_section, draw_stain, nuclei_of
 from sthisto.datasets.synthetic.tissue import CELL_TYPES, Tissue, grow_tissue
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def synthetic(
     n_patients: int | None = None,
     n_spots: int = 300,
     um_per_px: float = 0.8,
+    nuclei: bool = False,
     seed: int = 0,
 ) -> SpatialData:
     """Draw sections that look like H&E and count the genes of the cells that were drawn.
@@ -55,6 +56,8 @@ def synthetic(
         with it.
     um_per_px
         Resolution of the images in µm per pixel. A patch of 112 px is 90 µm at the default, one of 224 px 179 µm.
+    nuclei
+        Whether to add where each nucleus was drawn, and of which cell type.
     seed
         Draws layout, stain, batch and counts.
 
@@ -64,7 +67,8 @@ def synthetic(
 
     - ``images["S1_image"]``: uint8, channels r, g, b, three levels.
     - ``shapes["S1_spots"]``: circles in the pixels of an imagined scanner, not those of the image.
-    - Both are aligned in the coordinate system ``"S1"``, in µm, the only one that they share. There is no "global".
+    - With `nuclei`, ``points["S1_nuclei"]``: x and y of the middle of each nucleus in px of the image, and "cell_type".
+    - All are aligned in the coordinate system ``"S1"``, in µm, the only one that they share. There is no "global".
 
     ``tables["expression"]`` annotates all sections, in shuffled order. ``X`` are raw counts (n_sections * n_spots,
     n_genes), CSR; ``obs`` has "section", "patient", "in_tissue", "array_row", "array_col" and "annotation" (the region
@@ -91,7 +95,7 @@ def synthetic(
     rng = np.random.default_rng(seed)
     brushes = prepare_brushes(um_per_px, rng)
     patients = [(draw_stain(rng), biology.batch_shift(rng)) for _ in range(n_patients)]
-    images, shapes, counts, obs, centers, shares = {}, {}, [], [], [], []
+    images, shapes, points, counts, obs, centers, shares = {}, {}, {}, [], [], [], []
     for i in range(n_sections):
         section, patient = f"S{i + 1}", i % n_patients
         stain, shift = patients[patient]
@@ -100,12 +104,15 @@ def synthetic(
         pose = _pose(rng)
         images[f"{section}_image"] = _image(pixels, section, pose @ np.diag([um_per_px, um_per_px, 1.0]))
         shapes[f"{section}_spots"] = _spots(tissue, section, pose)
+        if nuclei:
+            points[f"{section}_nuclei"] = _nuclei(tissue, um_per_px, images[f"{section}_image"])
         abundance = biology.abundances(tissue.spots, tissue.cells, tissue.types)
         counts.append(biology.sample_counts(abundance, shift, rng))
         obs.append(_observations(tissue, section, f"P{patient + 1}"))
         centers.append(tissue.spots / um_per_px)
         shares.append(biology.proportions(tissue.spots, tissue.cells, tissue.types))
-    sdata = SpatialData(images=images, shapes=shapes, tables={"expression": _table(counts, obs, centers, shares, rng)})
+    table = _table(counts, obs, centers, shares, rng)
+    sdata = SpatialData(images=images, shapes=shapes, points=points, tables={"expression": table})
     sdata.attrs[KEY] = {UM_PER_UNIT: {f"S{i + 1}": 1.0 for i in range(n_sections)}}
     return sdata
 
@@ -158,6 +165,18 @@ def _spots(tissue: Tissue, section: str, pose: np.ndarray) -> object:
         index=pd.Index(np.arange(len(intrinsic)), name="spot_id"),
         transformations={section: Affine(pose @ to_drawing, ("x", "y"), ("x", "y"))},
     )
+
+
+def _nuclei(tissue: Tissue, um_per_px: float, image: object) -> object:
+    """Points of all nuclei that lie in the image, in its pixels."""
+    from spatialdata.models import PointsModel
+    from spatialdata.transformations import get_transformation
+
+    xy = nuclei_of(tissue)[0] / um_per_px
+    inside = ((xy > 0) & (xy < tissue.side / um_per_px)).all(axis=1)
+    names = pd.Categorical.from_codes(tissue.types, categories=list(CELL_TYPES))[inside]
+    frame = pd.DataFrame({"x": xy[inside, 0], "y": xy[inside, 1], "cell_type": names})
+    return PointsModel.parse(frame, transformations=get_transformation(image, get_all=True))
 
 
 def _observations(tissue: Tissue, section: str, patient: str) -> pd.DataFrame:

@@ -217,7 +217,8 @@ class Bank:
         for sd, neighbors, weights in zip(out, retrieved.indices, retrieved.weights, strict=True):
             expression = self.expression[neighbors]
             values = expression.toarray() if sp.issparse(expression) else expression  # (k, n_genes)
-            np.sqrt(weights @ np.square(values - weights @ values), out=sd)
+            values = values.astype(np.float64)
+            sd[:] = np.sqrt(weights @ np.square(values - weights @ values))
         return out
 
     def query(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning_fabric.strategies import STRATEGY_REGISTRY
 
+from sthisto._utils.cpus import available_cpus
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_choice, listed
 
@@ -76,11 +77,6 @@ def _check_number(devices: int | str, present: int, accelerator: str) -> None:
             f"its own. Pass devices={present} or fewer."
         )
         raise ValueError(msg)
-
-
-def available_cpus() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def torch_device() -> torch.device:
