@@ -85,8 +85,8 @@ class BlockOptions(MethodOptions):
 class BlockModel(ExpressionModel):
     """Base of `kernel`, `mlp` and `recommended`.
 
-    Above 20,000 training spots, 3,000 of them drawn at random stand for all in the kernel, in the spread and in the
-    confidence (Nyström's approximation).
+    Above 20,000 training spots, 3,000 of them, drawn at random, stand for all in the kernel (Nyström's approximation)
+    and in the spread.
 
     Features are standardized within each section, so that staining does not count. The targets are Pearson residuals
     centered by section (the expression itself where there are no counts), and the answer is a sum of their top

@@ -56,9 +56,12 @@ def check_components(numbers: int | Sequence[int] | None) -> tuple[int, ...]:
     """Return numbers of components as a tuple, () for None; raise ValueError for one below 1."""
     if numbers is None:
         return ()
-    several = (numbers,) if isinstance(numbers, int | np.integer) else tuple(numbers)
+    several = tuple(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else (numbers,)
     for number in several:
         check_positive(number, name="expression_components")
+        if number != int(number):
+            msg = f"`expression_components` must be a whole number, or several of them, found {numbers!r}."
+            raise TypeError(msg)
     return tuple(int(number) for number in several)
 
 
