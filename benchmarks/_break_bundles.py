@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import traceback
@@ -60,6 +61,8 @@ def break_bundles(folder: Path, n: int, rng: np.random.Generator) -> Iterator[di
     """Yield a row for each kind of tampering."""
     folder.mkdir(parents=True)
     sys.addaudithook(_watch)
+    sth.settings.progress = False
+    logging.getLogger("sthisto").setLevel(logging.ERROR)
     models = {}
     for seed, suffix in ((0, ""), (1, "-other")):
         for method, options in METHODS.items():

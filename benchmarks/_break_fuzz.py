@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import os
 import signal
 import time
@@ -33,7 +34,18 @@ NONSENSE: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 2.5, NAN, INF, -INF, 10**30, 1e-300, np.float64(0.5), np.int64(3), 1j),
     *("", " ", "nope", "False", "A", "counts", "a/b", "a\0b", "../x", "é" * 300, b"bytes", Path("nope"), "sthisto"),
     *([], (), {}, set(), [None], ["nope"], [NAN], [-1], [[1]], {"A": 1}, {"A": None}, {1: "A"}, range(3)),
-    *(np.zeros(0), np.array(3), np.arange(20), X, -X, X * NAN, X * INF, X[:3], X.astype(object), X.astype(str)),
+    *(
+        np.zeros(0),
+        np.array(3),
+        np.arange(20),
+        X,
+        -X,
+        np.full_like(X, NAN),
+        np.full_like(X, INF),
+        X[:3],
+        X.astype(object),
+        X.astype(str),
+    ),
     *(sp.csr_matrix(X), sp.csr_matrix((0, 0)), pd.DataFrame(X), pd.DataFrame(), pd.Series(["a"]), ad.AnnData(X)),
     *(object(), np.datetime64("2020-01-01"), slice(3), ..., "2.5", "1e999", "nan"),
 )
@@ -54,6 +66,8 @@ def fuzz(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
     mpl.use("agg")
     folder.mkdir(parents=True)
     os.chdir(folder)
+    sth.settings.progress = False
+    logging.getLogger("sthisto").setLevel(logging.ERROR)
     rng, whole, why, tried = np.random.default_rng(seed), _Whole(folder), [], 0
     signal.signal(signal.SIGALRM, _hang)
     end = time.monotonic() + seconds

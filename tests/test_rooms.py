@@ -28,7 +28,19 @@ LAYERS = (
     ("cli",),
 )
 """A room imports from rooms of the layers before its own."""
-SLOT_PARTS = ("X_", "_pred", "_pred_sd", "_confidence", "_seen", "_gene", "_pcc", "_pcc_residual", "_low", "_high")
+SLOT_PARTS = (
+    "X_",
+    "_pred",
+    "_pred_sd",
+    "_confidence",
+    "_seen",
+    "_cells",
+    "_gene",
+    "_pcc",
+    "_pcc_residual",
+    "_low",
+    "_high",
+)
 
 
 def modules(node):

@@ -54,6 +54,19 @@ def test_a_model_of_spots_predicts_cells(slide):
     sth.tl.predict(slide, model, table_key="nuclei_table", new_table_key="cells")
     assert np.isfinite(slide["cells"].X).all()
     assert slide["cells"].shape == (slide["nuclei_table"].n_obs, len(model.genes))
+    sth.tl.predict(slide, model, table_key="expression")
+    sth.tl.aggregate(slide, table_key="expression", reference="sthisto")
+    spots, genes = slide["expression"], list(model.genes)
+    (section,) = read_sections(slide, ElementKeys(table_key="expression"))
+    inside = cdist(section.centers[:1], slide["cells"].obsm["spatial"])[0] <= section.diameter / 2
+    row = section.rows[0]
+    assert spots.obs["aggregated_cells"].iloc[row] == inside.sum() > 3
+    np.testing.assert_allclose(
+        spots[:, genes].layers["aggregated_pred"][row], slide["cells"].X[inside].mean(0), rtol=1e-4
+    )
+    assert spots.uns["aggregated"]["consistency"] > 0.3
+    with pytest.raises(KeyError, match="no prediction"):
+        sth.tl.aggregate(slide, table_key="expression", reference="nothing")
 
 
 def test_borders_of_tiles_neither_split_nor_repeat_nuclei(slide, monkeypatch):

@@ -19,6 +19,7 @@ from sthisto._sdata.record import has_record, read_record
 from sthisto._sdata.sections import Section, as_cohort
 from sthisto._sdata.slots import GIVEN_NAME, SPATIAL, prediction, seen
 from sthisto._sdata.tables import gene_names, in_memory, layer_names, read_matrix
+from sthisto._utils.checks import shown
 from sthisto._utils.validate import check_key
 
 if TYPE_CHECKING:
@@ -95,13 +96,14 @@ def read_given(sdata: SpatialData | Sequence[SpatialData], sections: Sequence[Se
     if isinstance(given, AnnData):
         name = str(given.uns.get(GIVEN_NAME, "prediction"))
         return _matched([(given, list(sections))], name)
-    if given.startswith(LAYER):
+    if isinstance(given, str) and given.startswith(LAYER):
         return _of_layer(sections, given.removeprefix(LAYER))
-    if not given.startswith(TABLE):
+    if not isinstance(given, str) or not given.startswith(TABLE):
         msg = (
-            f"`prediction` must be 'layer:NAME', 'table:NAME' or an AnnData (sth.io.read_prediction), found {given!r}."
+            "`prediction` must be 'layer:NAME', 'table:NAME' or an AnnData (sth.io.read_prediction), found "
+            f"{shown(given)}."
         )
-        raise ValueError(msg)
+        raise (ValueError if isinstance(given, str) else TypeError)(msg)
     name = given.removeprefix(TABLE)
     cohort = as_cohort(sdata)
     check_key(name, {key for one in cohort for key in one.tables}, name="prediction", where="the tables")

@@ -12,6 +12,7 @@ from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
 
 from sthisto._sdata.elements import read_pyramid
+from sthisto._sdata.sections import as_cohort
 from sthisto._sdata.slots import NEW_INSTANCE, NEW_REGION, SPATIAL
 from sthisto._utils.validate import check_new_name, resolve_only
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 
 def resolve_image(sdata: SpatialData, image_key: str | None) -> str:
-    """Return `image_key`, or the only image."""
+    """Return `image_key`, or the only image, of what must be one SpatialData."""
+    as_cohort([sdata])
     name: str = resolve_only(image_key, sdata.images, name="image_key", where="the images of the SpatialData")
     return name
 

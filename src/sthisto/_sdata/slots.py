@@ -78,6 +78,9 @@ TISSUE_GRID: Final = "tissue_grid"
 NUCLEI: Final = "nuclei"
 """Shapes that `pp.nuclei` writes by default."""
 
+CELLS: Final = "cells"
+"""Table of predicted cells that `tl.aggregate` reads by default."""
+
 BETWEEN: Final = "between"
 """Table that `tl.predict_between` writes by default."""
 
@@ -133,6 +136,11 @@ def confidence(key: str) -> str:
 def seen(key: str) -> str:
     """Slot of ``obs`` that is true for the spots that the model was trained on."""
     return f"{key}_seen"
+
+
+def n_cells(key: str) -> str:
+    """Slot of ``obs`` with the number of cells that were averaged into a spot."""
+    return f"{key}_cells"
 
 
 def modeled_gene(key: str) -> str:

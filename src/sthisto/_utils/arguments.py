@@ -41,11 +41,13 @@ Result = TypeVar("Result")
 _POSITIVE: Final = number(above=0)
 _POSITIVE_OR_INFINITE: Final = _POSITIVE | Check("infinite", lambda value: is_number(value) and value == float("inf"))
 _COUNT: Final = whole()
+_SCALE: Final = number(least=1e-3, most=1e5).called("positive: a finite number of µm per px, from 0.001 to 100000")
+_LENGTH: Final = number(least=1e-2, most=1e7).called("positive: a finite number of µm, from 0.01 to 10000000")
 _LAYER: Final = text | whole(-(10**6)).called("a number")
 LAYERS: Final = (_LAYER | list_of(_LAYER, "")).called("the name or number of a layer, or a list of these")
 _FLAVOR: Final = choice("pearson_residuals", "seurat")
 _REGION_TEXT: Final = mapping_to(text, "a mapping from region to name")
-_REGION_NUMBER: Final = mapping_to(_POSITIVE, "a mapping from region to a positive number")
+_REGION_NUMBER: Final = mapping_to(_SCALE, "a mapping from region to a positive number")
 _PAIR: Final = list_of(_POSITIVE, "width and height in inches, two positive numbers", length=2)
 
 
@@ -70,6 +72,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "apply_icc": flag,
     "bin_size": _POSITIVE,
     "by": text,
+    "cells_key": text,
     "check_image": flag,
     "checkpoint": path,
     "clip": _POSITIVE_OR_INFINITE,
@@ -78,7 +81,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "counts_layer": text,
     "data_range": _POSITIVE,
     "dense_features": flag,
-    "diameter_um": _POSITIVE,
+    "diameter_um": _LENGTH,
     "difference": flag,
     "doi": text,
     "downsample": number(least=1),
@@ -126,13 +129,14 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "overwrite": flag,
     "out": path,
     "patch_size": _COUNT,
-    "patch_um": _POSITIVE,
+    "patch_um": _LENGTH,
     "path": path,
     "patient_key": text,
-    "pitch_um": _POSITIVE,
+    "pitch_um": _LENGTH,
     "predictions": mapping("a mapping from method to its prediction"),
     "private": flag,
     "radius": _POSITIVE,
+    "reference": text,
     "references": texts,
     "repeats": _COUNT,
     "repository": text,
@@ -158,7 +162,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "theta": _POSITIVE_OR_INFINITE,
     "threshold": number(),
     "tile_key": text,
-    "um_per_px": _POSITIVE | _REGION_NUMBER,
+    "um_per_px": _SCALE | _REGION_NUMBER,
     "uncertainty": flag,
     "validation": number(least=0, below=1),
     "verify": flag,

@@ -117,12 +117,18 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _fits(value: str) -> bool:
+    """Return whether file systems can hold a path."""
+    parts = os.fsencode(value).split(os.sep.encode())
+    return sum(map(len, parts)) < 4000 and max(map(len, parts)) <= 255
+
+
 flag = Check("True or False", lambda value: isinstance(value, bool | np.bool_))
 text = Check("text (a name)", _is_text, lambda value: bool(value.strip()))
 path = Check(
     "a path",
     lambda value: isinstance(value, str | os.PathLike),
-    lambda value: bool(str(value).strip()) and "\0" not in str(value),
+    lambda value: bool(str(value).strip()) and "\0" not in str(value) and _fits(str(value)),
 )
 function = Check("a function", callable)
 seed = whole(0, LARGEST_SEED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from sthisto._sdata.slots import ALL_GENES
+from sthisto._utils.validate import listed
 from sthisto.benchmark._markdown import as_markdown, genes_and_mean, mean_and_sd
 from sthisto.benchmark._paper import SOURCE, best_genes_table, paper_table
 from sthisto.benchmark._protocol import LEAKS, Protocol
@@ -65,7 +66,16 @@ def comparison_table(scores: pd.DataFrame) -> str:
     Returns
     -------
     The table, one row per method: mean ± standard deviation over seeds, seconds, and differences with their intervals.
+
+    Raises
+    ------
+    ValueError
+        `scores` is no such table.
     """
+    missing = {"method", "metric", "genes"} - set(getattr(scores, "columns", ()))
+    if missing:
+        msg = f"`scores` has no columns {listed(sorted(missing))}. Pass what sthisto.benchmark.compare returned."
+        raise ValueError(msg)
     sets = list(scores["genes"].dropna().unique())
     shown = [(metric, genes) for genes in sets for metric in _NAMES]
     named = [f"{_NAMES[metric]}{'' if genes == ALL_GENES else f', {genes}'}" for metric, genes in shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sthisto.tl._aggregate import aggregate
 from sthisto.tl._assess import assess
 from sthisto.tl._check_alignment import check_alignment
 from sthisto.tl._cluster import cluster
@@ -15,6 +16,7 @@ from sthisto.tl._predict_between import predict_between
 from sthisto.tl._report import report
 
 __all__ = [
+    "aggregate",
     "assess",
     "check_alignment",
     "cluster",
