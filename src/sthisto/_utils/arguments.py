@@ -137,7 +137,6 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "predictions": mapping("a mapping from method to its prediction"),
     "private": flag,
     "radius": _POSITIVE,
-    "reference": text,
     "references": texts,
     "repeats": _COUNT,
     "repository": text,

@@ -68,6 +68,8 @@ def predict(
         Arguments of `sthisto.pp.tissue_grid`.
     smooth
         Smoothing of the prediction, see `sthisto.tl.predict`.
+    genes, min_score
+        Genes to predict, by name or by the model's passport, see `sthisto.tl.predict`.
     write_image
         Whether stores hold the image too. They grow to the size of the slides.
     overwrite
