@@ -14,7 +14,7 @@ from builders import make_sdata
 
 import sthisto as sth
 from sthisto._sdata.expression import Normalization
-from sthisto._sdata.inputs import read_expression
+from sthisto._sdata.measured import read_expression
 from sthisto._sdata.sections import read_sections
 from sthisto._sdata.tables import gene_names, is_gene, read_matrix, read_rows
 
