@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     sth.settings.progress = False
 
-    sdata = sth.datasets.synthetic(n_spots=options.n_spots)
+    sdata = sth.datasets.synthetic(n_spots=options.n_spots, cell_types=True)
     program = sdata["expression"].var["program"].astype(str)
     sets = {name: list(genes.index) for name, genes in program.groupby(program) if name != "housekeeping"}
     columns = ["pcc_residual", "reproducibility"]

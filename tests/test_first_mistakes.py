@@ -23,7 +23,6 @@ def parts(model):
     """Sections of two other patients, each predicted on its own."""
     sections = {name: sth.datasets.synthetic(n_sections=1, n_spots=40, seed=i) for i, name in enumerate("ab", 3)}
     for section in sections.values():
-        del section["expression"].obsm["cell_types"]  # a DataFrame, whose index spatialdata.concatenate leaves behind
         sth.tl.predict(section, model)
     return sections
 

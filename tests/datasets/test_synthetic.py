@@ -189,3 +189,9 @@ def test_survives_writing_and_reading(sdata, tmp_path):
 def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         synthetic(**arguments)
+
+
+def test_shares_of_cell_types_are_added_on_request():
+    table = synthetic(n_sections=1, n_patients=1, n_spots=20, cell_types=True)["expression"]
+    np.testing.assert_allclose(table.obsm["cell_types"].sum(axis=1), 1)
+    assert "cell_types" not in synthetic(n_sections=1, n_patients=1, n_spots=20)["expression"].obsm

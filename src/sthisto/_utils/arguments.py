@@ -126,6 +126,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "name": text,
     "new_table_key": new_name,
     "nuclei": flag,
+    "cell_types": flag,
     "object_type": choice("detection", "annotation"),
     "overwrite": flag,
     "out": path,

@@ -34,6 +34,7 @@ def synthetic(
     n_spots: int = 300,
     um_per_px: float = 0.8,
     nuclei: bool = False,
+    cell_types: bool = False,
     seed: int = 0,
 ) -> SpatialData:
     """Draw sections that look like H&E and count the genes of the cells that were drawn.
@@ -58,6 +59,8 @@ def synthetic(
         Resolution of the images in µm per pixel. A patch of 112 px is 90 µm at the default, one of 224 px 179 µm.
     nuclei
         Whether to add where each nucleus was drawn, and of which cell type.
+    cell_types
+        Whether to add the share of each cell type in the cells that a spot catches.
     seed
         Draws layout, stain, batch and counts.
 
@@ -72,9 +75,9 @@ def synthetic(
 
     ``tables["expression"]`` annotates all sections, in shuffled order. ``X`` are raw counts (n_sections * n_spots,
     n_genes), CSR; ``obs`` has "section", "patient", "in_tissue", "array_row", "array_col" and "annotation" (the region
-    that was drawn: "tumor", "stroma", "immune", "gland" or "fat"); ``obsm["cell_types"]`` is a DataFrame with the share
-    of each cell type in the cells that a spot catches; ``var["program"]`` says what a gene stands for,
-    "housekeeping" genes have no spatial pattern. ``attrs["sthisto"]["um_per_unit"]`` is 1 for each coordinate system.
+    that was drawn: "tumor", "stroma", "immune", "gland" or "fat"); with `cell_types`, ``obsm["cell_types"]`` is a
+    DataFrame with the shares, which add up to one; ``var["program"]`` says what a gene stands for, "housekeeping" genes
+    have no spatial pattern. ``attrs["sthisto"]["um_per_unit"]`` is 1 for each coordinate system.
 
     Raises
     ------
@@ -110,7 +113,8 @@ def synthetic(
         counts.append(biology.sample_counts(abundance, shift, rng))
         obs.append(_observations(tissue, section, f"P{patient + 1}"))
         centers.append(tissue.spots / um_per_px)
-        shares.append(biology.proportions(tissue.spots, tissue.cells, tissue.types))
+        if cell_types:
+            shares.append(biology.proportions(tissue.spots, tissue.cells, tissue.types))
     table = _table(counts, obs, centers, shares, rng)
     sdata = SpatialData(images=images, shapes=shapes, points=points, tables={"expression": table})
     sdata.attrs[KEY] = {UM_PER_UNIT: {f"S{i + 1}": 1.0 for i in range(n_sections)}}
@@ -210,8 +214,9 @@ def _table(
     rows = rows.iloc[order].astype(dict.fromkeys(("section", "patient", "annotation", "region"), "category"))
     program = biology.gene_programs()
     genes = pd.DataFrame({"program": pd.Categorical(list(program.values()))}, index=list(program))
-    cell_types = pd.DataFrame(np.concatenate(shares)[order], index=rows.index, columns=list(CELL_TYPES))
-    obsm = {SPATIAL: np.concatenate(centers)[order], "cell_types": cell_types}
+    obsm = {SPATIAL: np.concatenate(centers)[order]}
+    if shares:
+        obsm["cell_types"] = pd.DataFrame(np.concatenate(shares)[order], index=rows.index, columns=list(CELL_TYPES))
     table = AnnData(X=vstack(counts, format="csr")[order], obs=rows, var=genes, obsm=obsm)
     regions = list(rows["region"].cat.categories)
     return TableModel.parse(table, region=regions, region_key="region", instance_key="spot_id")
