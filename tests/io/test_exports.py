@@ -86,7 +86,7 @@ def test_every_table_that_is_made_knows_where_its_spots_lie(predicted, one):
 def test_csv_has_a_row_for_each_spot(predicted, one, tmp_path, name):
     sth.io.to_csv(predicted, tmp_path / name, genes=["CD3E"])
     table = pd.read_csv(tmp_path / name, sep="\t" if name.endswith("tsv") else ",").set_index("spot")
-    assert list(table.columns) == ["section", "x_px", "y_px", "x_um", "y_um", "CD3E"]
+    assert list(table.columns) == ["section", "x_px", "y_px", "x_um", "y_um", "confidence", "CD3E"]
     own = table.loc[one.table.obs_names[one.rows]]
     np.testing.assert_allclose(own[["x_um", "y_um"]], one.centers * one.um_per_px)
     np.testing.assert_allclose(own["CD3E"], sth.get.predictions(predicted, "CD3E").loc[own.index, "CD3E"], rtol=1e-5)

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from sthisto._utils.arguments import checked
 from sthisto._utils.validate import check_positive
-from sthisto.metrics._arrays import gene_blocks
+from sthisto.metrics._arrays import as_array, check_numeric, gene_blocks
 from sthisto.metrics._residuals import check_counts, check_totals, residual_block
 
 if TYPE_CHECKING:
@@ -132,10 +132,7 @@ def reproducibility(
     filled = np.flatnonzero(depth > 0)  # spots without counts carry no information
     matrix, depth = matrix[filled], depth[filled]
     halves = _split(matrix, depth, n_splits=n_splits, seed=seed)
-    weights = None if set_weights is None else np.asarray(set_weights, dtype=np.float64)
-    if weights is not None and (weights.ndim != 2 or len(weights) != matrix.shape[1]):
-        msg = f"`set_weights` must have a row for each of {matrix.shape[1]} genes, found the shape {weights.shape}."
-        raise ValueError(msg)
+    weights = None if set_weights is None else _check_weights(set_weights, matrix.shape[1])
     shape = matrix.shape if weights is None else (matrix.shape[0], weights.shape[1])
     r, influence = _half_correlation(halves, shape, theta=theta, weights=weights)
     return _summary(r, influence, quantile=float(norm.ppf(0.5 + interval / 2)))
@@ -167,6 +164,19 @@ def noise_ceiling(counts: Matrix, **arguments: Any) -> Reproducibility:
         stacklevel=2,
     )
     return reproducibility(counts, **arguments)
+
+
+def _check_weights(set_weights: ArrayLike, n_genes: int) -> NDArray[np.float64]:
+    """Return weights of genes in sets, (n_genes, n_sets), after checking shape, type and values."""
+    weights = as_array(set_weights, name="set_weights")
+    if weights.ndim != 2 or len(weights) != n_genes:
+        msg = f"`set_weights` must have a row for each of {n_genes} genes, found the shape {weights.shape}."
+        raise ValueError(msg)
+    check_numeric(weights.dtype, name="set_weights")
+    if not np.isfinite(weights).all():
+        msg = "`set_weights` must be finite, found NaN or infinity."
+        raise ValueError(msg)
+    return np.asarray(weights, dtype=np.float64)
 
 
 def _split(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -69,7 +69,7 @@ class BlockOptions(MethodOptions):
 
     features: Sequence[str] = KINDS
     texture_context: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
-    expression_components: int | Sequence[int] | None = (3, 5, 8, 12)
+    expression_components: int | Sequence[int] | None = field(default=(3, 5, 8, 12), kw_only=True)
     log1p_share: float = 0.0
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ names again keeps its place and takes the new default.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from sthisto._utils.arguments import check_fields
@@ -42,7 +42,7 @@ class MethodOptions:
         on; the mean over several. None: no projection.
     """
 
-    expression_components: int | Sequence[int] | None = None
+    expression_components: int | Sequence[int] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check types and bounds of all values, those of a class that derives from this one too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sthisto._utils.validate import check_positive
 from sthisto.models.block_model import BlockModel, BlockOptions
@@ -35,7 +35,7 @@ class MLPOptions(BlockOptions):
         Spots per batch, and AdamW's learning rate and weight decay.
     """
 
-    expression_components: int | None = 12
+    expression_components: int | None = field(default=12, kw_only=True)
     n_models: int = 5
     hidden: int = 128
     input_dropout: float = 0.2
