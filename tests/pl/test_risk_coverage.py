@@ -105,3 +105,14 @@ def test_method_without_confidence_or_without_scores_is_named(scored):
         sth.pl.risk_coverage(scored, key_added="mean")
     with pytest.raises(KeyError, match="Nothing was predicted"):
         sth.pl.risk_coverage(scored, key_added="never")
+
+
+def test_a_failed_call_closes_its_figure(scored, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    plt.close("all")
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", fail)
+    with pytest.raises(ZeroDivisionError):
+        sth.pl.risk_coverage(scored, key_added="color")
+    assert not plt.get_fignums()

@@ -2,6 +2,7 @@ import json
 import logging
 
 import dask.array as da
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -311,3 +312,14 @@ def test_verdicts_stand_in_titles_and_the_passport_is_drawn(cohort, model):
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert legend[0] == f"use ({counts.get('use', 0)})"
     assert legend[2] == f"do not use ({counts['do not use']})"
+
+
+def test_a_passport_that_cannot_be_drawn_leaves_no_figure(model, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    plt.close("all")
+    monkeypatch.setattr("matplotlib.axes.Axes.scatter", fail)
+    with pytest.raises(ZeroDivisionError):
+        sth.pl.passport(model)
+    assert not plt.get_fignums()

@@ -186,7 +186,7 @@ def test_constant_prediction_has_no_correlation(tissue):
 
 
 def test_missing_prediction_names_the_call(tissue):
-    with pytest.raises(KeyError, match=r"sth\.tl\.predict\(sdata, model\)"):
+    with pytest.raises(KeyError, match=r"sth\.tl\.predict\(sdata, model, key_added='sthisto'\)"):
         sth.tl.evaluate(tissue)
     sth.tl.fit(tissue, method="mean")
     with pytest.raises(KeyError, match=r"sth\.tl\.predict\(sdata, model\)"):

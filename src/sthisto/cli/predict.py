@@ -49,10 +49,10 @@ def run(options: argparse.Namespace) -> int | None:
         return predict_cohort(options)
     check_store(options.data)
     check_store_target(options.out, overwrite=options.overwrite, remedy=REMEDY)
-    if not options.model.exists():
-        msg = f"There is no model at {options.model}."
-        raise FileNotFoundError(msg)
     with atomic_store(options.out, overwrite=options.overwrite) as staged:
+        if not options.model.exists():
+            msg = f"There is no model at {options.model}."
+            raise FileNotFoundError(msg)
         sdata = read_store(options.data)
 
         import sthisto as sth
