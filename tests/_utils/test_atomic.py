@@ -198,3 +198,9 @@ def test_staged_files_are_synced_before_they_are_moved(tmp_path, monkeypatch):
     with atomic_file(tmp_path / "a") as staged:
         staged.write_text("x")
     assert done == ["sync", "move", "sync"]
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder. Pass the path of a file"), atomic_file(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

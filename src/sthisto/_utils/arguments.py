@@ -170,7 +170,7 @@ ARGUMENTS: Final[Mapping[str, Check]] = {
     "vmax": number(),
     "vmin": number(),
     "weights": path,
-    "width_um": _POSITIVE,
+    "width_um": number(above=0, most=10_000),
     "workers": _COUNT,
     "write_image": flag,
 }

@@ -45,6 +45,9 @@ def atomic_file(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         flushed, what killed processes left is not looked for, and a link at `path` is replaced rather than followed.
     """
     path = _target(path) if lasting else path
+    if path.is_dir():
+        msg = f"{path} is a folder. Pass the path of a file."
+        raise IsADirectoryError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
     if lasting:
         remove_leftovers(path)

@@ -203,7 +203,7 @@ def choice_or(is_other: Callable[[str], bool], other: str, *choices: Any) -> Che
     """Return the check for one of several values, or for text of another form, which `other` stands for."""
 
     def is_one(value: Any) -> bool:
-        return value in choices or (isinstance(value, str) and is_other(value))
+        return isinstance(value, str) and (value in choices or is_other(value))
 
     return Choice(f"one of {listed([*choices, other])}", is_one, is_one, (*choices, other))
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sthisto._sdata.slide_summaries import slides_anndata, statistic, stores_of, summarize_slides, summarize_store
 from sthisto._sdata.slots import KEY
-from sthisto._utils.arguments import checked
-from sthisto._utils.checks import texts
+from sthisto._utils.arguments import check, checked
+from sthisto._utils.checks import path, texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -70,8 +70,10 @@ def slides(
         statistic(name)
     given: list[Any] = list(sdata) if isinstance(sdata, Sequence) and not isinstance(sdata, str) else [sdata]
     if all(isinstance(one, str | os.PathLike) for one in given):
+        for one in given:
+            check(one, path, name="sdata")
         stores = stores_of(sdata if isinstance(sdata, str | os.PathLike) else given)
-        found = [slide for path in stores for slide in summarize_store(path, names, key_added, table_key)]
+        found = [slide for store in stores for slide in summarize_store(store, names, key_added, table_key)]
     else:
         found = [slide for one in given for slide in summarize_slides(one, names, key_added, table_key)]
     return slides_anndata(found, names)

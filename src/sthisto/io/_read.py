@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sthisto._utils.arguments import checked
+from sthisto._utils.checks import path as path_check
 from sthisto._utils.logging import logger
 from sthisto.io._image import ANY_PICTURE
 from sthisto.io._slide import is_slide
@@ -27,7 +28,7 @@ _COUNTS_OF_RUN: Final = "feature_bc_matrix.h5"
 _STORES: Final = frozenset({"images", "labels", "points", "shapes", "tables"})
 
 
-@checked()
+@checked(image=path_check)
 def read(
     path: str | os.PathLike[str],
     *,

@@ -66,7 +66,7 @@ def read_prediction(path: str | os.PathLike[str]) -> AnnData:
     """
     source = Path(path).expanduser()
     if not source.is_file():
-        msg = f"There is no file {source}."
+        msg = f"There is no file {source}. Pass an h5ad, csv, tsv or parquet file as path=…"
         raise FileNotFoundError(msg)
     plain = source.with_suffix("") if source.suffix.lower() == ".gz" else source
     ending = plain.suffix.lower()

@@ -20,12 +20,12 @@ _TINY: Final = 1e-3
 
 
 def pixel_blocks(section: SectionInput) -> list[np.ndarray]:
-    """Return colors and sharpness of the patch of every spot, (n_spots, n) float32 each.
+    """Return colors and sharpness of the patch of every spot, (n_spots, n) float32 each; colors alone below 4 px.
 
     Those of a dense section, whose patches are not cut, are of a few pixels around each spot.
     """
     values = section.features(_KEY, lambda: _measure(section)).values
-    return [values[:, :N_COLORS], values[:, N_COLORS:]]
+    return [block for block in (values[:, :N_COLORS], values[:, N_COLORS:]) if block.shape[1]]
 
 
 def color_numbers(patches: np.ndarray) -> np.ndarray:

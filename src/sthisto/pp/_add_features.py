@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 _FEATURES = Check(
     "the SpatialData that sth.io.read_features returned, or a mapping from region to one",
-    lambda value: isinstance(value, Mapping) or hasattr(value, "tables"),
+    lambda value: (
+        all(hasattr(one, "tables") for one in value.values())
+        if isinstance(value, Mapping)
+        else hasattr(value, "tables")
+    ),
 )
 
 

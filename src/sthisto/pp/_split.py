@@ -15,7 +15,7 @@ from sthisto._sdata.write import Update, apply, obs_updates, removals, uns_updat
 from sthisto._splits.blocks import shares_pixels, spatial_blocks
 from sthisto._splits.roles import read_patients, warn_of_shared_patients
 from sthisto._utils.arguments import checked
-from sthisto._utils.checks import choice, labels, number
+from sthisto._utils.checks import choice, label, labels, list_of, number, text
 from sthisto._utils.defaults import PATCH_SIZE
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key
@@ -28,7 +28,7 @@ _FEWEST_PATIENTS = 9
 """Patients to calibrate on below which there are no intervals at 90 % for new patients."""
 _TEST = number(above=0, below=1).called("a share between 0 and 1") | labels
 
-_CALIBRATION = number(least=0, below=1).called("a share from 0 to below 1") | labels
+_CALIBRATION = number(least=0, below=1).called("a share from 0 to below 1") | text | list_of(label, "a list of names")
 
 
 @checked(by=choice("patient", "section", "block"), test=_TEST, calibration=_CALIBRATION)

@@ -91,6 +91,6 @@ def report(
         keys=ElementKeys(image_key, shapes_key, table_key, coordinate_system),
         key=key_added,
         command=command,
-        genes=[genes] if isinstance(genes, str) else genes,
+        genes=[genes] if isinstance(genes, str) else None if genes is None else list(genes),
         alignment=alignment,
     )
