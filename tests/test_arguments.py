@@ -191,7 +191,7 @@ PP = [
     ("nuclei", {"um_per_px": 0}, POSITIVE),
     ("nuclei", {"image_key": "nope", "um_per_px": 1}, "the images of the SpatialData"),
     ("quality", {"min_quality": 2}, SHARE),
-    ("quality", {"width_um": 0}, POSITIVE),
+    ("quality", {"width_um": 0}, "a finite number above 0 and of at most 10000"),
     ("quality", {"width_um": "100"}, "pass width_um=100 without quotation marks"),
     ("tissue_grid", {"pitch_um": -1}, POSITIVE),
     ("tissue_grid", {"min_quality": -1}, SHARE),
