@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from pandas.api.types import is_numeric_dtype
 from spatialdata.models import TableModel
 
 from sthisto._sdata.predictions import predicted_names, predicted_values
@@ -159,8 +160,7 @@ def slides_anndata(found: Sequence[SlideSummary], how: Sequence[str]) -> AnnData
         raise ValueError(msg)
     layers = {name: np.stack([one.values[name] for one in found]).astype(np.float32) for name in how}
     obs = pd.DataFrame([one.about for one in found], index=names.astype(str))
-    for column in obs.select_dtypes("object"):
-        obs[column] = obs[column].astype("category")
+    obs = obs.astype({name: "category" for name in obs if not is_numeric_dtype(obs[name])})
     return AnnData(layers[how[0]].copy(), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str)), layers=layers)
 
 
