@@ -25,7 +25,7 @@ import sthisto as sth
 ROOMS = ("tl", "pp", "pl", "get", "io", "metrics", "benchmark")
 LEFT_OUT = {"cross_validate", "learning_curve", "noise_ceiling", "from_wsidata", "paper_values"}
 SOURCE = str(Path(sth.__file__).parent)
-OURS = (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError, ImportError)
+OURS = (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError, IsADirectoryError, ImportError)
 HANGS_S = 60
 X = np.random.default_rng(0).poisson(3, (20, 6)).astype(float)
 CENTERS = np.random.default_rng(1).random((20, 2)) * 10
