@@ -31,7 +31,6 @@ from sthisto.models.data import (
 )
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import extract
-from sthisto.models.encoders.given import GivenFeatures
 from sthisto.models.familiarity import Familiarity, fit_familiarity
 from sthisto.models.low_rank import centered_by, check_components, fit_components
 from sthisto.models.options import MethodOptions, NoOptions
@@ -373,8 +372,8 @@ class ExpressionModel(ABC):
 
     def _looks(self, section: SectionInput) -> list[np.ndarray]:
         """Return what the method sees of the spots, and their pixels where it sees these."""
-        of_pixels = [] if isinstance(self._encoder, GivenFeatures) else pixel_blocks(section)
-        return [*self.appearance(section), *of_pixels]
+        reads_pixels = self._encoder is None or self._encoder.reads_pixels
+        return [*self.appearance(section), *(pixel_blocks(section) if reads_pixels else [])]
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
         """Return what the spots of a section look like to the method, for the confidence of their prediction.

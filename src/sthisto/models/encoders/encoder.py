@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import timm
@@ -50,6 +50,8 @@ class Encoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    reads_pixels: ClassVar[bool] = True
+    """Whether features come from pixels, and not from a table."""
 
     def __init__(
         self,

@@ -48,6 +48,8 @@ class GivenFeatures(Encoder):
         The features, which are concatenated.
     """
 
+    reads_pixels = False
+
     def __init__(self, parts: Sequence[GivenPart]) -> None:
         name = "+".join(f"{PREFIX}{part.key}" for part in parts)
         super().__init__(nn.Identity(), name=name, weights=json.dumps([asdict(part) for part in parts]))
