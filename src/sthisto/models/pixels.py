@@ -9,10 +9,12 @@ from skimage.color import hed_from_rgb
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
-from sthisto.models.data import Features, SectionInput
+from sthisto.models.data import Features, SectionInput, patch_fingerprints
+from sthisto.models.encoders import cache
 
 N_COLORS: Final = 9
-_KEY: Final = "pixels"
+_IDENTITY: Final = "pixels-1"
+"""What kept numbers are found by; another number for another way to compute them."""
 _AROUND_PX: Final = 32
 _LEVELS: Final = 5
 _LEAST_PX: Final = 4
@@ -24,7 +26,7 @@ def pixel_blocks(section: SectionInput) -> list[np.ndarray]:
 
     Those of a dense section, whose patches are not cut, are of a few pixels around each spot.
     """
-    values = section.features(_KEY, lambda: _measure(section)).values
+    values = section.features(_IDENTITY, lambda: _measure(section)).values
     return [block for block in (values[:, :N_COLORS], values[:, N_COLORS:]) if block.shape[1]]
 
 
@@ -34,10 +36,15 @@ def color_numbers(patches: np.ndarray) -> np.ndarray:
     Hematoxylin, eosin and residual are unmixed with the vectors of Ruifrok and Johnston (2001), as scikit-image has
     them.
     """
-    rgb = patches.astype(np.float32) / 255
-    stains = -np.log(np.maximum(rgb, 1 / 255)) @ hed_from_rgb.astype(np.float32)
-    numbers = (rgb.mean(axis=(1, 2)), rgb.std(axis=(1, 2)), stains.mean(axis=(1, 2)))
-    return np.concatenate(numbers, axis=1)
+    n, height, width = patches.shape[:3]
+    channels = np.ascontiguousarray(patches.reshape(n, height * width, 3).transpose(0, 2, 1))
+    counts = [np.bincount(values, minlength=256) for values in channels.reshape(3 * n, height * width)]
+    shares = np.reshape(counts, (n, 3, 256)) / (height * width)  # of the 256 values in each channel of a patch
+    value = np.arange(256) / 255
+    mean = shares @ value
+    spread = np.sqrt(np.maximum(shares @ np.square(value) - np.square(mean), 0))
+    stains = -(shares @ np.log(np.maximum(value, 1 / 255))) @ hed_from_rgb
+    return np.concatenate([mean, spread, stains], axis=1).astype(np.float32)
 
 
 def sharpness_numbers(patches: np.ndarray) -> np.ndarray:
@@ -48,7 +55,7 @@ def sharpness_numbers(patches: np.ndarray) -> np.ndarray:
     focus), and of its mean absolute value divided by that. Blur takes away fine structure, another magnification moves
     it to another scale, and blocks of pixels make it sparse.
     """
-    gray = patches.astype(np.float32).mean(axis=3)
+    gray = (patches[..., 0].astype(np.float32) + patches[..., 1] + patches[..., 2]) / 3
     columns = []
     for _ in range(_LEVELS):
         if min(gray.shape[1:]) < _LEAST_PX:
@@ -67,7 +74,15 @@ def _measure(section: SectionInput) -> Features:
     source = section.patches[0]
     if section.dense:
         source = source.around(extent=_AROUND_PX, size=_AROUND_PX)
-    return Features(*_of_patches(source))
+    spots: list[np.ndarray] = []
+
+    def look() -> np.ndarray:
+        values, fingerprint = _of_patches(source)
+        spots.append(fingerprint)
+        return values
+
+    values = cache.of_sources(_IDENTITY, [source], look)
+    return Features(values, patch_fingerprints(source, spots[0] if spots else None))
 
 
 def _of_patches(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:

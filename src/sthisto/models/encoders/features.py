@@ -105,9 +105,11 @@ def dense_gain(sections: Sequence[SectionInput], encoder: Encoder) -> float:
     if reach(encoder) is None:
         return 0.0
     cut = dense = 0
+    sizes = {source.size for section in sections for source in section.patches}
+    of_size = {size: EncoderMaps(encoder, size) for size in sizes}
     for section in sections:
         for source in section.patches:
-            maps = EncoderMaps(encoder, source.size)
+            maps = of_size[source.size]
             cut += len(source) * maps.width**2
             dense += Tiling.plan(source, maps).n_pixels
     return cut / max(dense, 1)

@@ -50,7 +50,7 @@ class Kernel(BlockModel):
     """Kernel ridge regression of Pearson residuals on standardized blocks of features, projected on few components.
 
     One kernel for each block is averaged: texture at four widths, an early map of the encoder at three, and the
-    distance to the border of the tissue. Features, kernel and targets are centered by section. Predictions of four
+    distance to the border of the tissue. Features, kernel and targets are centered by section. Predictions of three
     strengths and of three numbers of components are averaged, so that nothing is chosen by cross-validation inside
     a patient.
     """
