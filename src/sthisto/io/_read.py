@@ -47,7 +47,7 @@ def read(
     Parameters
     ----------
     path
-        File or folder.
+        File or folder. Of a run, the file of its counts ("…feature_bc_matrix.h5") says which are read.
     image
         Path of the full-resolution H&E image of a run or an h5ad. None: looked for beside the other files. For Space
         Ranger it must have the size of the overview over its scale factor; for Xenium, it is "…he_image.ome.tif" with
@@ -83,13 +83,14 @@ def read(
     if not source.exists():
         msg = f"There is nothing at {source}."
         raise FileNotFoundError(msg)
-    if source.is_file() and (source.name == SPECS or source.name.endswith(_COUNTS_OF_RUN)):
+    counts = source if source.is_file() and source.name.endswith(_COUNTS_OF_RUN) else None
+    if counts or (source.is_file() and source.name == SPECS):
         source = source.parent
     picture = None if image is None else Path(image).expanduser()
     if picture is not None and not picture.exists():
         msg = f"There is no image at {picture}."
         raise FileNotFoundError(msg)
-    given = {"image": picture, "bin_size": bin_size, "um_per_px": um_per_px, "name": name}
+    given = {"image": picture, "bin_size": bin_size, "um_per_px": um_per_px, "name": name, "counts": counts}
     kind, takes, reader = recognize(source)
     foreign = [argument for argument, value in given.items() if value is not None and argument not in takes]
     if foreign:
@@ -125,7 +126,7 @@ def _recognize_folder(path: Path) -> tuple[str, tuple[str, ...], Callable[..., S
     run = find_run(path)
     if run is not None:
         kind = "a Visium HD run" if (run / "binned_outputs").is_dir() else "a Visium run"
-        return kind, ("image", "bin_size", "name"), lambda _, **arguments: read_run(run, **arguments)
+        return kind, ("image", "bin_size", "name", "counts"), lambda _, **arguments: read_run(run, **arguments)
     if (path / "st").is_dir() and ((path / "wsis").is_dir() or (path / "patches").is_dir()):
         return "a folder of HEST-1k", (), _read_hest
     holds = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
