@@ -121,7 +121,7 @@ SPOILED = {
     "lacks the columns 'array_row'": lambda outs: spoil_positions(outs, lambda table: table.drop(columns="array_row")),
     "lacks spatial/scalefactors_json.json": lambda outs: (outs / "spatial" / "scalefactors_json.json").unlink(),
     "scalefactors_json.json can't be read": lambda outs: (outs / "spatial" / "scalefactors_json.json").write_text("{"),
-    "can't be read as counts": lambda outs: (outs / "filtered_feature_bc_matrix.h5").write_bytes(b"no HDF5"),
+    "bc_matrix.h5 can't be read": lambda outs: (outs / "filtered_feature_bc_matrix.h5").write_bytes(b"no HDF5"),
 }
 
 
@@ -225,6 +225,31 @@ def test_a_xenium_run_without_its_he_names_the_images_there_are(xenium, tmp_path
     shutil.move(xenium / "Region_1_he_imagealignment.csv", tmp_path / "scan_he_imagealignment.csv")
     (section,) = read_sections(sth.io.read(xenium / "experiment.xenium", image=moved))
     assert section.um_per_px == pytest.approx(2 * XENIUM_UM)
+
+
+def test_boundaries_of_xenium_are_read_from_text_and_those_of_two_points_left_out(xenium, visium):
+    path = xenium / "cell_boundaries.parquet"
+    pd.read_parquet(path).drop(index=[2, 3, 4]).to_csv(xenium / "cell_boundaries.csv.gz", index=False)
+    path.unlink()
+    sdata = sth.io.read(xenium)
+    assert list(sdata["Region_1_cells"].index) == list(visium.obs.index[1:])
+    assert sdata["Region_1_cells"].area.to_numpy() == pytest.approx(100)
+
+
+SPOILED_XENIUM = {
+    "experiment.xenium": "{}",
+    "cells.parquet": "no parquet",
+    "cell_feature_matrix.h5": "no HDF5",
+    "cell_boundaries.parquet": "",
+    "Region_1_he_imagealignment.csv": "0,0,0\n0,0,0\n0,0,1\n",
+}
+
+
+@pytest.mark.parametrize("name", SPOILED_XENIUM)
+def test_damaged_files_of_xenium_are_named(xenium, name):
+    (xenium / name).write_text(SPOILED_XENIUM[name])
+    with pytest.raises(ValueError, match=name):
+        sth.io.read(xenium)
 
 
 def test_files_are_told_apart(visium, tmp_path, caplog):

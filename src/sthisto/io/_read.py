@@ -11,6 +11,7 @@ from sthisto._utils.arguments import checked
 from sthisto._utils.checks import path as path_check
 from sthisto._utils.logging import logger
 from sthisto.io._image import ANY_PICTURE
+from sthisto.io._reading import reading
 from sthisto.io._slide import is_slide
 from sthisto.io._slide_zarr import is_zarr
 from sthisto.io._space_ranger import find_run, read_run
@@ -137,7 +138,8 @@ def _recognize_folder(path: Path) -> tuple[str, tuple[str, ...], Callable[..., S
 def _recognize_zarr(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialData]]:
     import zarr
 
-    stored = zarr.open(path, mode="r")
+    with reading(path):
+        stored = zarr.open(path, mode="r")
     attrs = dict(stored.attrs)
     if attrs.get("encoding-type") == "anndata":
         return "an AnnData", ("image",), _read_anndata_zarr
@@ -157,7 +159,9 @@ def _read_h5ad(path: Path, *, image: Any) -> SpatialData:
 
     from sthisto.io._from_anndata import from_anndata
 
-    return from_anndata(read_h5ad(path), image="hires" if image is None else image)
+    with reading(path):
+        adata = read_h5ad(path)
+    return from_anndata(adata, image="hires" if image is None else image)
 
 
 def _read_anndata_zarr(path: Path, *, image: Any) -> SpatialData:
@@ -165,13 +169,16 @@ def _read_anndata_zarr(path: Path, *, image: Any) -> SpatialData:
 
     from sthisto.io._from_anndata import from_anndata
 
-    return from_anndata(read_zarr(path), image="hires" if image is None else image)
+    with reading(path):
+        adata = read_zarr(path)
+    return from_anndata(adata, image="hires" if image is None else image)
 
 
 def _read_store(path: Path) -> SpatialData:
     import spatialdata as sd
 
-    return sd.read_zarr(path)
+    with reading(path):
+        return sd.read_zarr(path)
 
 
 def _read_hest(path: Path) -> SpatialData:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from sthisto.io._arrays import rgb_of_array
+from sthisto.io._reading import reading
 from sthisto.io._tiff_metadata import is_square, plausible_um
 
 _ROOT_FILES: Final = ("zarr.json", ".zgroup", ".zarray")
@@ -35,7 +36,8 @@ def read_zarr_levels(path: Path) -> tuple[list[Any], float | None]:
     import dask.array as da
     import zarr
 
-    stored = zarr.open(path, mode="r")
+    with reading(path):
+        stored = zarr.open(path, mode="r")
     if isinstance(stored, zarr.Array):
         arrays, um = [da.from_zarr(stored)], None
     else:

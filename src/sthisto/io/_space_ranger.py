@@ -18,6 +18,7 @@ from sthisto._utils.validate import check_key, listed
 from sthisto.io._from_anndata import from_anndata
 from sthisto.io._image import read_picture
 from sthisto.io._libraries import element_name
+from sthisto.io._reading import reading
 from sthisto.io._scan import Scan, open_scan
 
 if TYPE_CHECKING:
@@ -148,19 +149,13 @@ def _counts(run: Path, counts: Path | None) -> AnnData:
         raise FileNotFoundError(msg)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        try:
-            adata = sc.read_10x_mtx(run / _COUNTS, gex_only=False) if file is None else _read_h5(file)
-        except (OSError, KeyError) as error:
-            msg = f"{file or run / _COUNTS} can't be read as counts of Space Ranger: {error}."
-            raise ValueError(msg) from error
+        with reading(file or run / _COUNTS):
+            if file is None:
+                adata = sc.read_10x_mtx(run / _COUNTS, gex_only=False)
+            else:
+                adata = sc.read_10x_h5(file, gex_only=False)
     adata.var_names_make_unique()
     return adata
-
-
-def _read_h5(file: Path) -> AnnData:
-    import scanpy as sc
-
-    return sc.read_10x_h5(file, gex_only=False)
 
 
 def _scalefactors(run: Path) -> dict[str, float]:
@@ -177,11 +172,8 @@ def _scalefactors(run: Path) -> dict[str, float]:
     if not path.is_file():
         msg = f"{run} lacks {path.relative_to(run)}: the scale of the overviews and the width of a spot."
         raise FileNotFoundError(msg)
-    try:
+    with reading(path):
         factors: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{path} can't be read: {error}."
-        raise ValueError(msg) from error
     return factors
 
 
@@ -194,12 +186,8 @@ def _positions(run: Path, barcodes: pd.Index) -> pd.DataFrame:
         The file can't be read, a spot repeats, or none is among the counts.
     """
     path = next(run / "spatial" / name for name in _POSITIONS if (run / "spatial" / name).is_file())
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path).reset_index()
-    else:
-        with path.open(encoding="utf-8-sig") as lines:
-            has_header = "in_tissue" in lines.readline()
-        table = pd.read_csv(path) if has_header else pd.read_csv(path, header=None, names=["barcode", *_COLUMNS])
+    with reading(path):
+        table = pd.read_parquet(path).reset_index() if path.suffix == ".parquet" else _positions_of_csv(path)
     if missing := [name for name in ("barcode", *_COLUMNS) if name not in table]:
         msg = f"{path} lacks the columns {listed(missing)}; it has {listed(table.columns)}."
         raise ValueError(msg)
@@ -214,6 +202,12 @@ def _positions(run: Path, barcodes: pd.Index) -> pd.DataFrame:
         )
         raise ValueError(msg)
     return table.reindex(barcodes)
+
+
+def _positions_of_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as lines:
+        has_header = "in_tissue" in lines.readline()
+    return pd.read_csv(path) if has_header else pd.read_csv(path, header=None, names=["barcode", *_COLUMNS])
 
 
 def _overviews(run: Path, folder: Path) -> dict[str, np.ndarray]:
