@@ -88,6 +88,50 @@ def test_images_of_another_size_are_not_taken(outs):
     assert "P1_full_image" in sth.io.read(outs).images
 
 
+def test_an_image_of_another_size_that_is_given_is_refused(outs):
+    with pytest.raises(ValueError, match="size of the overview itself"):
+        sth.io.read(outs, image=outs / "spatial" / "tissue_hires_image.png")
+
+
+def test_counts_of_several_samples_are_told_apart(outs, visium):
+    plain = outs / "filtered_feature_bc_matrix.h5"
+    for name in "AB":
+        shutil.copy(plain, outs / f"GSM_{name}_filtered_feature_bc_matrix.h5")
+    plain.unlink()
+    with pytest.raises(ValueError, match=r"counts of several samples: 'GSM_A.*', 'GSM_B"):
+        sth.io.read(outs)
+    visium.counts = 2 * visium.counts
+    (outs / "GSM_B_filtered_feature_bc_matrix.h5").unlink()
+    visium._write_counts(outs / "GSM_B_filtered_feature_bc_matrix.h5")
+    sdata = sth.io.read(outs / "GSM_B_filtered_feature_bc_matrix.h5")
+    assert list(sdata.shapes) == ["GSM_B_spots"]
+    np.testing.assert_array_equal(sdata.tables["table"].X.toarray(), visium.counts.toarray())
+
+
+def spoil_positions(outs, change):
+    path = outs / "spatial" / "tissue_positions.csv"
+    change(pd.read_csv(path)).to_csv(path, index=False)
+
+
+SPOILED = {
+    "more than once": lambda outs: spoil_positions(outs, lambda table: pd.concat([table, table[:3]])),
+    "names none of the spots": lambda outs: spoil_positions(
+        outs, lambda table: table.assign(barcode=table["barcode"].str[:-2])
+    ),
+    "lacks the columns 'array_row'": lambda outs: spoil_positions(outs, lambda table: table.drop(columns="array_row")),
+    "lacks spatial/scalefactors_json.json": lambda outs: (outs / "spatial" / "scalefactors_json.json").unlink(),
+    "scalefactors_json.json can't be read": lambda outs: (outs / "spatial" / "scalefactors_json.json").write_text("{"),
+    "bc_matrix.h5 can't be read": lambda outs: (outs / "filtered_feature_bc_matrix.h5").write_bytes(b"no HDF5"),
+}
+
+
+@pytest.mark.parametrize("words", SPOILED)
+def test_damaged_runs_are_refused_by_the_name_of_the_file(outs, words):
+    SPOILED[words](outs)
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        sth.io.read(outs)
+
+
 @pytest.fixture
 def visium_hd(tmp_path):
     """Bins of 8 and 16 µm at 0.5 µm per px, as Space Ranger 3 and 4 write them."""
@@ -181,6 +225,31 @@ def test_a_xenium_run_without_its_he_names_the_images_there_are(xenium, tmp_path
     shutil.move(xenium / "Region_1_he_imagealignment.csv", tmp_path / "scan_he_imagealignment.csv")
     (section,) = read_sections(sth.io.read(xenium / "experiment.xenium", image=moved))
     assert section.um_per_px == pytest.approx(2 * XENIUM_UM)
+
+
+def test_boundaries_of_xenium_are_read_from_text_and_those_of_two_points_left_out(xenium, visium):
+    path = xenium / "cell_boundaries.parquet"
+    pd.read_parquet(path).drop(index=[2, 3, 4]).to_csv(xenium / "cell_boundaries.csv.gz", index=False)
+    path.unlink()
+    sdata = sth.io.read(xenium)
+    assert list(sdata["Region_1_cells"].index) == list(visium.obs.index[1:])
+    assert sdata["Region_1_cells"].area.to_numpy() == pytest.approx(100)
+
+
+SPOILED_XENIUM = {
+    "experiment.xenium": "{}",
+    "cells.parquet": "no parquet",
+    "cell_feature_matrix.h5": "no HDF5",
+    "cell_boundaries.parquet": "",
+    "Region_1_he_imagealignment.csv": "0,0,0\n0,0,0\n0,0,1\n",
+}
+
+
+@pytest.mark.parametrize("name", SPOILED_XENIUM)
+def test_damaged_files_of_xenium_are_named(xenium, name):
+    (xenium / name).write_text(SPOILED_XENIUM[name])
+    with pytest.raises(ValueError, match=name):
+        sth.io.read(xenium)
 
 
 def test_files_are_told_apart(visium, tmp_path, caplog):

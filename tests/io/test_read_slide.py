@@ -162,6 +162,23 @@ def test_color_profiles_are_applied_when_asked(tmp_path, caplog):
     assert "no color profile" in caplog.text
 
 
+def test_color_profiles_of_pictures_are_applied_when_asked(tmp_path, caplog):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"tmp.").replace(b"bXYZ", b"rXYZ").replace(b"tmp.", b"bXYZ")
+    Image.fromarray(SCAN).save(tmp_path / "scan.png", icc_profile=swapped)
+    stored, converted = (
+        pixels(levels(sth.io.read_slide(tmp_path / "scan.png", apply_icc=apply))[0]) for apply in (False, True)
+    )
+    np.testing.assert_array_equal(stored, SCAN)
+    np.testing.assert_allclose(converted, SCAN[..., ::-1], atol=3)
+    Image.fromarray(SCAN).save(tmp_path / "bad.png", icc_profile=b"no profile")
+    with pytest.raises(ValueError, match=r"color profile of .* can't be applied"):
+        sth.io.read_slide(tmp_path / "bad.png", apply_icc=True)
+    zarr.save(tmp_path / "scan.zarr", SCAN)
+    sth.io.read_slide(tmp_path / "scan.zarr", apply_icc=True)
+    assert "no color profile" in caplog.text
+
+
 def test_pictures_and_plain_zarr_are_slides_too(tmp_path, caplog):
     Image.fromarray(SCAN).save(tmp_path / "scan.png", dpi=(50_800, 50_800))
     Image.fromarray(SCAN).save(tmp_path / "scan.jpg", quality=95)
@@ -192,6 +209,84 @@ def test_ome_zarr_has_its_levels_and_um(tmp_path):
     assert known(sdata, "um_per_unit") == 0.25
     for level, factor in zip(levels(sdata), (1, 4), strict=True):
         np.testing.assert_array_equal(pixels(level), shrunk(factor))
+
+
+def write_channels(path, channels, names, **um):
+    """Write levels of an OME-TIFF whose channels are planes of gray with names."""
+    with TiffWriter(path, ome=True) as writer:
+        metadata = {"axes": "CYX", "Channel": {"Name": names}, **um}
+        writer.write(channels, subifds=1, photometric="minisblack", tile=(256, 256), metadata=metadata)
+        writer.write(channels[:, ::2, ::2].copy(), subfiletype=1, photometric="minisblack", tile=(256, 256))
+    return path
+
+
+def write_ome_zarr(path, channels, names, *, steps=(0.25, 0.25), **layout):
+    """Write an OME-Zarr of format 0.4 with a level, its five axes as bioformats2raw writes them."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    if layout:
+        group.attrs.update(layout)
+        group = group.create_group("0")
+    group.create_array("0", data=channels[None, :, None], chunks=(1, 1, 1, 256, 256))
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
+    axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1, *steps]}]}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    group.attrs["omero"] = {"channels": [{"label": name} for name in names]}
+    return path
+
+
+@pytest.mark.parametrize("write", [write_channels, write_ome_zarr])
+def test_channels_are_taken_by_their_names(tmp_path, write):
+    blue_first = np.moveaxis(SCAN, -1, 0)[::-1].copy()
+    for i, level in enumerate(levels(sth.io.read_slide(write(tmp_path / "a", blue_first, ["Blue", "Green", "Red"])))):
+        np.testing.assert_array_equal(pixels(level), SCAN[:: i + 1, :: i + 1])
+    with pytest.raises(ValueError, match="'DAPI', 'CD3', 'CD8', as a fluorescence image has"):
+        sth.io.read_slide(write(tmp_path / "b", blue_first, ["DAPI", "CD3", "CD8"]))
+
+
+@pytest.mark.parametrize("n_channels", [3, 4])
+def test_fluorescence_of_akoya_is_no_slide(tmp_path, n_channels):
+    about = "<PerkinElmer-QPI-ImageDescription><ImageType>FullResolution</ImageType><Name>{}</Name></PerkinElmer-QPI-ImageDescription>"  # noqa: E501
+    with TiffWriter(tmp_path / "scan.qptiff", bigtiff=True) as writer:
+        for name in ("DAPI", "Opal 520", "Opal 690", "AF")[:n_channels]:
+            writer.write(SCAN[..., 0], photometric="minisblack", tile=(256, 256), software="PerkinElmer-QPI",
+                         description=about.format(name), metadata=None)  # fmt: skip
+    with pytest.raises(ValueError, match=r"'DAPI', 'Opal 520'.* as a fluorescence image has"):
+        sth.io.read_slide(tmp_path / "scan.qptiff")
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+def test_three_planes_of_depth_or_time_are_no_colors(tmp_path, axes):
+    imwrite(tmp_path / "stack.tif", np.moveaxis(SCAN, -1, 0).copy(), imagej=True, metadata={"axes": axes})
+    with pytest.raises(ValueError, match="no H&E image in RGB"):
+        sth.io.read_slide(tmp_path / "stack.tif")
+
+
+def test_pixels_that_are_not_square_have_no_um_per_px(tmp_path):
+    sides = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    channels = np.moveaxis(SCAN, -1, 0).copy()
+    tiff = write_channels(tmp_path / "a.ome.tif", channels, ["R", "G", "B"], **sides)
+    stored = write_ome_zarr(tmp_path / "a.zarr", channels, ["R", "G", "B"], steps=(0.5, 0.25))
+    for path in (tiff, stored):
+        assert known(sth.io.read_slide(path), "um_per_unit") is None
+    square = write_ome_zarr(tmp_path / "b.zarr", channels, ["R", "G", "B"], **{"bioformats2raw.layout": 3})
+    assert known(sth.io.read_slide(square), "um_per_unit") == 0.25
+
+
+def test_um_are_read_in_any_notation_and_of_the_image_that_is_read(tmp_path, caplog):
+    path = write_pyramid(tmp_path / "a.svs", description="Aperio Image Library v11\r\nX|AppMag = 20|MPP = 4.99e-1")
+    assert known(sth.io.read_slide(path), "um_per_unit") == pytest.approx(0.499)
+    with TiffWriter(tmp_path / "two.ome.tif", ome=True) as writer:
+        for um in (0.25, 0.5):
+            writer.write(SCAN, photometric="rgb", metadata={"PhysicalSizeX": um, "PhysicalSizeY": um})
+    assert known(sth.io.read_slide(tmp_path / "two.ome.tif"), "um_per_unit") == 0.25
+    assert "2 images of the same size: the first is read" in caplog.text
+
+
+def test_turned_slides_are_read_as_stored_with_a_warning(tmp_path, caplog):
+    path = write_pyramid(tmp_path / "a.tif", compression="zlib", extratags=[(274, "H", 1, 6, True)])
+    np.testing.assert_array_equal(pixels(levels(sth.io.read_slide(path))[0]), SCAN)
+    assert "shown turned or mirrored by its tag Orientation" in caplog.text
 
 
 def test_levels_are_read_by_many_threads_at_once(tmp_path):

@@ -28,10 +28,11 @@ _INCH_UM: Final = 25_400.0
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels (height, width, 3) in RGB, uint8 in memory or lazy, and their µm per px where the file states them."""
+    """Pixels (height, width, 3) in RGB, uint8 in memory or lazy, and what the file states of them."""
 
     pixels: Any
     um_per_px: float | None = None
+    icc_profile: bytes | None = None
 
 
 def read_picture(source: Any, *, known: str = "") -> Picture:
@@ -86,7 +87,7 @@ def _read_other(path: Path) -> Picture:
                 logger.warning("%s is shown turned or mirrored by its EXIF tag: its pixels are read as stored.", path)
             density = opened.info.get("dpi", (0, 0))
             um = _INCH_UM / float(density[0]) if density[0] and density[0] == density[1] else None
-            return Picture(_of_pil(opened, str(path)), plausible_um(um))
+            return Picture(_of_pil(opened, str(path)), plausible_um(um), opened.info.get("icc_profile"))
     except OSError as error:
         why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         msg = f"{path} can't be read as an image{why}. Save it as TIFF, PNG or JPEG, or pass its pixels as an array."

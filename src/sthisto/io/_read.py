@@ -11,6 +11,7 @@ from sthisto._utils.arguments import checked
 from sthisto._utils.checks import path as path_check
 from sthisto._utils.logging import logger
 from sthisto.io._image import ANY_PICTURE
+from sthisto.io._reading import reading
 from sthisto.io._slide import is_slide
 from sthisto.io._slide_zarr import is_zarr
 from sthisto.io._space_ranger import find_run, read_run
@@ -47,7 +48,7 @@ def read(
     Parameters
     ----------
     path
-        File or folder.
+        File or folder. Of a run, the file of its counts ("…feature_bc_matrix.h5") says which are read.
     image
         Path of the full-resolution H&E image of a run or an h5ad. None: looked for beside the other files. For Space
         Ranger it must have the size of the overview over its scale factor; for Xenium, it is "…he_image.ome.tif" with
@@ -83,13 +84,14 @@ def read(
     if not source.exists():
         msg = f"There is nothing at {source}."
         raise FileNotFoundError(msg)
-    if source.is_file() and (source.name == SPECS or source.name.endswith(_COUNTS_OF_RUN)):
+    counts = source if source.is_file() and source.name.endswith(_COUNTS_OF_RUN) else None
+    if counts or (source.is_file() and source.name == SPECS):
         source = source.parent
     picture = None if image is None else Path(image).expanduser()
     if picture is not None and not picture.exists():
         msg = f"There is no image at {picture}."
         raise FileNotFoundError(msg)
-    given = {"image": picture, "bin_size": bin_size, "um_per_px": um_per_px, "name": name}
+    given = {"image": picture, "bin_size": bin_size, "um_per_px": um_per_px, "name": name, "counts": counts}
     kind, takes, reader = recognize(source)
     foreign = [argument for argument, value in given.items() if value is not None and argument not in takes]
     if foreign:
@@ -125,7 +127,7 @@ def _recognize_folder(path: Path) -> tuple[str, tuple[str, ...], Callable[..., S
     run = find_run(path)
     if run is not None:
         kind = "a Visium HD run" if (run / "binned_outputs").is_dir() else "a Visium run"
-        return kind, ("image", "bin_size", "name"), lambda _, **arguments: read_run(run, **arguments)
+        return kind, ("image", "bin_size", "name", "counts"), lambda _, **arguments: read_run(run, **arguments)
     if (path / "st").is_dir() and ((path / "wsis").is_dir() or (path / "patches").is_dir()):
         return "a folder of HEST-1k", (), _read_hest
     holds = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
@@ -136,7 +138,8 @@ def _recognize_folder(path: Path) -> tuple[str, tuple[str, ...], Callable[..., S
 def _recognize_zarr(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialData]]:
     import zarr
 
-    stored = zarr.open(path, mode="r")
+    with reading(path):
+        stored = zarr.open(path, mode="r")
     attrs = dict(stored.attrs)
     if attrs.get("encoding-type") == "anndata":
         return "an AnnData", ("image",), _read_anndata_zarr
@@ -156,7 +159,9 @@ def _read_h5ad(path: Path, *, image: Any) -> SpatialData:
 
     from sthisto.io._from_anndata import from_anndata
 
-    return from_anndata(read_h5ad(path), image="hires" if image is None else image)
+    with reading(path):
+        adata = read_h5ad(path)
+    return from_anndata(adata, image="hires" if image is None else image)
 
 
 def _read_anndata_zarr(path: Path, *, image: Any) -> SpatialData:
@@ -164,13 +169,16 @@ def _read_anndata_zarr(path: Path, *, image: Any) -> SpatialData:
 
     from sthisto.io._from_anndata import from_anndata
 
-    return from_anndata(read_zarr(path), image="hires" if image is None else image)
+    with reading(path):
+        adata = read_zarr(path)
+    return from_anndata(adata, image="hires" if image is None else image)
 
 
 def _read_store(path: Path) -> SpatialData:
     import spatialdata as sd
 
-    return sd.read_zarr(path)
+    with reading(path):
+        return sd.read_zarr(path)
 
 
 def _read_hest(path: Path) -> SpatialData:

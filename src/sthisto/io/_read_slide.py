@@ -13,7 +13,7 @@ from sthisto._utils.validate import check_positive
 from sthisto.io._image import image_element, read_picture
 from sthisto.io._libraries import element_name
 from sthisto.io._scan import open_scan
-from sthisto.io._slide import is_slide, stem_of
+from sthisto.io._slide import is_slide, srgb_transform, stem_of
 from sthisto.io._slide_zarr import is_zarr
 
 if TYPE_CHECKING:
@@ -99,4 +99,6 @@ def _read(path: Path, system: str, *, apply_icc: bool) -> tuple[Any, float | Non
         scan = open_scan(path, apply_icc=apply_icc)
         return scan.element(system), scan.um_per_px, scan.objective
     picture = read_picture(path)
-    return image_element(picture.pixels, system), picture.um_per_px, None
+    convert = srgb_transform(picture.icc_profile, path) if apply_icc else None
+    pixels = picture.pixels if convert is None else convert(picture.pixels)
+    return image_element(pixels, system), picture.um_per_px, None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sthisto._utils.logging import logger
 from sthisto.io._image import read_picture
 from sthisto.io._slide import SlideFile, is_slide
 from sthisto.io._slide_zarr import read_zarr_levels
@@ -77,6 +78,8 @@ def open_scan(path: Path, *, apply_icc: bool = False) -> Scan:
 
     if path.is_dir():
         levels, um = read_zarr_levels(path)
+        if apply_icc:
+            logger.warning("%s holds no color profile: its colors are as stored.", path)
         return Scan(levels, um)
     if is_slide(path):
         file = SlideFile.at(path, to_srgb=apply_icc)

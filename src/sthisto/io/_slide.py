@@ -94,10 +94,7 @@ class _Opened:
 
     def __init__(self, file: SlideFile) -> None:
         self.slide = _open(file.path)
-        profile = self.slide.icc_profile
-        self.to_srgb = _srgb_transform(profile) if file.to_srgb and profile else None
-        if file.to_srgb and not profile:
-            logger.warning("%s holds no color profile: its colors are as stored.", file.path)
+        self.to_srgb = srgb_transform(self.slide.icc_profile, file.path) if file.to_srgb else None
         weakref.finalize(self, self.slide.close)
 
     def read(self, level: int, rows: slice, columns: slice) -> np.ndarray:
@@ -194,14 +191,27 @@ def _shrunk(opened: _Opened, level: int, factor: int, rows: slice, columns: slic
     return shrunk
 
 
-def _srgb_transform(profile: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what takes pixels (rows, columns, 3) with a color profile to sRGB."""
+def srgb_transform(profile: bytes | None, path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return what takes pixels (rows, columns, 3) with a color profile to sRGB; None, with a warning, without one.
+
+    Raises
+    ------
+    ValueError
+        The profile is damaged, or none of RGB.
+    """
     import io
 
     from PIL import Image, ImageCms
 
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    if not profile:
+        logger.warning("%s holds no color profile: its colors are as stored.", path)
+        return None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        msg = f"The color profile of {path} can't be applied: {error}. Pass apply_icc=False."
+        raise ValueError(msg) from error
 
     def convert(pixels: np.ndarray) -> np.ndarray:
         return np.asarray(ImageCms.applyTransform(Image.fromarray(pixels), transform))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sthisto._images.colors import over_white
-from sthisto.io._tiff_metadata import plausible_um
+from sthisto.io._tiff_metadata import is_square, plausible_um
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -26,7 +26,7 @@ class ScannerSlide:
         self.shapes = [(height, width) for width, height in self._slide.level_dimensions]
         self.chunks = [(min(_CHUNK_PX, height), min(_CHUNK_PX, width)) for height, width in self.shapes]
         mpp = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
-        self.um_per_px = plausible_um(mpp[0] if mpp[0] and mpp[1] and abs(mpp[0] / mpp[1] - 1) < 0.01 else None)
+        self.um_per_px = plausible_um(mpp[0] if mpp[0] and mpp[1] and is_square(mpp[0], mpp[1]) else None)
         self.objective = _number(properties.get("openslide.objective-power"))
         profile = self._slide.color_profile
         self.icc_profile: bytes | None = None if profile is None else profile.tobytes()

@@ -51,7 +51,7 @@ class TiffSlide:
             self._check_complete(levels)
             self._stored = [self._open_level(level) for level in levels]
             self._levels = levels
-            self._model = color_model(self._series)
+            self._model = color_model(self._series, path)
             self._white = self._white_value()
             self._is_premultiplied = alpha_kind(self._series) == 1
             self.shapes = [height_width(level) for level in levels]

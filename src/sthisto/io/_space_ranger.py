@@ -18,6 +18,7 @@ from sthisto._utils.validate import check_key, listed
 from sthisto.io._from_anndata import from_anndata
 from sthisto.io._image import read_picture
 from sthisto.io._libraries import element_name
+from sthisto.io._reading import reading
 from sthisto.io._scan import Scan, open_scan
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def find_run(path: Path) -> Path | None:
     return None
 
 
-def read_run(folder: Path, *, bin_size: int | None, image: Path | None, name: str | None) -> SpatialData:
+def read_run(
+    folder: Path, *, bin_size: int | None, image: Path | None, name: str | None, counts: Path | None
+) -> SpatialData:
     """Read the spots or bins of a run, with the finest image that is found.
 
     Parameters
@@ -53,26 +56,28 @@ def read_run(folder: Path, *, bin_size: int | None, image: Path | None, name: st
         The full-resolution image; None looks for it beside the other files.
     name
         Of the elements; None takes that of the run.
+    counts
+        File of the counts; None takes the filtered ones of the run.
 
     Raises
     ------
     FileNotFoundError
-        Counts, positions or every image are missing.
+        Counts, scale factors or every image are missing.
     ValueError
-        There are no bins of that size.
+        A file is damaged or not of this run, or there are no bins of that size.
     """
     run, bins = folder, _bins_of(folder)
-    name = element_name(name or _name_of(folder))
+    name = element_name(name or _name_of(folder, counts))
     if bins:
         um = _chosen_bins(bins, bin_size)
         run, name = bins[um], f"{name}_square_{um:03d}um"
     elif bin_size is not None:
         msg = f"{folder} holds spots of Visium, not bins of Visium HD: leave bin_size out."
         raise ValueError(msg)
-    adata = _counts(run)
-    scalefactors = json.loads((run / "spatial" / "scalefactors_json.json").read_text(encoding="utf-8"))
+    adata = _counts(run, counts)
+    scalefactors = _scalefactors(run)
     overviews = _overviews(run, folder)
-    positions = _positions(run).reindex(adata.obs_names)
+    positions = _positions(run, adata.obs_names)
     adata.obs = adata.obs.join(positions[_COLUMNS[:3]])
     adata.obsm["spatial"] = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
     adata.uns["spatial"] = {name: {"images": overviews, "scalefactors": scalefactors}}
@@ -109,42 +114,100 @@ def _chosen_bins(bins: dict[int, Path], bin_size: int | None) -> int:
     return chosen
 
 
-def _name_of(folder: Path) -> str:
-    counts = next(iter(sorted(folder.glob(f"*_{_COUNTS}.h5"))), None)
-    if counts is not None:
-        return counts.name.removesuffix(f"_{_COUNTS}.h5")
+def _name_of(folder: Path, counts: Path | None) -> str:
+    file = counts or _counts_file(folder)
+    if file is not None and file.name.endswith(f"_{_COUNTS}.h5"):
+        return file.name.removesuffix(f"_{_COUNTS}.h5")
     resolved = folder.resolve()
     return resolved.parent.name if resolved.name == "outs" else resolved.name
 
 
-def _counts(run: Path) -> AnnData:
-    """Return the filtered counts, genes by their symbols."""
+def _counts_file(run: Path) -> Path | None:
+    """Return the file of the filtered counts, which may begin with the name of the sample; None without.
+
+    Raises
+    ------
+    ValueError
+        There are those of several samples.
+    """
+    named = sorted(run.glob(f"*_{_COUNTS}.h5"))
+    if (plain := run / f"{_COUNTS}.h5").is_file():
+        return plain
+    if len(named) > 1:
+        msg = f"{run} holds the counts of several samples: {listed(one.name for one in named)}. Pass the path of one."
+        raise ValueError(msg)
+    return named[0] if named else None
+
+
+def _counts(run: Path, counts: Path | None) -> AnnData:
+    """Return the counts, genes by their symbols."""
     import scanpy as sc
 
-    packed = [*run.glob(f"{_COUNTS}.h5"), *sorted(run.glob(f"*_{_COUNTS}.h5"))]
+    file = counts or _counts_file(run)
+    if file is None and not (run / _COUNTS).is_dir():
+        msg = f"{run} holds no counts. Expected is {_COUNTS}.h5, or the folder {_COUNTS}."
+        raise FileNotFoundError(msg)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        if packed:
-            adata = sc.read_10x_h5(packed[0], gex_only=False)
-        elif (run / _COUNTS).is_dir():
-            adata = sc.read_10x_mtx(run / _COUNTS, gex_only=False)
-        else:
-            msg = f"{run} holds no counts. Expected is {_COUNTS}.h5, or the folder {_COUNTS}."
-            raise FileNotFoundError(msg)
+        with reading(file or run / _COUNTS):
+            if file is None:
+                adata = sc.read_10x_mtx(run / _COUNTS, gex_only=False)
+            else:
+                adata = sc.read_10x_h5(file, gex_only=False)
     adata.var_names_make_unique()
     return adata
 
 
-def _positions(run: Path) -> pd.DataFrame:
-    """Return the positions of all spots by barcode."""
+def _scalefactors(run: Path) -> dict[str, float]:
+    """Return the scale factors of a run.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none.
+    ValueError
+        They can't be read.
+    """
+    path = run / "spatial" / "scalefactors_json.json"
+    if not path.is_file():
+        msg = f"{run} lacks {path.relative_to(run)}: the scale of the overviews and the width of a spot."
+        raise FileNotFoundError(msg)
+    with reading(path):
+        factors: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return factors
+
+
+def _positions(run: Path, barcodes: pd.Index) -> pd.DataFrame:
+    """Return the positions of spots by barcode, NaN for those that have none.
+
+    Raises
+    ------
+    ValueError
+        The file can't be read, a spot repeats, or none is among the counts.
+    """
     path = next(run / "spatial" / name for name in _POSITIONS if (run / "spatial" / name).is_file())
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-    else:
-        with path.open(encoding="utf-8-sig") as lines:
-            has_header = "in_tissue" in lines.readline()
-        table = pd.read_csv(path) if has_header else pd.read_csv(path, header=None, names=["barcode", *_COLUMNS])
-    return table.set_index("barcode")
+    with reading(path):
+        table = pd.read_parquet(path).reset_index() if path.suffix == ".parquet" else _positions_of_csv(path)
+    if missing := [name for name in ("barcode", *_COLUMNS) if name not in table]:
+        msg = f"{path} lacks the columns {listed(missing)}; it has {listed(table.columns)}."
+        raise ValueError(msg)
+    table = table.set_index("barcode")
+    if not table.index.is_unique:
+        msg = f"{path} names {table.index.duplicated().sum()} spots more than once."
+        raise ValueError(msg)
+    if not barcodes.isin(table.index).any():
+        msg = (
+            f"{path} names none of the spots of the counts: it begins with {listed(map(str, table.index[:2]))}, the "
+            f"counts with {listed(barcodes[:2])}."
+        )
+        raise ValueError(msg)
+    return table.reindex(barcodes)
+
+
+def _positions_of_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as lines:
+        has_header = "in_tissue" in lines.readline()
+    return pd.read_csv(path) if has_header else pd.read_csv(path, header=None, names=["barcode", *_COLUMNS])
 
 
 def _overviews(run: Path, folder: Path) -> dict[str, np.ndarray]:
@@ -161,9 +224,19 @@ def _overviews(run: Path, folder: Path) -> dict[str, np.ndarray]:
 def _full_image(
     folder: Path, image: Path | None, overviews: dict[str, np.ndarray], scalefactors: dict[str, Any]
 ) -> Scan | None:
-    """Return the image of the full resolution: the given one, or the only one whose size fits the overview."""
+    """Return the image of the full resolution: the given one, or the only one whose size fits the overview.
+
+    Raises
+    ------
+    ValueError
+        The given one has another size.
+    """
     if image is not None:
-        return open_scan(image)
+        scan = open_scan(image)
+        if fault := _fault(scan.size, overviews, scalefactors):
+            msg = f"{image} is not the full-resolution image of {folder}: {fault}."
+            raise ValueError(msg)
+        return scan
     fitting = [path for path in _candidates(folder) if _fits(path, overviews, scalefactors)]
     if len(fitting) == 1:
         logger.info("The full-resolution image is %s.", fitting[0])
@@ -172,7 +245,7 @@ def _full_image(
         logger.warning(
             "Several images have the size of the run's: %s. Pass image=… with one.", listed(map(str, fitting))
         )
-    else:
+    elif "hires" in overviews:
         logger.warning(
             "There is no full-resolution image in %s: the overview 'hires' is used, too coarse to see cells in. Pass "
             "image=…, the path of the image that Space Ranger was given.",
@@ -193,5 +266,11 @@ def _fits(path: Path, overviews: dict[str, np.ndarray], scalefactors: dict[str, 
     except (ValueError, ImportError) as error:
         logger.info("%s is not the full-resolution image: %s", path, error)
         return False
-    known = [(name, f"tissue_{name}_scalef") for name in overviews if f"tissue_{name}_scalef" in scalefactors]
-    return all(not compare_sizes(size, overviews[name].shape[:2], scalefactors[key]) for name, key in known)
+    return not _fault(size, overviews, scalefactors)
+
+
+def _fault(size: tuple[int, int], overviews: dict[str, np.ndarray], scalefactors: dict[str, Any]) -> str:
+    """Return what is wrong with the size of an image for the overviews, empty where it fits."""
+    known = [(one, scalefactors.get(f"tissue_{name}_scalef")) for name, one in overviews.items()]
+    faults = [compare_sizes(size, overview.shape[:2], scale) for overview, scale in known if scale]
+    return next(filter(None, faults), "")

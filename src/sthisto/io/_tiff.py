@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sthisto._images.colors import cmyk_to_rgb, find_channels, is_ycbcr, to_uint8, ycbcr_to_rgb
+from sthisto._utils.logging import logger
 from sthisto.io._tiff_metadata import height_width, ome_pixels
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG: Final = (6, 7)
 _BESIDE_SCAN: Final = ("label", "macro", "thumbnail", "map", "overview")
 _COLOR_MODELS: Final = ("RGB", "YCBCR", "SEPARATED", "PALETTE")
+_UPRIGHT: Final = 1
 
 
 def is_tiff(path: Path) -> bool:
@@ -63,10 +66,15 @@ def color_series(file: TiffFile, path: Path) -> int:
     sizes = {i: np.prod(height_width(one)) for i, one in enumerate(file.series) if _is_color(one)}
     scans = {i: size for i, size in sizes.items() if file.series[i].name.lower() not in _BESIDE_SCAN}
     if not sizes:
-        found = ", ".join(f"{one.shape} in {_photometric(one)}" for one in file.series[:5])
+        found = ", ".join(f"{one.shape} in {_photometric(one)}" for one in file.series[:5]) or "no image at all"
         msg = f"{path} holds no H&E image in RGB, but {found}. Grayscale and fluorescence can't take its place."
         raise ValueError(msg)
-    return max(scans or sizes, key=lambda i: sizes[i])
+    number = max(scans or sizes, key=lambda i: sizes[i])
+    if (n_alike := list((scans or sizes).values()).count(sizes[number])) > 1:
+        logger.warning("%s holds %d images of the same size: the first is read.", path, n_alike)
+    if _orientation(file.series[number]) != _UPRIGHT:
+        logger.warning("%s is shown turned or mirrored by its tag Orientation: its pixels are read as stored.", path)
+    return number
 
 
 def read_color(file: TiffFile, number: int, path: Path) -> np.ndarray:
@@ -88,7 +96,7 @@ def read_color(file: TiffFile, number: int, path: Path) -> np.ndarray:
             raise ValueError(msg) from error
         msg = f"The compression of {path} needs a further package: pip install imagecodecs."
         raise ImportError(msg) from error
-    model = color_model(series)
+    model = color_model(series, path)
     last = channels_last(pixels, series, path)
     return last if model is None else model.apply(last)
 
@@ -99,7 +107,7 @@ def channels_last(pixels: Any, series: TiffPageSeries, path: Path) -> Any:
     Raises
     ------
     ValueError
-        There is more than one plane of depth or time, or the channels have the names of fluorescence.
+        There is more than one plane of depth or time.
     """
     axes = "".join(axis for axis, n in zip(series.axes, pixels.shape, strict=True) if n > 1 or axis in "YX")
     pixels = pixels.reshape([n for axis, n in zip(series.axes, pixels.shape, strict=True) if n > 1 or axis in "YX"])
@@ -110,11 +118,7 @@ def channels_last(pixels: Any, series: TiffPageSeries, path: Path) -> Any:
             "width, 3). Save the plane to use as an image of its own."
         )
         raise ValueError(msg)
-    names = _ome_channels(series)
-    if color and names and _photometric(series) == "MINISBLACK":
-        find_channels(names, str(path))
-    order = [axes.index("Y"), axes.index("X"), *color]
-    return pixels.transpose(order)
+    return pixels.transpose([axes.index("Y"), axes.index("X"), *color])
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,20 @@ class ColorModel:
     n_channels: int = 3
 
 
-def color_model(series: TiffPageSeries) -> ColorModel | None:
-    """Return what takes the samples of a series to colors, by its photometric interpretation; None for RGB as it is."""
+def color_model(series: TiffPageSeries, path: Path) -> ColorModel | None:
+    """Return what takes the samples of a series to colors; None for RGB as it is.
+
+    It is known by the photometric interpretation, or by the names of channels.
+
+    Raises
+    ------
+    ValueError
+        The channels have the names of fluorescence.
+    """
     page, photometric = series.keyframe, _photometric(series)
+    if photometric == "MINISBLACK" and (names := _channel_names(series)):
+        order = [*find_channels(names, str(path)).rgb]
+        return ColorModel(lambda pixels: pixels[..., order])
     n_samples = max([n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YX"], default=1)
     if photometric == "PALETTE":
         colormap = (np.asarray(page.colormap) >> 8).astype(np.uint8).T
@@ -159,11 +174,22 @@ def _is_color(series: TiffPageSeries) -> bool:
     if not {"Y", "X"} <= size.keys():
         return False
     planes = [n for axis, n in size.items() if axis not in "YX" and n > 1]
-    return _photometric(series) in _COLOR_MODELS or (_photometric(series) == "MINISBLACK" and planes in ([3], [4]))
+    is_stack = any(size.get(axis, 1) > 1 for axis in "ZT")
+    is_gray = _photometric(series) == "MINISBLACK" and planes in ([3], [4]) and not is_stack
+    return _photometric(series) in _COLOR_MODELS or is_gray
 
 
-def _ome_channels(series: TiffPageSeries) -> list[str]:
-    """Return the names of the channels in OME metadata, none where they have no names."""
-    pixels = ome_pixels(series.keyframe.parent, series)
-    names = [one.get("Name") for one in pixels.iter() if one.tag.endswith("}Channel")] if pixels is not None else []
+def _channel_names(series: TiffPageSeries) -> list[str]:
+    """Return the names of the channels in the metadata of OME or Akoya, none where they have no names."""
+    pixels, names = ome_pixels(series.keyframe.parent, series), []
+    if pixels is not None:
+        names = [one.get("Name") for one in pixels.iter() if one.tag.endswith("}Channel")]
+    elif series.keyframe.is_qpi:
+        found = [re.search(r"<Name>([^<]+)</Name>", page.aspage().description) for page in series.pages if page]
+        names = [one and one[1] for one in found]
     return [str(name) for name in names] if len(names) in (3, 4) and all(names) else []
+
+
+def _orientation(series: TiffPageSeries) -> int:
+    tag = series.keyframe.tags.get("Orientation")
+    return _UPRIGHT if tag is None else int(tag.value)

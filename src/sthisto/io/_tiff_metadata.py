@@ -14,7 +14,9 @@ _PLAUSIBLE_UM: Final = (0.05, 5.0)
 _UM: Final = {"µm": 1.0, "um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 _UM_OF_UNIT: Final = {2: 25_400.0, 3: 10_000.0}
 _NDPI_SOURCE_LENS: Final = 65421
-_NUMBER: Final = r"([0-9]+(?:[.,][0-9]+)?)"
+_NUMBER: Final = r"([0-9]+(?:[.,][0-9]+)?(?:[eE][+-]?[0-9]+)?)"
+_MOST_APART: Final = 0.01
+"""Share by which the height and width of a square pixel may differ."""
 
 
 def um_per_px(file: TiffFile, number: int) -> float | None:
@@ -55,6 +57,11 @@ def plausible_um(um: float | None) -> float | None:
     return um if um is not None and low <= um <= high else None
 
 
+def is_square(x: float, y: float) -> bool:
+    """Return whether a pixel of these sides, neither 0, is a square."""
+    return abs(x / y - 1) < _MOST_APART
+
+
 def height_width(series: TiffPageSeries) -> tuple[int, int]:
     """Return rows and columns of a series, 0 for an axis that it lacks."""
     size = dict(zip(series.axes, series.shape, strict=True))
@@ -62,26 +69,30 @@ def height_width(series: TiffPageSeries) -> tuple[int, int]:
 
 
 def ome_pixels(file: Any, series: TiffPageSeries) -> ET.Element | None:
-    """Return the element Pixels of OME metadata that has the size of the series."""
+    """Return the element Pixels of OME metadata that has the size of the series; of several, by their order."""
     if not file.is_ome or not file.ome_metadata:
         return None
-    height, width = height_width(series)
-    for element in ET.fromstring(file.ome_metadata).iter():
-        if (
-            element.tag.endswith("}Pixels")
-            and element.get("SizeX") == str(width)
-            and element.get("SizeY") == str(height)
-        ):
-            return element
-    return None
+    size = height_width(series)
+    alike = [one for one in file.series if height_width(one) == size]
+    known = [one for one in ET.fromstring(file.ome_metadata).iter() if one.tag.endswith("}Pixels")]
+    known = [one for one in known if (one.get("SizeY"), one.get("SizeX")) == (str(size[0]), str(size[1]))]
+    number = next((i for i, one in enumerate(alike) if one is series), 0)
+    return known[number] if number < len(known) else None
 
 
 def _ome_um(file: TiffFile, series: TiffPageSeries) -> float | None:
     pixels = ome_pixels(file, series)
-    if pixels is None or pixels.get("PhysicalSizeX") is None:
+    if pixels is None:
         return None
-    factor = _UM.get(pixels.get("PhysicalSizeXUnit", "µm"))
-    return None if factor is None else float(pixels.get("PhysicalSizeX", "nan")) * factor
+    x, y = (_ome_side(pixels, axis) for axis in "XY")
+    return None if x is None or (y is not None and not is_square(x, y)) else x
+
+
+def _ome_side(pixels: ET.Element, axis: str) -> float | None:
+    """Return the width or height of a pixel in µm."""
+    factor = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    size = _find_number(_NUMBER, pixels.get(f"PhysicalSize{axis}"))
+    return None if factor is None or not size else size * factor
 
 
 def _aperio_um(series: TiffPageSeries) -> float | None:
@@ -117,4 +128,4 @@ def _resolution(series: TiffPageSeries) -> float | None:
     """Return px per unit, None where it is not stated or differs between x and y."""
     values = [series.keyframe.tags.get(name) for name in ("XResolution", "YResolution")]
     ratios = [one.value[0] / one.value[1] for one in values if one is not None and one.value[1]]
-    return ratios[0] if len(ratios) == 2 and ratios[0] > 0 and abs(ratios[0] / ratios[1] - 1) < 0.01 else None
+    return ratios[0] if len(ratios) == 2 and min(ratios) > 0 and is_square(*ratios) else None

@@ -14,6 +14,7 @@ from sthisto._sdata.slots import INSTANCE, KEY, REGION, UM_PER_UNIT
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.io._libraries import element_name
+from sthisto.io._reading import reading
 from sthisto.io._scan import Scan, open_scan
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SPECS: Final = "experiment.xenium"
 _ALIGNMENT: Final = ("{}_imagealignment.csv", "{}_alignment.csv", "{}alignment.csv", "{}_alignment_matrix.csv")
+_FEWEST_VERTICES: Final = 4
+"""Of a polygon, the first one again at the end."""
 _HE: Final = ("*he_image*.ome.tif*", "*HE*.ome.tif*", "*h&e*.ome.tif*", "*H&E*.ome.tif*")
 
 
@@ -41,11 +44,14 @@ def read_xenium(folder: Path, *, image: Path | None, name: str | None) -> Spatia
     ------
     FileNotFoundError
         Counts or cells are missing, or there is no H&E image.
+    ValueError
+        A file is damaged.
     """
     from spatialdata import SpatialData
 
-    specs: dict[str, Any] = json.loads((folder / SPECS).read_text(encoding="utf-8"))
-    pixel_um = float(specs["pixel_size"])
+    with reading(folder / SPECS):
+        specs: dict[str, Any] = json.loads((folder / SPECS).read_text(encoding="utf-8"))
+        pixel_um = float(specs["pixel_size"])
     name = element_name(name or str(specs.get("region_name") or folder.resolve().name))
     path = image or _he_image(folder)
     scan = open_scan(path)
@@ -88,13 +94,14 @@ def _to_um(path: Path, scan: Scan, pixel_um: float) -> Any:
     matrix = np.eye(3)
     if alignment is not None:
         logger.info("The H&E image is aligned by %s.", alignment)
-        matrix = pd.read_csv(alignment, header=None).to_numpy(dtype=float)
+        with reading(alignment):
+            matrix = pd.read_csv(alignment, header=None).to_numpy(dtype=float)
     else:
         logger.warning(
             "%s has no '…_imagealignment.csv' beside it: it is taken to lie on the morphology image, px by px.", path
         )
-    if matrix.shape != (3, 3):
-        msg = f"{alignment} holds a matrix of {matrix.shape}; expected is the (3, 3) affine of Xenium Explorer."
+    if matrix.shape != (3, 3) or not np.array_equal(matrix[2], [0, 0, 1]) or not abs(np.linalg.det(matrix)) > 0:
+        msg = f"{alignment} holds {matrix.tolist()}; expected is the 3 by 3 affine of Xenium Explorer."
         raise ValueError(msg)
     return Affine(np.diag([pixel_um, pixel_um, 1.0]) @ matrix, input_axes=("x", "y"), output_axes=("x", "y"))
 
@@ -111,7 +118,8 @@ def _cells(folder: Path, name: str) -> tuple[AnnData, Any]:
         raise FileNotFoundError(msg)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        adata = sc.read_10x_h5(counts, gex_only=False)
+        with reading(counts):
+            adata = sc.read_10x_h5(counts, gex_only=False)
     adata.var_names_make_unique()
     about = _about_cells(folder).reindex(adata.obs_names)
     xy = about[["x_centroid", "y_centroid"]].to_numpy(dtype=float)
@@ -122,7 +130,7 @@ def _cells(folder: Path, name: str) -> tuple[AnnData, Any]:
     if polygons is not None:
         cells = ShapesModel.parse(polygons, transformations={name: Identity()})
     else:
-        logger.warning("%s lacks cell_boundaries.parquet: cells are circles of their area.", folder)
+        logger.warning("%s lacks the boundaries of cells: cells are circles of their area.", folder)
         radius = np.sqrt(about["cell_area"].to_numpy(dtype=float) / np.pi)
         index = pd.Index(adata.obs_names, name=INSTANCE)
         cells = ShapesModel.parse(xy, geometry=0, radius=radius, index=index, transformations={name: Identity()})
@@ -133,15 +141,28 @@ def _cells(folder: Path, name: str) -> tuple[AnnData, Any]:
 
 def _about_cells(folder: Path) -> pd.DataFrame:
     """Return what is known of each cell, by its id."""
-    packed, text = folder / "cells.parquet", folder / "cells.csv.gz"
-    if packed.is_file():
-        table = pd.read_parquet(packed)
-    elif text.is_file():
-        table = pd.read_csv(text)
-    else:
-        msg = f"{folder} lacks {packed.name}, or {text.name}: where the cells lie."
+    table = _read_table(folder, "cells", ["cell_id", "x_centroid", "y_centroid"])
+    if table is None:
+        msg = f"{folder} lacks cells.parquet, or cells.csv.gz: where the cells lie."
         raise FileNotFoundError(msg)
     return table.set_index(_as_text(table.pop("cell_id")))
+
+
+def _read_table(folder: Path, name: str, columns: list[str]) -> pd.DataFrame | None:
+    """Return a table of a run, in whichever format it is there, None without.
+
+    Raises
+    ------
+    ValueError
+        It is damaged, or lacks a column.
+    """
+    packed, text = folder / f"{name}.parquet", folder / f"{name}.csv.gz"
+    path = next((one for one in (packed, text) if one.is_file()), None)
+    if path is None:
+        return None
+    with reading(path):
+        table = pd.read_parquet(path) if path == packed else pd.read_csv(path)
+        return table[[*columns, *table.columns.difference(columns, sort=False)]]
 
 
 def _polygons(folder: Path, cells: pd.Index) -> Any:
@@ -149,10 +170,10 @@ def _polygons(folder: Path, cells: pd.Index) -> Any:
     import geopandas as gpd
     import shapely
 
-    path = folder / "cell_boundaries.parquet"
-    if not path.is_file():
+    vertices = _read_table(folder, "cell_boundaries", ["cell_id", "vertex_x", "vertex_y"])
+    if vertices is None:
         return None
-    vertices = pd.read_parquet(path, columns=["cell_id", "vertex_x", "vertex_y"])
+    vertices = vertices[vertices.groupby("cell_id")["cell_id"].transform("size") >= _FEWEST_VERTICES]
     codes, ids = pd.factorize(_as_text(vertices["cell_id"]))
     order = np.argsort(codes, kind="stable")
     xy = vertices[["vertex_x", "vertex_y"]].to_numpy(dtype=float)[order]
