@@ -156,6 +156,14 @@ def test_files_named_by_the_architecture_page_exist():
     assert not [name for name in named if not (SOURCE / name).is_file()]
 
 
+def test_scripts_and_tests_named_by_the_docs_exist():
+    root = API_PAGE.parents[1]
+    pages = [*root.glob("*.md"), *API_PAGE.parent.rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"(?:tests|benchmarks)/[\w/]+\.py", page.read_text("utf-8"))}
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (root / name).is_file()] == []
+
+
 def test_every_folder_is_described_on_the_architecture_page():
     tree = ARCHITECTURE.read_text(encoding="utf-8").split("## What each folder is for")[1].split("## Import rules")[0]
     folders = {path.parent for path in SOURCE.rglob("__init__.py")} - {SOURCE}

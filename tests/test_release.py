@@ -61,6 +61,12 @@ def test_lowest_versions_are_those_declared(project):
     assert dict(line.split("==") for line in lines) == floors
 
 
+def test_installation_page_lists_every_extra(project):
+    table = re.findall(r"^\| (`.*?`) \|", read("docs/installation.md"), flags=re.MULTILINE)
+    listed = [name for row in table for name in re.findall(r"`([a-z]+)`", row)]
+    assert sorted(listed) == sorted(project["optional-dependencies"])
+
+
 def test_workflows_install_extras_that_exist(project):
     for path in (ROOT / ".github" / "workflows").glob("*.yaml"):
         workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
