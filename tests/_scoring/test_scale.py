@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sthisto._scoring.scale import CENTERED, COUNTS, LINEAR, UNIT, other_scale, refusal
+from sthisto._scoring.scale import CENTERED, COUNTS, LINEAR, UNIT, doubt, other_scale, refusal
 
 N_SPOTS, N_GENES = 150, 60
 
@@ -67,3 +67,26 @@ def test_another_scale_is_told_apart_and_named_with_what_to_do(measured, transfo
     assert re.search(name.replace("(", r"\(") if name in (COUNTS, LINEAR, CENTERED, UNIT) else name, found)
     assert found in refusal(found)
     assert "target='log1p'" in refusal(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda v: v, ""),
+        (smooth, ""),
+        (lambda v: np.full_like(v, np.square(v.mean(0)).mean() / v.mean()), ""),  # constant: no order to compare
+        (lambda v: np.roll(v, N_GENES // 2, axis=1), "rank correlation"),  # names of other genes
+        (lambda v: np.maximum((v - v.mean(0)) / v.std(0), 0), "rank correlation"),
+        (lambda v: 0.45 * smooth(v), "0.45 times the measured"),
+    ],
+)
+def test_genes_out_of_order_and_an_odd_level_are_doubted(measured, change, found):
+    said = doubt(change(logged(*measured)), *measured)
+    assert found in said
+    assert bool(found) == bool(said)
+
+
+def test_few_genes_are_not_ranked(measured):
+    counts, totals = measured
+    shifted = np.roll(logged(counts, totals)[:, :49], 20, axis=1)
+    assert "rank" not in doubt(shifted, counts[:, :49], totals)

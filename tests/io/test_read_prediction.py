@@ -50,6 +50,10 @@ def test_a_first_column_of_a_gene_is_a_gene(tmp_path):
         ("x.csv", "spot,G1\na,high\n", "something else: 'G1'|hold something else"),
         ("x.csv", "spot\na\n", "there is none"),
         ("x.csv.gz", "no gzip", "is no table"),
+        ("x.csv", "spot;G1;G2\na;1;2\n", "not separated by commas but by semicolons"),
+        ("x.csv", "spot\tG1\na\t1\n", "not separated by commas but by tabs"),
+        ("x.tsv", "spot,G1\na,1\n", "not separated by tabs but by commas"),
+        ("x.csv", "spot,G1,G2,G1\na,1,2,3\n", "several columns named 'G1'"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content, match):

@@ -11,6 +11,8 @@ from tissue import GENES, encoder, make_tissue, mark_split, rows_of
 
 import sthisto as sth
 from sthisto._sdata.sections import read_sections
+from sthisto.models import pixels
+from sthisto.models.methods import color
 from sthisto.models.passport import COLUMNS, NUMBERS
 from sthisto.tl import _fold_run
 
@@ -131,6 +133,20 @@ def test_scores_are_those_of_cross_validation(cohort, model):
     for name, column in {"pcc_residual": "pcc_residual", "pcc": "pcc", "depth_pcc_residual": "depth"}.items():
         np.testing.assert_allclose(passport[column], means.loc[passport.index, name], atol=1e-5)
     np.testing.assert_allclose(passport["ridge"], passport["pcc_residual"], atol=1e-6)
+
+
+def test_folds_share_what_was_measured_of_the_pixels(cohort, monkeypatch, tmp_path):
+    monkeypatch.setattr(sth.settings, "cache_dir", tmp_path)
+    measured = []
+    for module in (pixels, color):
+        own = module.color_numbers
+        monkeypatch.setattr(
+            module, "color_numbers", lambda patches, own=own: measured.append(len(patches)) or own(patches)
+        )
+    first = assessed(cohort)
+    assert sum(measured) == 2 * cohort["counts"].n_obs  # for the confidence, and for the baseline
+    pd.testing.assert_frame_equal(assessed(cohort).passport, first.passport)
+    assert sum(measured) == 2 * cohort["counts"].n_obs
 
 
 def test_test_spots_take_no_part():

@@ -179,6 +179,37 @@ def test_a_spot_out_of_place_stays_nan_and_the_others_are_scored(tissue, theirs)
     assert scores(tissue).query("section == 'all'")["n_spots"].item() == 98 - 3
 
 
+def of_section(theirs, name, names):
+    sent = theirs[(theirs.obs["section"] == name).to_numpy()].copy()
+    sent.obs_names = names(sent.n_obs)
+    return sent
+
+
+def test_numbered_spots_are_found_by_place_even_where_other_numbers_name_the_measured_ones(tissue, scored, theirs):
+    tissue["counts"].obs_names = [str(i) for i in range(tissue["counts"].n_obs)]
+    sent = of_section(theirs, "C", lambda n: [str(i + 1) for i in range(n)])
+    sth.tl.evaluate(tissue, prediction=sent, key_added="theirs", shapes_key="C", n_boot=0)
+    expected = scores(scored, "sthisto").query("section == 'C'")["pcc_residual"].item()
+    assert scores(tissue)["pcc_residual"].iloc[0] == pytest.approx(expected)
+
+
+def test_numbers_of_other_spots_are_refused_where_there_are_no_places(theirs):
+    one = make_tissue("C")
+    one["counts"].obs_names = [str(i) for i in range(one["counts"].n_obs)]
+    sent = of_section(theirs, "C", lambda n: [str(i + 1) for i in range(n)])
+    del sent.obsm["spatial"]
+    with pytest.raises(ValueError, match=r"numbered 1 to 49 and those of section 'C' 0 to 48"):
+        sth.tl.evaluate(one, prediction=sent, key_added="theirs")
+
+
+def test_spots_predicted_in_part_are_told_with_their_genes(tissue, theirs, caplog):
+    sent = theirs.copy()
+    sent.X[:40, 3] = np.nan
+    sth.tl.evaluate(tissue, prediction=sent, key_added="theirs", n_boot=0)
+    assert scores(tissue).query("section == 'all'")["n_spots"].item() == 98 - 40
+    assert "40 of the 49 predicted spots of section 'D' lack a finite value of some gene ('gene3' in 40)" in caplog.text
+
+
 def test_places_of_several_sections_need_their_names(tissue, theirs):
     sent = theirs.copy()
     sent.obs_names = [str(i) for i in range(sent.n_obs)]

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.stats import spearmanr
 
 LIBRARY: Final = 1e4
 """Library size that measured counts are scaled to before log(1 + x)."""
@@ -26,6 +27,13 @@ beyond which a prediction is not log1p. On sections of two HER2+ patients, tenfo
 _CLOSE: Final = 0.1
 _ALIKE: Final = 0.97
 """Error of the gene means below which a prediction is log1p; cosine above which two profiles are not told apart."""
+
+_FEWEST_GENES: Final = 50
+_LEAST_ORDER: Final = 0.2
+_USUAL: Final = (0.6, 1.6)
+"""Fewest genes whose means are compared, and the rank correlation and the levels that give rise to a doubt. Between the
+same two patients, 50 to 785 genes drawn at random had rank correlations of 0.28 and more.
+"""
 
 COUNTS: Final = "raw counts"
 LINEAR: Final = "normalized counts without the logarithm"
@@ -94,6 +102,36 @@ def other_scale(prediction: np.ndarray, counts: np.ndarray, totals: np.ndarray) 
     if _is_unit(values):
         return UNIT
     return _by_means(values, np.asarray(counts, dtype=np.float64), np.asarray(totals, dtype=np.float64))
+
+
+def doubt(prediction: np.ndarray, counts: np.ndarray, totals: np.ndarray) -> str:
+    """Return what is odd about a prediction that is taken to be log1p; "" where nothing is.
+
+    Its genes may be in another order than their names, or each scaled by itself, where their means do not rise with the
+    measured ones. Its level may be that of another logarithm.
+
+    Parameters
+    ----------
+    prediction, counts, totals
+        As for `other_scale`.
+    """
+    predicted = np.asarray(prediction, dtype=np.float64).mean(axis=0)
+    share = np.asarray(counts, dtype=np.float64) / np.asarray(totals, dtype=np.float64)[:, None]
+    means = np.log1p(LIBRARY * share).mean(axis=0)
+    if len(means) >= _FEWEST_GENES and np.ptp(predicted) > 0 and np.ptp(means) > 0:
+        order = float(spearmanr(predicted, means).statistic)
+        if order < _LEAST_ORDER:
+            return (
+                f"The predicted means of the genes do not rise with the measured ones (rank correlation {order:.2f}): "
+                "its genes may be in another order than their names, or each may be scaled by itself."
+            )
+    level = float(predicted @ means / (means @ means)) if means.any() else 1.0
+    if not _USUAL[0] < level < _USUAL[1]:
+        return (
+            f"The predicted means are {level:.2g} times the measured ones: look whether it is the natural logarithm of "
+            "counts scaled to 10,000 over all genes. Correlations hardly depend on that, RMSE does."
+        )
+    return ""
 
 
 def refusal(scale: str) -> str:

@@ -20,6 +20,7 @@ from sthisto._sdata.sections import Section, as_cohort
 from sthisto._sdata.slots import GIVEN_NAME, SPATIAL, prediction, seen
 from sthisto._sdata.tables import gene_names, in_memory, layer_names, read_matrix
 from sthisto._utils.checks import shown
+from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def _of_layer(sections: Sequence[Section], layer: str) -> Given:
     for section in holding:
         columns = gene_names(section.table).get_indexer(genes)
         parts.append(GivenSection(section, values[id(section)][:, columns], _seen(section, layer)))
+    _tell_of_gaps(parts, genes)
     return Given(layer, genes, parts, _own_scale(tables, layer))
 
 
@@ -178,7 +180,27 @@ def _matched(pairs: Sequence[tuple[AnnData, list[Section]]], name: str) -> Given
         msg = "No gene of the prediction has a finite value in every section. Pass the sections one by one."
         raise ValueError(msg)
     parts = [GivenSection(part.section, part.values[:, kept], part.is_seen) for part in parts]
+    _tell_of_gaps(parts, [genes[i] for i in kept])
     return Given(name, [genes[i] for i in kept], parts)
+
+
+def _tell_of_gaps(parts: Sequence[GivenSection], genes: Sequence[str]) -> None:
+    """Warn of spots that are predicted in part: scores are of the same spots for every gene, so they are left out."""
+    for part in parts:
+        finite = np.isfinite(part.values)
+        partly = finite.any(axis=1) & ~finite.all(axis=1)
+        if not partly.any():
+            continue
+        missing = (~finite[partly]).sum(axis=0)
+        most = [f"{genes[i]!r} in {missing[i]}" for i in np.argsort(-missing, kind="stable")[:3] if missing[i]]
+        logger.warning(
+            "%d of the %d predicted spots of section %r lack a finite value of some gene (%s) and are not scored. "
+            "Leave these genes out to score the spots.",
+            partly.sum(),
+            finite.any(axis=1).sum(),
+            part.section.name,
+            ", ".join(most),
+        )
 
 
 def _shared(indices: Sequence[pd.Index]) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.spatial import KDTree
 from spatialdata.models import TableModel
 
+from sthisto._sdata.given_places import check_places
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 
@@ -44,13 +45,15 @@ def match_spots(sections: Sequence[Section], spots: GivenSpots) -> list[np.ndarr
     """Return for each section the row of the prediction at each of its spots, -1 where it has none.
 
     Spots of a table that annotates the same shapes are matched by instance. Else they are matched by name, or, where no
-    name of a section is known, to the nearest predicted spot within half the section's pitch. Names that merely number
-    the rows give way to places.
+    name of a section is known, to the nearest predicted spot within half the section's pitch. Names that are numbers
+    give way to places.
 
     Raises
     ------
     ValueError
-        No spot is matched, a name repeats in the prediction, or nothing tells the spots of several sections apart.
+        No spot is matched, a name repeats in the prediction, or nothing tells the spots of several sections apart; the
+        places fit better with x and y swapped, in µm or shifted, or most do not fit; or numbers that name the spots
+        are counted from another first one.
     """
     rows, distances = [], []
     _check_sections(sections, spots)
@@ -80,14 +83,19 @@ def _match(section: Section, spots: GivenSpots, candidates: np.ndarray) -> tuple
         if (found >= 0).any():
             return found, ""
     names = section.table.obs_names[section.rows].astype(str)
-    found = np.full(len(section), -1)
-    if not (spots.xy is not None and _are_numbers(spots.names)):
+    found, distance = np.full(len(section), -1), ""
+    if not len(candidates):
+        return found, distance
+    has_places_alone = spots.xy is not None and _are_numbers(spots.names)
+    if not has_places_alone:
         found = _by_index(names, spots.names[candidates], candidates)
-    if (found >= 0).any() or not len(candidates):
-        return found, ""
-    if spots.xy is not None:
-        return _by_place(section, spots.xy, candidates)
-    return found, ""
+    if spots.xy is not None and not (found >= 0).any():
+        found, distance = _by_place(section, spots.xy, candidates)
+    if has_places_alone and not (found >= 0).any():
+        found = _by_index(names, spots.names[candidates], candidates)
+    if spots.xy is None:
+        _check_numbers(section, spots.names[candidates])
+    return found, distance
 
 
 def _by_index(wanted: pd.Index, known: pd.Index, candidates: np.ndarray) -> np.ndarray:
@@ -108,6 +116,7 @@ def _by_place(section: Section, xy: np.ndarray, candidates: np.ndarray) -> tuple
     distance, nearest = KDTree(xy[known]).query(section.centers)
     found = np.where(distance <= half, known[nearest], -1)
     _check_once(section, found, known, xy)
+    check_places(section, xy[known], 2 * half)
     return found, f"{np.median(distance):.4g} px away in {section.name!r}, where half a pitch is {half:.4g} px"
 
 
@@ -131,8 +140,23 @@ def _pitch(section: Section) -> float:
 
 
 def _are_numbers(names: pd.Index) -> bool:
-    """Return whether names merely number the rows, as AnnData does where none are given."""
-    return bool((names == pd.Index(np.arange(len(names)).astype(str))).all())
+    """Return whether names are numbers, as AnnData, pandas and R number rows without names."""
+    return bool(names.str.fullmatch(r"\d+").all())
+
+
+def _check_numbers(section: Section, names: pd.Index) -> None:
+    """Raise ValueError where spots are numbered, but not by the measured numbers: all could be one off."""
+    measured = section.table.obs_names[section.rows].astype(str)
+    if not (len(names) == len(measured) and _are_numbers(names) and _are_numbers(measured)):
+        return
+    first, last = (f"{one.astype(int).min()} to {one.astype(int).max()}" for one in (names, measured))
+    if first != last and names.isin(measured).any():
+        msg = (
+            f"The predicted spots are numbered {first} and those of section {section.name!r} {last}, so that a spot "
+            "may stand for another one. Number them alike, or put x and y in px of the image's full resolution into "
+            "obsm['spatial']."
+        )
+        raise ValueError(msg)
 
 
 def _check_sections(sections: Sequence[Section], spots: GivenSpots) -> None:

@@ -26,6 +26,7 @@ _OTHER: Final = ("x_um", "y_um", "confidence", "in_tissue", "array_row", "array_
 """Columns of a table that hold the names of spots, x and y in px of the full resolution, and what is no gene."""
 _UNNAMED: Final = "Unnamed: 0"
 """What pandas calls a first column without a name."""
+_SEPARATORS: Final = {",": "commas", "\t": "tabs", ";": "semicolons"}
 _TABLES: Final = (".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -53,7 +54,8 @@ def read_prediction(path: str | os.PathLike[str]) -> AnnData:
     FileNotFoundError
         There is no file.
     ValueError
-        The name of the file ends otherwise, the file is damaged, or it has no column with numbers.
+        The name of the file ends otherwise, the file is damaged, its columns are separated otherwise or repeat, or it
+        has no column with numbers.
 
     Examples
     --------
@@ -110,12 +112,31 @@ def _read_table(source: Path, ending: str) -> pd.DataFrame:
         return table if isinstance(table.index, pd.RangeIndex) else table.reset_index(names="spot")
     separator = "," if ending == ".csv" else "\t"
     try:
+        header = pd.read_csv(source, sep=separator, encoding="utf-8-sig", nrows=1, header=None, dtype=str).iloc[0]
+        _check_header([str(name) for name in header.dropna()], source.name, separator)
         header = pd.read_csv(source, sep=separator, encoding="utf-8-sig", nrows=0).columns
         text = dict.fromkeys((one for one in header if _names_something(one)), str)
         return pd.read_csv(source, sep=separator, encoding="utf-8-sig", dtype=text)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         msg = f"{source} is no table, or damaged: {error}"
         raise ValueError(msg) from error
+
+
+def _check_header(names: list[str], file: str, separator: str) -> None:
+    """Raise ValueError for columns that are not separated as the file's name says, or that repeat.
+
+    Pandas would rename a repeated column, and the first one would stand for the gene.
+    """
+    if len(names) == 1 and (others := [name for mark, name in _SEPARATORS.items() if mark in names[0]]):
+        msg = (
+            f"The columns of {file} are not separated by {_SEPARATORS[separator]} but by {others[0]}. Save it with "
+            "commas as .csv, with tabs as .tsv, or as .parquet."
+        )
+        raise ValueError(msg)
+    counts = pd.Series(names).value_counts()
+    if repeated := sorted(counts.index[counts > 1]):
+        msg = f"{file} has several columns named {listed(repeated, 5)}. Keep one of each."
+        raise ValueError(msg)
 
 
 def _names_something(column: str) -> bool:

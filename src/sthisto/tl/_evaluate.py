@@ -110,7 +110,8 @@ def evaluate(
         There is no prediction under `key_added`, no such layer or table, or no gene of `prediction` was measured.
     ValueError
         No spot can be scored, a spot to score was trained on, or there are no raw counts. `prediction` is on another
-        scale, which the message names; none of its spots was measured; or genes or spots repeat in it.
+        scale, which the message names; none of its spots was measured; its places fit with x and y swapped, in µm or
+        shifted; or genes or spots repeat in it.
 
     Notes
     -----

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from sthisto._scoring.measure import Measured, measure
-from sthisto._scoring.scale import other_scale, refusal
+from sthisto._scoring.scale import doubt, other_scale, refusal
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Normalization, Target
 from sthisto._sdata.given import Given, read_given
@@ -223,13 +223,15 @@ def references_of(
 
 
 def check_scale(measured: Sequence[Measured], key: str) -> None:
-    """Raise ValueError for a prediction that is on another scale than log1p."""
+    """Raise ValueError for a prediction that is on another scale than log1p; warn of one that is odd on that scale."""
     prediction, counts, totals = (
         np.concatenate(parts)
         for parts in zip(*((one.predictions[key], one.counts, one.totals) for one in measured), strict=True)
     )
     if (scale := other_scale(prediction, counts, totals)) is not None:
         raise ValueError(refusal(scale))
+    if found := doubt(prediction, counts, totals):
+        logger.warning("Prediction %r: %s", key, found)
 
 
 def given_updates(parts: Sequence[ToScore], key_added: str) -> list[Update]:
