@@ -129,6 +129,31 @@ class SectionInput:
             )
 
 
+def kept_features(
+    identity: str, sources: Sequence[PatchSource], measure: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> Features:
+    """Return features of the patches around spots, from the cache where their images need no reading.
+
+    Parameters
+    ----------
+    identity
+        What the features are found by, beside the patches.
+    sources
+        One for each width of context; the patches of the first recognize the spots.
+    measure
+        Cuts the patches; returns the features, (n_spots, n_features) float32, and the fingerprints of the first source.
+    """
+    found: list[np.ndarray] = []
+
+    def values() -> np.ndarray:
+        features, fingerprint = measure()
+        found.append(fingerprint)
+        return features
+
+    features = cache.of_sources(identity, sources, values)
+    return Features(features, patch_fingerprints(sources[0], found[0] if found else None))
+
+
 def patch_fingerprints(source: PatchSource, known: np.ndarray | None = None) -> np.ndarray:
     """Return (n_patches,) uint64 by which patches are recognized; from the cache where their image needs no reading.
 

@@ -9,8 +9,7 @@ from skimage.color import hed_from_rgb
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource
-from sthisto.models.data import Features, SectionInput, patch_fingerprints
-from sthisto.models.encoders import cache
+from sthisto.models.data import Features, SectionInput, kept_features
 
 N_COLORS: Final = 9
 _IDENTITY: Final = "pixels-1"
@@ -74,15 +73,7 @@ def _measure(section: SectionInput) -> Features:
     source = section.patches[0]
     if section.dense:
         source = source.around(extent=_AROUND_PX, size=_AROUND_PX)
-    spots: list[np.ndarray] = []
-
-    def look() -> np.ndarray:
-        values, fingerprint = _of_patches(source)
-        spots.append(fingerprint)
-        return values
-
-    values = cache.of_sources(_IDENTITY, [source], look)
-    return Features(values, patch_fingerprints(source, spots[0] if spots else None))
+    return kept_features(_IDENTITY, [source], lambda: _of_patches(source))
 
 
 def _of_patches(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:

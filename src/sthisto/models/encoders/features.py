@@ -13,7 +13,7 @@ from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
-from sthisto.models.data import Features, SectionInput, patch_fingerprints
+from sthisto.models.data import Features, SectionInput, kept_features
 from sthisto.models.encoders import cache
 from sthisto.models.encoders.backends import TORCH, backend_name
 from sthisto.models.encoders.cache import clear_cache
@@ -59,15 +59,12 @@ def extract(section: SectionInput, encoder: Encoder) -> Features:
             values = cache.of_sources(f"{identity}-dense", section.patches, lambda: _dense(section, encoder, identity))
             return Features(values, section.fingerprint())
         _hint_at_dense(section, encoder)
-        spots: list[np.ndarray] = []
 
-        def cut() -> np.ndarray:
+        def cut() -> tuple[np.ndarray, np.ndarray]:
             parts = [_extract(source, encoder, identity, section.name) for source in read_once(section.patches)]
-            spots.append(parts[0][1])
-            return np.concatenate([values for values, _ in parts], axis=1)
+            return np.concatenate([values for values, _ in parts], axis=1), parts[0][1]
 
-        values = cache.of_sources(identity, section.patches, cut)
-        return Features(values, patch_fingerprints(section.patches[0], spots[0] if spots else None))
+        return kept_features(identity, section.patches, cut)
 
     return section.features(identity, encode)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
 from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection, patch_fingerprints
+from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection, kept_features
 from sthisto.models.encoders import cache
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 from sthisto.models.pixels import N_COLORS, color_numbers
@@ -74,18 +74,12 @@ class Color(ExpressionModel):
 
 def patch_colors(section: SectionInput) -> Features:
     """Return nine numbers of each spot's patch for each width of context, (n_spots, 9 n_widths) float32."""
-    spots: list[np.ndarray] = []
 
-    def cut() -> np.ndarray:
+    def cut() -> tuple[np.ndarray, np.ndarray]:
         parts = [_colors(source) for source in read_once(section.patches)]
-        spots.append(parts[0][1])
-        return np.concatenate([values for values, _ in parts], axis=1)
+        return np.concatenate([values for values, _ in parts], axis=1), parts[0][1]
 
-    def measure() -> Features:
-        values = cache.of_sources(_CACHE, section.patches, cut)
-        return Features(values, patch_fingerprints(section.patches[0], spots[0] if spots else None))
-
-    return section.features(_KEY, measure)
+    return section.features(_KEY, lambda: kept_features(_CACHE, section.patches, cut))
 
 
 def _colors(source: PatchSource) -> tuple[np.ndarray, np.ndarray]:
