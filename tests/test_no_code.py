@@ -37,9 +37,11 @@ def _says(options, name, value):
     return isinstance(options.get(name), ast.Constant) and options[name].value is value
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=str(p.relative_to(SOURCE))) for p in SOURCE.rglob("*.py")])
-def test_nothing_that_is_read_is_run(path):
-    assert not dangers(ast.parse(path.read_text(encoding="utf-8")))
+def test_nothing_that_is_read_is_run():
+    paths = list(SOURCE.rglob("*.py"))
+    assert len(paths) > 200
+    found = {str(path.relative_to(SOURCE)): dangers(ast.parse(path.read_text(encoding="utf-8"))) for path in paths}
+    assert not {path: lines for path, lines in found.items() if lines}
 
 
 @pytest.mark.parametrize(

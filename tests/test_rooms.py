@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,14 @@ def modules(node):
     return []
 
 
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported(path, *, for_types=False):
     """Return what a file imports, inside functions too; `for_types` adds what is imported for annotations alone."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     typing_only = {
         id(inner)
         for node in ast.walk(tree)
@@ -69,17 +75,21 @@ def room_of(path):
 
 
 def files(*rooms):
-    return [
-        pytest.param(path, id=str(path.relative_to(SOURCE))) for room in rooms for path in (SOURCE / room).rglob("*.py")
-    ]
+    return [path for room in rooms for path in (SOURCE / room).rglob("*.py")]
+
+
+def everywhere():
+    return list(SOURCE.rglob("*.py"))
 
 
 def outside():
-    return [
-        pytest.param(path, id=str(path.relative_to(SOURCE)))
-        for path in SOURCE.rglob("*.py")
-        if room_of(path) not in MAY_READ_ELEMENTS
-    ]
+    return [path for path in everywhere() if room_of(path) not in MAY_READ_ELEMENTS]
+
+
+def faults(check, paths):
+    """Return what a check finds in each file, leaving out the files where it finds nothing."""
+    assert len(paths) > 50
+    return {str(path.relative_to(SOURCE)): found for path in paths if (found := check(path))}
 
 
 def elements_touched(tree):
@@ -96,27 +106,35 @@ def elements_touched(tree):
     ]
 
 
-@pytest.mark.parametrize("path", outside())
-def test_elements_are_read_and_tables_written_by_sdata_alone(path):
+def test_elements_are_read_and_tables_written_by_sdata_alone():
+    assert not faults(elements_imported, outside())
+    assert not faults(slots_written, outside())
+    # `one` is a measured section in `_scoring`, whose `labels` are an array
+    assert not faults(lambda path: elements_touched(tree_of(path)), [p for p in outside() if room_of(p) != "_scoring"])
+
+
+def elements_imported(path):
     elements = ("spatialdata.models", "spatialdata.transformations", "spatialdata.SpatialData")
-    assert not [name for name in imported(path) if name.startswith(elements)]
-    tree = ast.parse(path.read_text())
+    return [name for name in imported(path) if name.startswith(elements)]
+
+
+def slots_written(path):
+    """Return the lines that assign to a slot of a table."""
     slots = ("obs", "var", "obsm", "varm", "layers", "uns", "attrs", "tables", "shapes", "images", "labels")
-    written = [
+    return [
         node.lineno
-        for node in ast.walk(tree)
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del)
         for holder in [node.value if isinstance(node, ast.Subscript) else node]
         if isinstance(holder, ast.Attribute) and holder.attr in slots and ast.unparse(holder.value) != "self"
     ]
-    assert not written
-    if room_of(path) != "_scoring":  # `one` is a measured section there, whose `labels` are an array
-        assert not elements_touched(tree)
 
 
-@pytest.mark.parametrize("path", files(*ARRAYS_ALONE))
-def test_rooms_of_arrays_know_nothing_of_the_scverse_not_even_for_annotations(path):
-    assert not [name for name in imported(path, for_types=True) if name.partition(".")[0] in SCVERSE]
+def test_rooms_of_arrays_know_nothing_of_the_scverse_not_even_for_annotations():
+    def scverse(path):
+        return [name for name in imported(path, for_types=True) if name.partition(".")[0] in SCVERSE]
+
+    assert not faults(scverse, files(*ARRAYS_ALONE))
 
 
 def test_every_room_has_its_layer():
@@ -124,22 +142,26 @@ def test_every_room_has_its_layer():
     assert rooms <= {room for layer in LAYERS for room in layer}
 
 
-@pytest.mark.parametrize("path", files(*(room for layer in LAYERS for room in layer)))
-def test_no_import_runs_upward(path):
-    room = room_of(path)
-    (depth,) = [i for i, layer in enumerate(LAYERS) if room in layer]
-    below = {"__version__", room, *(name for layer in LAYERS[:depth] for name in layer)}
-    own = [name.split(".")[1] for name in imported(path) if name.startswith("sthisto.")]
-    assert set(own) <= below
+def test_no_import_runs_upward():
+    def upward(path):
+        room = room_of(path)
+        (depth,) = [i for i, layer in enumerate(LAYERS) if room in layer]
+        below = {"__version__", room, *(name for layer in LAYERS[:depth] for name in layer)}
+        return {name.split(".")[1] for name in imported(path) if name.startswith("sthisto.")} - below
+
+    assert not faults(upward, files(*(room for layer in LAYERS for room in layer)))
 
 
-@pytest.mark.parametrize("path", outside())
-def test_names_of_slots_stand_in_one_file(path):
-    tree = ast.parse(path.read_text())
-    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    assert not [text for text in constants if isinstance(text, str) and text.startswith("sthisto_")]
-    formatted = [part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values]
-    assert not [part.lineno for part in formatted if isinstance(part, ast.Constant) and part.value in SLOT_PARTS]
+def test_names_of_slots_stand_in_one_file():
+    def slot_names(path):
+        nodes = list(ast.walk(tree_of(path)))
+        constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
+        formatted = [part for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values]
+        return [text for text in constants if isinstance(text, str) and text.startswith("sthisto_")] + [
+            part.lineno for part in formatted if isinstance(part, ast.Constant) and part.value in SLOT_PARTS
+        ]
+
+    assert not faults(slot_names, outside())
 
 
 def test_every_name_of_a_slot_is_found_by_that_test():
@@ -169,19 +191,19 @@ def code_of(page):
     return paths.sub("", text)
 
 
-def everywhere():
-    return [pytest.param(path, id=str(path.relative_to(SOURCE))) for path in SOURCE.rglob("*.py")]
-
-
-@pytest.mark.parametrize("path", everywhere())
-def test_what_a_method_can_do_is_declared_and_not_found_out(path):
+def test_what_a_method_can_do_is_declared_and_not_found_out():
     from sthisto import models
 
     methods = {cls.__name__ for cls in models.METHODS.values()} | {"CombinedModel", "RetrievalModel"}
-    tree = ast.parse(path.read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert not faults(lambda path: found_out(path, methods), everywhere())
+    assert not faults(private_parts, everywhere())
+
+
+def found_out(path, methods):
+    """Return the looks at what a model or its options have, or at the class of a method."""
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     looks = [node for node in calls if node.func.id in ("hasattr", "getattr", "isinstance", "issubclass") and node.args]
-    assert not [
+    return [
         ast.unparse(node)
         for node in looks
         if (
@@ -191,21 +213,27 @@ def test_what_a_method_can_do_is_declared_and_not_found_out(path):
         )
         or {inner.id for inner in ast.walk(node.args[-1]) if isinstance(inner, ast.Name)} & methods
     ]
-    poked = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
+
+
+def private_parts(path):
+    """Return the private attributes of models, members, sections, sources and encoders that are used."""
+    poked = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
     names = ("model", "member", "section", "source", "encoder")
-    assert not [
+    return [
         ast.unparse(node)
         for node in poked
         if isinstance(node.value, ast.Name) and node.value.id in names and not node.attr.startswith("__")
     ]
 
 
-@pytest.mark.parametrize("path", everywhere())
-def test_no_frozen_dataclass_holds_a_cache(path):
-    frozen = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef) and any("frozen=True" in ast.unparse(one) for one in node.decorator_list)
-    ]
-    text = "\n".join(ast.unparse(node) for node in frozen)
-    assert not re.search(r"init=False|cached_property|object\.__setattr__", text)
+def test_no_frozen_dataclass_holds_a_cache():
+    def caches(path):
+        frozen = [
+            node
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.ClassDef) and any("frozen=True" in ast.unparse(one) for one in node.decorator_list)
+        ]
+        text = "\n".join(ast.unparse(node) for node in frozen)
+        return re.findall(r"init=False|cached_property|object\.__setattr__", text)
+
+    assert not faults(caches, everywhere())

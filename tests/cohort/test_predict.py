@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -27,8 +26,8 @@ GENES = ["COL1A1", "CD3E"]
 def draw_slide(path: Path, seed: int, *, resolution: int | None = 10_000) -> Path:
     """Write a slide of 1 µm per px with pink tissue in its middle."""
     rng = np.random.default_rng(seed)
-    pixels = np.full((900, 1100, 3), 245, dtype=np.uint8)
-    pixels[200:700, 250:850] = rng.integers((150, 60, 120), (230, 140, 200), (500, 600, 3))
+    pixels = np.full((600, 700, 3), 245, dtype=np.uint8)
+    pixels[100:500, 150:550] = rng.integers((150, 60, 120), (230, 140, 200), (400, 400, 3))
     unit = {"resolution": (resolution, resolution), "resolutionunit": "CENTIMETER"} if resolution else {}
     imwrite(path, pixels, photometric="rgb", tile=(256, 256), compression="zlib", **unit)
     return path
@@ -38,27 +37,43 @@ def draw_slide(path: Path, seed: int, *, resolution: int | None = 10_000) -> Pat
 def model(tmp_path_factory):
     sdata = sth.datasets.synthetic(n_sections=2, n_patients=2, n_spots=40, seed=1)
     path = tmp_path_factory.mktemp("model") / "m.sthisto"
-    sth.tl.fit(sdata, method="color", genes=GENES).save(path)
+    sth.tl.fit(sdata, method="color", genes=GENES, patch_size=32).save(path)
     return path
+
+
+def draw_slides(folder: Path, n_slides: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    for i in range(n_slides):
+        draw_slide(folder / f"slide{i}.tif", i)
+    return folder
 
 
 @pytest.fixture
 def slides(tmp_path):
-    folder = tmp_path / "slides"
-    folder.mkdir()
-    for i in range(3):
-        draw_slide(folder / f"slide{i}.tif", i)
-    return folder
+    return draw_slides(tmp_path / "slides", 3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model, tmp_path_factory):
+    """Folder of five slides that one process predicted without interruption; the first three are `slides`."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sth.settings, "cache_dir", folder / "cache")
+        patch.setattr(sth.settings, "progress", False)
+        sth.cohort.predict(draw_slides(folder / "slides", 5), model, out=folder / "out")
+    return folder / "out"
 
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
     return {path.stem: sd.read_zarr(path).tables["predicted"].to_df() for path in sorted(out.glob("*.zarr"))}
 
 
-def assert_equal(first: dict[str, pd.DataFrame], second: dict[str, pd.DataFrame]):
-    assert list(first) == list(second)
-    for name, table in first.items():
-        pd.testing.assert_frame_equal(table, second[name])
+def assert_undisturbed(out: Path, undisturbed: Path, n_slides: int = 3):
+    """Expect the first slides of the undisturbed run, with the same values."""
+    found, expected = tables(out), tables(undisturbed)
+    assert list(found) == list(expected)[:n_slides]
+    for name, table in found.items():
+        pd.testing.assert_frame_equal(table, expected[name])
 
 
 def test_each_slide_has_its_store_and_a_row(slides, model, tmp_path):
@@ -140,11 +155,10 @@ def test_results_of_another_model_are_not_mixed(slides, model, tmp_path):
     assert set(states["state"]) == {"done"}
 
 
-def test_several_processes_predict_the_same(slides, model, tmp_path):
-    sth.cohort.predict(slides, model, out=tmp_path / "one")
-    states = sth.cohort.predict(slides, model, out=tmp_path / "two", workers=2)
+def test_several_processes_predict_the_same(slides, model, tmp_path, undisturbed):
+    states = sth.cohort.predict(slides, model, out=tmp_path / "out", workers=2)
     assert set(states["state"]) == {"done"}
-    assert_equal(tables(tmp_path / "one"), tables(tmp_path / "two"))
+    assert_undisturbed(tmp_path / "out", undisturbed)
 
 
 def test_a_slide_that_another_run_works_on_is_left_to_it(slides, model, tmp_path):
@@ -161,26 +175,22 @@ def command(slides, model, out, *more):
     return [sys.executable, "-m", "sthisto", "predict", str(slides), "--model", str(model), "--out", str(out), *more]
 
 
-def test_a_killed_run_goes_on_where_it_ended(slides, model, tmp_path):
-    out, rng = tmp_path / "out", random.Random(4)
-    sth.cohort.predict(slides, model, out=tmp_path / "undisturbed")
-    for i in range(3):
-        process = subprocess.Popen(
-            command(slides, model, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        deadline = time.monotonic() + 120
-        while process.poll() is None and not list((out / "states").glob("*.json")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 0.5))
-        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
-        process.wait()
-        if i == 0:
-            assert list((out / "states").glob("*.json")), "it was killed before it began"
+def test_a_killed_run_goes_on_where_it_ended(slides, model, tmp_path, undisturbed):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command(slides, model, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not (out / "states" / "slide1.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     done = {path: path.stat().st_mtime_ns for path in out.glob("*.zarr") if read_state(out, path.stem).state == "done"}
+    assert out / "slide0.zarr" in done
     states = sth.cohort.predict(slides, model, out=out)
     assert set(states["state"]) == {"done"}
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    assert_equal(tables(tmp_path / "undisturbed"), tables(out))
+    assert_undisturbed(out, undisturbed)
     assert {path.name for path in out.iterdir()} == {
         "slide0.zarr", "slide1.zarr", "slide2.zarr", "states", "summary.csv", "summary.html"
     }  # fmt: skip
@@ -239,32 +249,27 @@ def test_the_command_line_returns_1_where_slides_failed(slides, model, tmp_path,
     assert '"state":"failed"' in capsys.readouterr().out
 
 
-def test_a_dask_cluster_predicts_the_same(slides, model, tmp_path):
+def test_a_dask_cluster_predicts_the_same(slides, model, tmp_path, undisturbed):
     distributed = pytest.importorskip("distributed")
-    sth.cohort.predict(slides, model, out=tmp_path / "one")
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
     ) as cluster:
         states = sth.cohort.predict(slides, model, out=tmp_path / "dask", cluster=cluster.scheduler_address)
     assert set(states["state"]) == {"done"}
-    assert_equal(tables(tmp_path / "one"), tables(tmp_path / "dask"))
+    assert_undisturbed(tmp_path / "dask", undisturbed)
 
 
-def test_two_runs_in_one_folder_share_the_slides(slides, model, tmp_path):
-    for i in range(3, 7):
-        draw_slide(slides / f"slide{i}.tif", i)
-    sth.cohort.predict(slides, model, out=tmp_path / "undisturbed")
-    out = tmp_path / "out"
+def test_two_runs_in_one_folder_share_the_slides(model, tmp_path, undisturbed):
+    slides, out = draw_slides(tmp_path / "slides", 5), tmp_path / "out"
     both = [subprocess.Popen(command(slides, model, out, "--json"), stdout=subprocess.DEVNULL) for _ in range(2)]
     for process in both:
         process.wait(timeout=300)
-    assert_equal(tables(tmp_path / "undisturbed"), tables(out))
-    summary, expected = (pd.read_csv(folder / "summary.csv") for folder in (out, tmp_path / "undisturbed"))
+    assert_undisturbed(out, undisturbed, 5)
+    summary, expected = (pd.read_csv(folder / "summary.csv") for folder in (out, undisturbed))
     pd.testing.assert_frame_equal(summary.drop(columns="seconds"), expected.drop(columns="seconds"))
 
 
-def test_a_full_disk_loses_nothing_and_ends_no_run(slides, model, tmp_path, monkeypatch, caplog):
-    sth.cohort.predict(slides, model, out=tmp_path / "undisturbed")
+def test_a_full_disk_loses_nothing_and_ends_no_run(slides, model, tmp_path, monkeypatch, caplog, undisturbed):
     out, write = tmp_path / "out", sd.SpatialData.write
 
     def full(self, path, **more):
@@ -285,7 +290,7 @@ def test_a_full_disk_loses_nothing_and_ends_no_run(slides, model, tmp_path, monk
     kept = (out / "slide0.zarr").stat().st_mtime_ns
     assert sth.cohort.predict(slides, model, out=out)["state"].eq("done").all()
     assert (out / "slide0.zarr").stat().st_mtime_ns == kept
-    assert_equal(tables(tmp_path / "undisturbed"), tables(out))
+    assert_undisturbed(out, undisturbed)
 
 
 def test_the_page_of_a_cohort_escapes_what_files_are_called(slides, model, tmp_path):

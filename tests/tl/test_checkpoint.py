@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -202,40 +203,42 @@ def test_a_checkpoint_is_removed_without_other_files(tissue, tmp_path):
     assert [entry.name for entry in (tmp_path / "kept").iterdir()] == ["notes.txt"]
 
 
+LONG = {"patch_size": PATCH, "k": 5, "batch_size": 4, "max_epochs": 20, "patience": 20} | {
+    "embedding_dim": 8, "bottleneck": 4
+}  # fmt: skip
 SCRIPT = """
-import hashlib, sys
+import sys
 sys.path.insert(0, {tests!r})
 import sthisto as sth
-from tissue import PATCH, Pool, make_tissue
+from tissue import Pool, make_tissue
 sth.settings.progress = False
 sth.settings.cache_features = False
-model = sth.tl.fit(make_tissue(), checkpoint=sys.argv[1], image_encoder=Pool(), patch_size=PATCH, k=5, batch_size=4,
-                   max_epochs=40, patience=40, embedding_dim=8, bottleneck=4)
-state = model.state() | {{"bank." + name: value for name, value in model.bank_state().items()}}
-print(hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest(), len(model.history))
+sth.tl.fit(make_tissue(), checkpoint=sys.argv[1], image_encoder=Pool(), **{arguments!r})
 """
 
 
-def run(folder: Path, kill_after: int | None = None) -> str:
-    """Fit in a process of its own; kill it once that many epochs are kept."""
-    script = SCRIPT.format(tests=str(Path(__file__).parents[1]))
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def kill_a_fit(folder: Path, after: int):
+    """Fit in a process of its own, and kill it once that many epochs are kept."""
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), arguments=LONG)
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, str(folder)], stderr=subprocess.PIPE)
     file = kept.TrainingFile(folder / "network-1.safetensors")
-    while kill_after is not None and process.poll() is None:
+    while process.poll() is None:
         found = file.read()
-        if found is not None and len(found[1]["rows"]) >= kill_after:
+        if found is not None and len(found[1]["rows"]) >= after:
             process.kill()
         time.sleep(0.002)
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == (0 if kill_after is None else -signal.SIGKILL), error.decode()
-    return out.decode().strip()
+    _, error = process.communicate()
+    assert process.returncode == -signal.SIGKILL, error.decode()
 
 
-def test_a_killed_fit_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
-    whole = run(tmp_path / "whole")
-    run(tmp_path / "kept", kill_after=3)
-    run(tmp_path / "kept", kill_after=11)
+def test_a_killed_fit_ends_with_the_bits_of_an_undisturbed_one(tissue, monkeypatch, tmp_path, caplog):
+    arguments = LONG | {"image_encoder": Pool()}
+    whole = sth.tl.fit(tissue, **arguments)
+    assert len(whole.history) == 20
+    kill_a_fit(tmp_path / "kept", after=3)
     assert json.loads((tmp_path / "kept" / kept.ABOUT).read_text())["seed"] == 0
-    assert run(tmp_path / "kept") == whole
+    interrupted_fit(tissue, monkeypatch, tmp_path / "kept", 2, **arguments)
+    assert re.search(r"going on from epoch ([3-9]|1\d)", caplog.text)
+    caplog.clear()
+    assert same(sth.tl.fit(tissue, checkpoint=tmp_path / "kept", **arguments), whole)
+    assert re.search(r"going on from epoch ([5-9]|1\d|20)", caplog.text)
