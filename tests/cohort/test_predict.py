@@ -17,6 +17,7 @@ import spatialdata as sd
 from tifffile import imwrite
 
 import sthisto as sth
+from sthisto.cli.main import main
 from sthisto.cohort._manifest import find_slides
 from sthisto.cohort._state import locked, read_state
 
@@ -147,6 +148,53 @@ def test_what_is_done_is_left_as_it_is(slides, model, tmp_path, monkeypatch):
     assert (out / "slide0.zarr").stat().st_mtime_ns > before[out / "slide0.zarr"]
 
 
+def test_um_per_px_that_change_are_predicted_anew(slides, model, tmp_path):
+    manifest, out = slides / "slides.csv", tmp_path / "out"
+    for um in (None, 2.0, None):
+        manifest.write_text(f"wsi,mpp\nslide0.tif,{um or ''}\n")
+        sth.cohort.predict(manifest, model, out=out)
+        assert sd.read_zarr(out / "slide0.zarr").attrs["sthisto"]["um_per_unit"] == {"slide0": um or 1.0}
+
+
+def test_um_per_px_are_stated_for_slides_that_no_manifest_states_them_of(slides, model, tmp_path):
+    draw_slide(slides / "unknown.tif", 9, resolution=None)
+    (slides / "slides.csv").write_text("path,um_per_px\nunknown.tif,\nslide0.tif,2\n")
+    states = sth.cohort.predict(slides / "slides.csv", model, out=tmp_path / "out", um_per_px=0.5)
+    assert states["state"].eq("done").all()
+    for name, um in (("unknown", 0.5), ("slide0", 2.0)):
+        assert sd.read_zarr(tmp_path / "out" / f"{name}.zarr").attrs["sthisto"]["um_per_unit"] == {name: um}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "can't be read"),
+        ("path\nü.tif\n".encode("latin-1"), "can't be read"),
+        (b"path,mpp\na.tif,zero\n", "a.tif must be a positive number"),
+        (b'path,mpp\na.tif,"0,5"\n', "found '0,5'"),
+    ],
+)
+def test_manifests_that_cant_be_read_are_refused(tmp_path, text, words):
+    (tmp_path / "slides.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=words):
+        find_slides(tmp_path / "slides.csv")
+
+
+def test_a_file_is_no_folder_of_results(slides, model, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match="expected a folder"):
+        sth.cohort.predict(slides, model, out=tmp_path / "out")
+
+
+def test_the_command_refuses_options_of_stores(slides, model, tmp_path, capsys):
+    arguments = ["predict", str(slides), "--model", str(model), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--new-table", "x", "--key-added", "mine"]) == 1
+    assert "slides, which take no '--new-table', '--key-added'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--um-per-px", "2", "--json"]) == 0
+    assert sd.read_zarr(tmp_path / "out" / "slide0.zarr").attrs["sthisto"]["um_per_unit"] == {"slide0": 2.0}
+
+
 def test_results_of_another_model_are_not_mixed(slides, model, tmp_path):
     sth.cohort.predict(slides, model, out=tmp_path / "out")
     with pytest.raises(ValueError, match="another model or with other arguments"):
@@ -233,7 +281,7 @@ def test_slides_are_found_and_told_apart(slides, tmp_path):
     ):
         with pytest.raises(error, match=words):
             find_slides(paths)
-    (tmp_path / "wrong.csv").write_text("wsi\na.svs\n")
+    (tmp_path / "wrong.csv").write_text("image\na.svs\n")
     with pytest.raises(KeyError, match="no column 'path'"):
         find_slides(tmp_path / "wrong.csv")
 

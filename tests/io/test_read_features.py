@@ -112,6 +112,31 @@ def test_a_spot_that_is_named_has_the_tile_of_its_name(sdata, tmp_path):
     np.testing.assert_array_equal(written[section.rows], values[::-1])
 
 
+def test_tiles_of_hest_are_found_by_names_without_the_sample_alone(sdata, tmp_path):
+    section = read_sections(sdata)[0]
+    names = section.table.obs_names[section.rows].to_numpy().astype(str)
+    values = np.arange(len(names) * N, dtype=np.float32).reshape(-1, N)
+    corners = (section.centers - 40).astype(int)
+    path = write_tiles(tmp_path / "hest.h5", corners, values, barcodes=[name.partition("_")[2] for name in names])
+    tiles = sth.io.read_features(path, name="conch")
+    assert "sthisto" not in tiles.attrs  # 112 µm wide, but of how many px is not stated
+    sth.pp.add_features(sdata, tiles, shapes_key=section.region)
+    np.testing.assert_array_equal(sdata.tables["expression"].obsm["X_conch"][section.rows], values)
+    path = write_tiles(tmp_path / "other.h5", corners, values, barcodes=[f"other{i}" for i in range(len(names))])
+    with pytest.raises(ValueError, match="No spot has the name of a tile"):
+        sth.pp.add_features(sdata, sth.io.read_features(path, name="conch"), shapes_key=section.region)
+
+
+def test_the_width_of_tiles_is_the_distance_of_neighbors_on_grids_with_different_origins(tmp_path, caplog):
+    corners, values = tile_grid(300)
+    corners[len(corners) // 2 :] += [1000 * 300 + 7, 11]
+    tiles = sth.io.read_features(write_tiles(tmp_path / "slide.h5", corners, values, patch_size=150, patch_level=1))
+    assert tiles.tables["tiles_table"].uns["sthisto_features"]["X_features"]["width_px"] == 300
+    assert "300 px, the distance between them" in caplog.text
+    with pytest.raises(ValueError, match="as CLAM writes it, not TRIDENT"):
+        sth.io.read_features(tmp_path / "slide.h5", format="trident")
+
+
 def test_tiles_of_another_slide_and_foreign_files_are_refused(sdata, tmp_path):
     corners, values = tile_grid(80)
     path = write_tiles(tmp_path / "far.h5", corners + 100_000, values, patch_size=80, patch_size_level0=80)

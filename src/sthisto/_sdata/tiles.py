@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from sthisto._sdata.slots import FEATURES, SPATIAL
 from sthisto._sdata.write import Update, obsm_updates, uns_updates
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_key
+from sthisto._utils.validate import check_key, listed
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -76,11 +76,26 @@ def _tile_of(
 
     if barcodes is not None:
         number = {name: i for i, name in enumerate(barcodes)}
-        by_name = np.array([number.get(name, -1) for name in names])
-        if (by_name >= 0).any():
-            return by_name
+        for own in _shortened(names.tolist()):
+            by_name = np.array([number.get(name, -1) for name in own])
+            if (by_name >= 0).any():
+                return by_name
+        if np.isnan(width):
+            msg = (
+                f"No spot has the name of a tile: these are {listed(names[:2])}, those {listed(barcodes[:2])}. By "
+                "their places tiles can't be found, since their width in px is unknown."
+            )
+            raise ValueError(msg)
     away, nearest = KDTree(tiles).query(centers, p=np.inf)
     return np.where(away <= width / 2 + 1e-6, nearest, -1)
+
+
+def _shortened(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the names, and then without what all of them begin with up to a "_", such as that of their sample."""
+    yield names
+    while len({name.partition("_")[0] for name in names}) == 1 and all("_" in name for name in names):
+        names = [name.partition("_")[2] for name in names]
+        yield names
 
 
 def _report(tile: np.ndarray, name: str) -> None:

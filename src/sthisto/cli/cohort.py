@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
+from sthisto._sdata.slots import KEY
 from sthisto._sdata.stores import is_store
+from sthisto._utils.validate import listed
 from sthisto.cli.genes import predicted_genes
+
+_OF_STORES: Final = ("image", "shapes", "table", "coordinate_system", "new_table", "allow_download")
 
 
 def add_cohort_options(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +29,26 @@ def is_cohort(path: Path) -> bool:
     return path.exists() and not is_store(path)
 
 
+def _refuse_options_of_stores(options: argparse.Namespace) -> None:
+    given = [name for name in _OF_STORES if getattr(options, name)]
+    given += ["key_added"] if options.key_added != KEY else []
+    if given:
+        names = listed("--" + name.replace("_", "-") for name in given)
+        msg = f"{options.data} holds slides, which take no {names}: these are options of a store."
+        raise ValueError(msg)
+
+
 def predict_cohort(options: argparse.Namespace) -> int:
-    """Predict the slides, print what became of them, and return 1 where some failed."""
+    """Predict the slides, print what became of them, and return 1 where some failed.
+
+    Raises
+    ------
+    ValueError
+        An option belongs to a store.
+    """
     import sthisto as sth
+
+    _refuse_options_of_stores(options)
 
     table = sth.cohort.predict(
         options.data,
@@ -38,6 +60,7 @@ def predict_cohort(options: argparse.Namespace) -> int:
         diameter_um=options.diameter_um,
         genes=predicted_genes(options.genes),
         min_score=options.min_score,
+        um_per_px=options.um_per_px,
         write_image=options.write_image,
         overwrite=options.overwrite,
     )

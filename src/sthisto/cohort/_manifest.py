@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.io._libraries import element_name
 from sthisto.io._read import is_known
-from sthisto.io._slide import stem_of
+from sthisto.io._reading import reading
+from sthisto.io._slide import SLIDE_SUFFIXES, stem_of
 
-_SUFFIXES: Final = (
-    *(".svs", ".ndpi", ".mrxs", ".scn", ".qptiff", ".tif", ".tiff", ".btf", ".bif", ".czi", ".vms", ".vmu"),
-    *(".svslide", ".dcm", ".zarr", ".h5ad"),
-)
-_PATH_COLUMNS: Final = ("path", "slide", "file")
+_SUFFIXES: Final = (*SLIDE_SUFFIXES, ".zarr", ".h5ad")
+_PATH_COLUMNS: Final = ("path", "slide", "file", "wsi")
+_UM_COLUMNS: Final = ("um_per_px", "mpp")
+_NAME_COLUMNS: Final = ("name",)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def find_slides(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     KeyError
         The manifest has no column of paths.
     ValueError
-        There is no slide, or two have one name.
+        There is no slide, two have one name, or the manifest can't be read.
     """
     if isinstance(paths, str | os.PathLike):
         source = Path(paths).expanduser()
@@ -85,14 +86,19 @@ def _of_folder(folder: Path) -> list[SlideJob]:
 
 
 def _of_manifest(path: Path) -> list[SlideJob]:
-    table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", dtype=str, encoding="utf-8-sig")
+    with reading(path):
+        table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", dtype=str, encoding="utf-8-sig")
     table.columns = [str(name).strip().lower() for name in table.columns]
-    column = next((name for name in _PATH_COLUMNS if name in table), None)
+    column, um, name = (
+        next((name for name in names if name in table), None) for names in (_PATH_COLUMNS, _UM_COLUMNS, _NAME_COLUMNS)
+    )
     if column is None:
         msg = f"{path} has no column 'path'; it has {listed(table.columns)}. 'um_per_px' and 'name' are read too."
         raise KeyError(msg)
+    if rest := [one for one in table.columns if one not in (column, um, name)]:
+        logger.info("The columns %s of %s are not read.", listed(rest), path)
     table = table.dropna(subset=[column])
-    return [_job(_beside(path, str(row[column])), row.get("um_per_px"), row.get("name")) for _, row in table.iterrows()]
+    return [_job(_beside(path, str(row[column])), row.get(um), row.get(name)) for _, row in table.iterrows()]
 
 
 def _beside(manifest: Path, text: str) -> Path:
@@ -103,7 +109,13 @@ def _beside(manifest: Path, text: str) -> Path:
 
 def _job(path: Path, um_per_px: Any = None, name: Any = None) -> SlideJob:
     path = path.expanduser()
-    um = float(um_per_px) if um_per_px is not None and not pd.isna(um_per_px) else None
+    um = None
+    if um_per_px is not None and not pd.isna(um_per_px):
+        um = pd.to_numeric(um_per_px, errors="coerce")
+        if not 0 < um < np.inf:
+            msg = f"The µm per px of {path} must be a positive number, as 0.25, found {um_per_px!r}."
+            raise ValueError(msg)
+        um = float(um)
     named = str(name) if name is not None and not pd.isna(name) else stem_of(path)
     return SlideJob(element_name(named), path, um)
 

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +43,7 @@ def predict(
     smooth: float = 0.0,
     genes: str | Sequence[str] = "all",
     min_score: float | None = None,
+    um_per_px: float | None = None,
     write_image: bool = False,
     overwrite: bool = False,
 ) -> pd.DataFrame:
@@ -54,7 +56,8 @@ def predict(
     Parameters
     ----------
     paths
-        A folder of slides; a manifest in CSV with a column "path" and, where wanted, "um_per_px" and "name"; or paths.
+        A folder of slides; a manifest in CSV with a column "path" (or "wsi") and, where wanted, "um_per_px" (or "mpp")
+        and "name"; or paths.
     model
         Fitted model, or the path of a saved one. A model that is not saved yet is saved to ``out/"model.sthisto"``.
     out
@@ -70,6 +73,8 @@ def predict(
         Smoothing of the prediction, see `sthisto.tl.predict`.
     genes, min_score
         Genes to predict, by name or by the model's passport, see `sthisto.tl.predict`.
+    um_per_px
+        µm per px of all slides for which no manifest states others. None: as their files state.
     write_image
         Whether stores hold the image too. They grow to the size of the slides.
     overwrite
@@ -87,7 +92,8 @@ def predict(
     FileNotFoundError
         There are no slides, or no model, at the path.
     ValueError
-        Two slides have one name, or `out` holds predictions of another model or of other arguments.
+        Two slides have one name, the manifest can't be read, or `out` is a file or holds predictions of another model
+        or of other arguments.
 
     Examples
     --------
@@ -96,6 +102,12 @@ def predict(
     """
     check_positive(workers, name="workers")
     jobs, folder = find_slides(paths), Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        msg = f"`out` is the file {folder}; expected a folder, which may be new."
+        raise ValueError(msg)
+    if um_per_px is not None:
+        check_positive(um_per_px, name="um_per_px")
+        jobs = [replace(job, um_per_px=job.um_per_px or float(um_per_px)) for job in jobs]
     grid = {"pitch_um": pitch_um, "diameter_um": diameter_um, "least_tissue": least_tissue}
     predicting: dict[str, Any] = {"smooth": smooth}
     if genes != "all" or min_score is not None:

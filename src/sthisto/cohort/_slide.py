@@ -16,6 +16,8 @@ from sthisto.cohort._manifest import SlideJob
 from sthisto.cohort._state import DONE, FAILED, RUNNING, SlideState, locked, read_state, source_of, write_state
 
 if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
     from sthisto.models import ExpressionModel
 
 PREDICTED: Final = "predicted"
@@ -60,11 +62,12 @@ def store_of(out: Path, name: str) -> Path:
 
 
 def is_done(job: SlideJob, task: Task) -> bool:
-    """Return whether a slide was predicted by the same model and arguments, and its file is the same since."""
+    """Return whether a slide was predicted by the same model and arguments, and is the same since."""
     state = read_state(task.out, job.name)
     if state.state != DONE or not store_of(task.out, job.name).is_dir():
         return False
-    return state.settings == task.settings and state.source == source_of(job.path)
+    is_same = state.source == source_of(job.path) and state.um_per_px == job.um_per_px
+    return state.settings == task.settings and is_same
 
 
 def run_slide(job: SlideJob, task: Task, model: ExpressionModel | None = None) -> SlideState:
@@ -82,7 +85,7 @@ def run_slide(job: SlideJob, task: Task, model: ExpressionModel | None = None) -
             return SlideState(RUNNING, "another run works on it")
         if is_done(job, task):  # by another run, since this one was planned
             return read_state(task.out, job.name)
-        begun = SlideState(RUNNING, source=source_of(job.path), settings=task.settings)
+        begun = SlideState(RUNNING, source=source_of(job.path), settings=task.settings, um_per_px=job.um_per_px)
         start = time.perf_counter()
         try:
             write_state(task.out, job.name, begun)
@@ -121,6 +124,16 @@ def _loaded(path: Path, threads: int | None) -> ExpressionModel:
     return models.load(path)
 
 
+def _read(job: SlideJob) -> SpatialData:
+    """Read a slide, whose stated µm per px take the place of those of its file; other kinds have their own."""
+    from sthisto.io import read
+    from sthisto.io._read import recognize
+
+    if job.um_per_px is None or not job.path.exists() or "um_per_px" not in recognize(job.path)[1]:
+        return read(job.path)
+    return read(job.path, um_per_px=job.um_per_px)
+
+
 def _predict(job: SlideJob, task: Task, model: ExpressionModel) -> int:
     """Predict one slide, write its store, and return the number of spots."""
     import sthisto as sth
@@ -128,7 +141,7 @@ def _predict(job: SlideJob, task: Task, model: ExpressionModel) -> int:
 
     cap, settings.image_memory = settings.image_memory, min(settings.image_memory, _IMAGE_GIB)
     try:
-        sdata = sth.io.read(job.path)
+        sdata = _read(job)
         stated = {} if job.um_per_px is None else {"um_per_px": job.um_per_px}
         if not has_regions(sdata):
             sth.pp.tissue_grid(sdata, **{**task.grid, **stated})

@@ -37,6 +37,8 @@ class SlideState:
         Size and time of change of the file that was read, to tell whether it was replaced.
     settings
         Digest of the model and of the arguments.
+    um_per_px
+        µm per px that were stated for the slide, None where they are those of its file.
     """
 
     state: str = PENDING
@@ -45,6 +47,7 @@ class SlideState:
     seconds: float = 0.0
     source: list[int] = field(default_factory=list)
     settings: str = ""
+    um_per_px: float | None = None
 
 
 def state_path(out: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ from sthisto._utils.checks import path as path_check
 from sthisto._utils.logging import logger
 from sthisto.io._image import ANY_PICTURE
 from sthisto.io._reading import reading
-from sthisto.io._slide import is_slide
+from sthisto.io._slide import SLIDE_SUFFIXES, is_slide
 from sthisto.io._slide_zarr import is_zarr
 from sthisto.io._space_ranger import find_run, read_run
 from sthisto.io._xenium import SPECS, read_xenium
@@ -113,7 +113,7 @@ def recognize(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialDa
         return _recognize_folder(path)
     if path.suffix.lower() == ".h5ad":
         return "an AnnData", ("image",), _read_h5ad
-    if is_slide(path) or path.suffix.lower() in ANY_PICTURE:
+    if is_slide(path) or path.suffix.lower() in (*ANY_PICTURE, *SLIDE_SUFFIXES):  # by its name, it may be damaged
         return "a slide", ("um_per_px", "name"), _read_slide
     msg = f"{path} is nothing that is known. Known are {_KNOWN}."
     raise ValueError(msg)

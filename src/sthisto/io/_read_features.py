@@ -38,7 +38,7 @@ def read_features(
     path
         HDF5 file with "features" (or "embeddings") and "coords", the upper left corners of the tiles.
     format
-        "trident", "clam" or "hest". None: recognized by what the file holds.
+        "trident", "clam" or "hest", to have it checked. None: recognized by what the file holds.
     name
         What the features are called, for example "uni2".
 
@@ -55,7 +55,12 @@ def read_features(
     KeyError
         It holds no features, or no coordinates.
     ValueError
-        It is no HDF5 file, or features and coordinates differ in number.
+        It is no HDF5 file, not of that format, or features and coordinates differ in number.
+
+    Notes
+    -----
+    CLAM's files of features do not state the width of a tile: it is the distance of neighbors, with a warning. HEST's
+    do not state it in px either; their tiles are 112 µm wide, and belong to spots by name.
 
     Examples
     --------
@@ -79,8 +84,9 @@ def read_features(
     table = annotating_table({TILES: tiles.centers}, empty, [], columns)
     table.obsm[f"X_{name}"] = tiles.values
     width_um = float("nan") if tiles.width_um is None else tiles.width_um
-    table.uns[FEATURES] = {f"X_{name}": {"width_px": tiles.width, "width_um": width_um}}
+    width_px = tiles.width if tiles.is_stated or tiles.barcodes is None else float("nan")
+    table.uns[FEATURES] = {f"X_{name}": {"width_px": width_px, "width_um": width_um}}
     sdata = SpatialData(shapes={TILES: shapes}, tables={TILES_TABLE: table})
-    if tiles.width_um is not None:
+    if tiles.width_um is not None and tiles.is_stated:
         sdata.attrs[KEY] = {UM_PER_UNIT: {system: tiles.width_um / tiles.width}}
     return sdata

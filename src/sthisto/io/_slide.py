@@ -25,6 +25,11 @@ _LEAST_CHUNK_PX: Final = 256
 _MOST_READ_PX: Final = 8192
 _OVERLAPPING_TILES: Final = ("leica", "trestle", "ventana")
 """Formats whose TIFF holds tiles or parts that OpenSlide puts in their places."""
+SLIDE_SUFFIXES: Final = (
+    *(".svs", ".ndpi", ".mrxs", ".scn", ".qptiff", ".tif", ".tiff", ".btf", ".bif", ".czi", ".vms", ".vmu"),
+    *(".svslide", ".dcm"),
+)
+"""How the names of slides end."""
 _SCANNER_SUFFIXES: Final = (".mrxs", ".vms", ".vmu", ".svslide", ".czi", ".bif", ".dcm")
 
 

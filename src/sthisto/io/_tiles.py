@@ -31,11 +31,13 @@ class Tiles:
     centers
         (n_tiles, 2) x and y in px of the slide's full resolution.
     width
-        Width of a tile in px of the slide's full resolution.
+        Width of a tile in px of the slide's full resolution; their distance where it is unknown.
     width_um
         The same in µm, None where it is unknown.
     barcodes
         (n_tiles,) names of the spots that the tiles lie around, None where there are none.
+    is_stated
+        Whether the width in px is known.
     """
 
     values: np.ndarray
@@ -43,6 +45,7 @@ class Tiles:
     width: float
     width_um: float | None = None
     barcodes: np.ndarray | None = None
+    is_stated: bool = True
 
 
 def read_tiles(path: Path, format: TileFormat | None) -> Tiles:  # noqa: A002
@@ -55,7 +58,7 @@ def read_tiles(path: Path, format: TileFormat | None) -> Tiles:  # noqa: A002
     KeyError
         It lacks features or coordinates.
     ValueError
-        It is no HDF5 file, or its parts do not fit together.
+        It is no HDF5 file, not of that format, or its parts do not fit together.
     """
     import h5py
 
@@ -73,7 +76,9 @@ def read_tiles(path: Path, format: TileFormat | None) -> Tiles:  # noqa: A002
 
 
 def _of_file(file: Any, path: Path, format: str | None) -> Tiles:  # noqa: A002
-    key = next((name for name in _FEATURES if name in file), None)
+    import h5py
+
+    key = next((name for name in _FEATURES if isinstance(file.get(name), h5py.Dataset)), None)
     if key is None or "coords" not in file:
         msg = f"{path} holds {listed(file)}; expected are 'features' (or 'embeddings') and 'coords'."
         raise KeyError(msg)
@@ -86,10 +91,16 @@ def _of_file(file: Any, path: Path, format: str | None) -> Tiles:  # noqa: A002
     attrs = {**dict(file.attrs), **dict(file["coords"].attrs)}
     barcode = next((name for name in _BARCODES if name in file), None)
     barcodes = None if barcode is None else _text(file[barcode])
-    kind = format or _recognize(attrs, barcodes)
+    kind = _recognize(attrs, barcodes)
+    if format not in (None, kind):
+        msg = f"{path} is as {kind.upper()} writes it, not {str(format).upper()}. Leave format=… out."
+        raise ValueError(msg)
     logger.info("%s holds %d tiles with %d features, as %s writes them.", path, *values.shape, kind.upper())
-    width, width_um = _width(attrs, corners, kind, path)
-    return Tiles(values, corners + width / 2, width, width_um, barcodes)
+    stated, width_um = _width(attrs, kind)
+    width = stated or _distance(corners, path)
+    if stated is None and kind != "hest":
+        logger.warning("%s does not state the width of its tiles: %g px, the distance between them.", path, width)
+    return Tiles(values, corners + width / 2, width, width_um, barcodes, is_stated=stated is not None)
 
 
 def _text(stored: Any) -> np.ndarray:
@@ -103,28 +114,35 @@ def _recognize(attrs: dict[str, Any], barcodes: np.ndarray | None) -> str:
     return "clam" if barcodes is None else "hest"
 
 
-def _width(attrs: dict[str, Any], corners: np.ndarray, kind: str, path: Path) -> tuple[float, float | None]:
-    """Return the width of a tile in px of the full resolution, and in µm."""
+def _width(attrs: dict[str, Any], kind: str) -> tuple[float | None, float | None]:
+    """Return the width of a tile in px of the full resolution, and in µm, where they are stated."""
     size = _number(attrs.get("patch_size"))
-    if kind == "trident" and (width := _number(attrs.get("patch_size_level0"))):
+    if kind == "trident":
         magnification = _number(attrs.get("target_magnification"))
-        return width, size * _UM_AT_1X / magnification if size and magnification else None
-    if kind == "clam" and size:
-        return size * (_number(attrs.get("downsample")) or 1.0), None
-    steps = [np.diff(np.unique(corners[:, axis])) for axis in (0, 1)]
-    steps = [step[step > 0] for step in steps if (step > 0).any()]
-    if not steps:
+        width_um = size * _UM_AT_1X / magnification if size and magnification else None
+        return _number(attrs.get("patch_size_level0")), width_um
+    if kind == "hest":
+        return _number(attrs.get("patch_size_src")), _HEST_UM
+    downsample = _number(attrs.get("downsample")) or (None if _number(attrs.get("patch_level")) else 1.0)
+    return size * downsample if size and downsample else None, None
+
+
+def _distance(corners: np.ndarray, path: Path) -> float:
+    """Return the distance of neighboring tiles, in x or y."""
+    from scipy.spatial import KDTree
+
+    places = np.unique(corners, axis=0)
+    if len(places) < 2:
         msg = f"{path} does not state the width of its tiles, and a single place does not tell it."
         raise ValueError(msg)
-    width = float(min(np.median(step) for step in steps))
-    if kind != "hest":
-        logger.warning("%s does not state the width of its tiles: %g px, the distance between them.", path, width)
-    return width, _HEST_UM if kind == "hest" else None
+    away, _ = KDTree(places).query(places, k=2, p=np.inf)
+    return float(np.median(away[:, 1]))
 
 
 def _number(value: Any) -> float | None:
     """Return the first number of an attribute, which may be an array; None without."""
-    if value is None:
+    try:
+        number = float(np.ravel(np.asarray(value, dtype=float))[0])
+    except (TypeError, ValueError, IndexError):
         return None
-    number = float(np.ravel(np.asarray(value, dtype=float))[0])
     return number if number > 0 else None

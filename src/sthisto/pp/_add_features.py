@@ -64,8 +64,9 @@ def add_features(
     Returns
     -------
     None. Writes ``obsm["X_{name}"]``, (n_obs, n_features) float32, for each kind of features, and their width to
-    ``uns["sthisto_features"]``. Tiles with the name of a spot ("barcode") belong to it; else a spot has the features of
-    the tile whose center is nearest, at most half a tile away in x and y. Spots without a tile are NaN, with a warning.
+    ``uns["sthisto_features"]``. Tiles with the name of a spot ("barcode"), with or without that of the sample before a
+    "_", belong to it; else a spot has the features of the tile whose center is nearest, at most half a tile away in x
+    and y. Spots without a tile are NaN, with a warning.
 
     Raises
     ------
