@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 from PIL import Image
+from visium import Visium
 
 import sthisto as sth
 from sthisto.cli import main
@@ -89,7 +90,7 @@ def test_method_options_reach_the_method(store, tmp_path, capsys):
     assert sth.models.load(model).options.k == 7
 
 
-@pytest.mark.parametrize("command", ["demo", "split", "fit", "assess", "grid", "predict", "evaluate", "plot"])
+@pytest.mark.parametrize("command", ["demo", "read", "split", "fit", "assess", "grid", "predict", "evaluate", "plot"])
 def test_help_of_every_command_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -108,7 +109,39 @@ def test_a_folder_that_is_no_store_is_said_with_what_to_do(tmp_path, capsys):
     assert main(["fit", str(tmp_path), "--model", str(tmp_path / "m")]) == 1
     error = capsys.readouterr().err
     assert "is no SpatialData store" in error
-    assert "sthisto.io.read" in error
+    assert f"sthisto read {tmp_path} --out" in error
+
+
+def test_folders_of_one_name_that_are_no_stores_are_told_so(tmp_path, capsys):
+    outs = [tmp_path / name / "outs" for name in ("A", "B")]
+    for one in outs:
+        one.mkdir(parents=True)
+    assert main(["split", *map(str, outs), "--patient-key", "patient", "--out", str(tmp_path / "out")]) == 1
+    assert f"sthisto read {outs[0]} --out" in capsys.readouterr().err
+
+
+def test_read_makes_a_store_of_a_run_that_the_other_commands_take(tmp_path, capsys):
+    stores = []
+    for seed, name in enumerate(("P1", "P2")):
+        image = tmp_path / f"{name}.tif"
+        outs = Visium(seed=seed).write(tmp_path / name / "outs")
+        (outs / "he.tif").rename(image)
+        stores.append(str(tmp_path / f"{name}.zarr"))
+        command = ["read", str(outs), "--image", str(image), "--obs", f"patient={name}", "--out", stores[-1], "--json"]
+        assert main(command) == 0
+        assert json.loads(capsys.readouterr().out)["spots"] == {"table": 120}
+    assert "P1_full_image" in sd.read_zarr(stores[0]).images
+    assert main(["read", str(outs), "--out", stores[0]]) == 1
+    assert "exists" in capsys.readouterr().err
+    split = tmp_path / "split"
+    assert main(["split", *stores, "--patient-key", "patient", "--test", "P2", "--out", str(split)]) == 0
+    roles = sd.read_zarr(split / "P2.zarr")["table"].obs["sthisto_split"]
+    assert set(roles) == {"test"}
+
+
+def test_read_refuses_a_column_without_a_value(tmp_path, capsys):
+    assert main(["read", str(tmp_path), "--out", str(tmp_path / "out.zarr"), "--obs", "patient"]) == 1
+    assert "--obs takes COLUMN=VALUE, found 'patient'" in capsys.readouterr().err
 
 
 def test_unknown_option_of_a_method_is_an_error(store, tmp_path, capsys):

@@ -46,6 +46,18 @@ def test_anndata_holds_the_modeled_genes_without_nan(predicted):
     assert set(adata.obs["library_id"]) == {"S1_spots", "S2_spots"} == set(adata.uns["spatial"])
 
 
+def test_anndata_of_sections_that_share_barcodes_has_unique_names_without_a_warning(predicted):
+    parts = [sth.datasets.synthetic(n_sections=1, n_patients=1, n_spots=30, seed=seed) for seed in (3, 4)]
+    for part in parts:
+        part["expression"].obs_names = [f"AACG{i}-1" for i in range(30)]
+    sth.tl.predict(parts, sth.tl.fit(parts, method="mean", n_top_genes=5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adata = sth.get.anndata(parts)
+    assert adata.obs_names.is_unique
+    assert adata.n_obs == 60
+
+
 def test_anndata_places_the_spots_on_its_overview(predicted, one):
     adata = sth.get.anndata(predicted)
     own = adata[adata.obs["library_id"] == "S1_spots"]

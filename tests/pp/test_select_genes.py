@@ -9,6 +9,7 @@ from builders import make_sdata
 from tissue import make_tissue, mark_split, rows_of
 
 import sthisto as sth
+from sthisto.pp._variable_genes import variable_genes
 
 
 @pytest.fixture
@@ -58,6 +59,16 @@ def test_shallow_counts_keep_the_most_expressed_genes_as_candidates(tissue):
     total = pd.Series(np.asarray(table.X.sum(axis=0)).ravel(), index=table.var_names)
     assert len(selected(tissue)) == 3
     assert total[list(selected(tissue))].min() >= total.nlargest(6).min()
+
+
+def test_spot_without_counts_of_any_candidate_does_not_spoil_the_choice():
+    rng = np.random.default_rng(0)
+    x = np.hstack([rng.poisson(2.0, (200, 40)), rng.poisson(0.05, (200, 20))])  # the last are too rare for candidates
+    x[:100, :8] += rng.poisson(8.0, (100, 8))
+    x[7] = 0
+    x[7, 50] = 1
+    names = pd.Index([f"gene{i}" for i in range(60)])
+    assert variable_genes([(names, sp.csr_matrix(x))], 8) == set(names[:8])
 
 
 def test_seurat_unites_the_highly_variable_genes_of_the_sections(tissue):

@@ -149,10 +149,19 @@ def test_embeddings_are_written_to_the_rows_that_may_be_embedded(tissue):
     np.testing.assert_allclose(obsm["X_sthisto_gene"][rows_of(tissue, "A")], model.embed_genes(expression), atol=1e-5)
 
 
+def test_layer_that_may_hold_the_counts_is_named_with_its_argument(tissue, caplog):
+    table = tissue["counts"]
+    table.layers["counts"] = table.X.copy()
+    table.X = table.X.log1p()
+    sth.tl.fit(tissue, method="mean", genes=GENES)
+    assert "If 'counts' holds the counts, pass layer='counts'." in caplog.text
+
+
 def test_values_that_are_no_counts_are_taken_as_they_are(tissue, caplog):
     sth.pp.normalize(tissue)
     model = sth.tl.fit(tissue, method="mean", layer="log1p", genes=GENES)
     assert "holds no raw counts" in caplog.text
+    assert "pass layer=" not in caplog.text
     assert model.normalization["target"] == "as_is"
     expected = tissue["counts"].layers["log1p"].mean(axis=0)
     np.testing.assert_allclose(model.state()["mean"], np.asarray(expected).ravel(), rtol=1e-5)

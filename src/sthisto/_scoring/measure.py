@@ -229,9 +229,10 @@ def _counts(section: Section, spots: np.ndarray, scale: Normalization, counts_la
         layer = scale.layer
     matrix = read_rows(section, layer, spots)
     if not looks_like_counts(matrix):
+        hint = where_counts_may_be(section.table, "counts_layer", layer) or " Pass counts_layer=…."
         msg = (
             f"{'X' if layer is None else f'Layer {layer!r}'} holds no raw counts, which the residual score and the "
-            f"reproducibility need. Pass counts_layer=….{where_counts_may_be(section.table)}"
+            f"reproducibility need.{hint}"
         )
         raise ValueError(msg)
     return matrix

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from anndata.utils import make_index_unique
 
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.predictions import has_spread, predicted_names, predicted_values
@@ -148,16 +149,16 @@ def predicted_anndata(found: Sequence[PredictedSection]) -> AnnData:
     layers = {}
     if all(has_spread(one.section.table, one.key) for one in found):
         layers["sd"] = np.concatenate([one.layer(prediction_sd(one.key)) for one in found])
-    adata = AnnData(
+    obs = _united([_observations(one) for one in found])
+    obs.index = make_index_unique(obs.index)  # sections share the barcodes of their slides
+    return AnnData(
         np.concatenate([one.values for one in found]),
-        obs=_united([_observations(one) for one in found]),
+        obs=obs,
         var=pd.DataFrame(index=pd.Index(genes, dtype=str)),
         layers=layers,
         obsm={SPATIAL: np.concatenate([one.section.centers for one in found])},
         uns={SPATIAL: {one.section.name: _library(one.section) for one in found}},
     )
-    adata.obs_names_make_unique()
-    return adata
 
 
 def _united(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

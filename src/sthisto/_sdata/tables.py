@@ -142,10 +142,12 @@ def has_raw(table: AnnData) -> bool:
     return table.raw is not None and bool(table.var_names.isin(table.raw.var_names).all())
 
 
-def where_counts_may_be(table: AnnData) -> str:
-    """Return a hint at other places of the table for an error, empty where there are none."""
-    names = [*layer_names(table), *([RAW] if has_raw(table) else [])]
-    return f" The table also has {listed(names)}: pass the one that holds the counts." if names else ""
+def where_counts_may_be(table: AnnData, argument: str, tried: str | None = None) -> str:
+    """Return a hint at other places than `tried`, to be passed as `argument`; empty where there are none."""
+    names = [name for name in [*layer_names(table), *([RAW] if has_raw(table) else [])] if name != tried]
+    if len(names) == 1:
+        return f" If {names[0]!r} holds the counts, pass {argument}={names[0]!r}."
+    return f" If one of {listed(names)} holds the counts, pass it as {argument}=…" if names else ""
 
 
 def read_rows(section: Section, layer: str | None, spots: np.ndarray | None = None) -> sp.csr_array:

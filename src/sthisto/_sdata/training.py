@@ -112,7 +112,7 @@ def resolve_normalization(
     logger.warning(
         "%s holds no raw counts: its values are taken as they are, as if already normalized.%s",
         "X" if layer is None else f"Layer {layer!r}",
-        where_counts_may_be(sections[0].table),
+        where_counts_may_be(sections[0].table, "layer", layer),
     )
     return Normalization("as_is", layer)
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from sthisto._utils.settings import settings
 from sthisto.benchmark._command import add_command as add_benchmark
-from sthisto.cli import assess, demo, evaluate, fit, grid, leaderboard, plot, predict, report, split
+from sthisto.cli import assess, demo, evaluate, fit, grid, leaderboard, plot, predict, read, report, split
 from sthisto.cli.options import add_command
 from sthisto.cli.wording import in_options
 
@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (demo, split, fit, assess, grid, predict, evaluate, plot, report, leaderboard):
+    for command in (demo, read, split, fit, assess, grid, predict, evaluate, plot, report, leaderboard):
         command.add(commands)
     add_benchmark(commands, add_command)
     for command_parser in commands.choices.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,8 @@ def check_store(path: Path) -> None:
         raise FileNotFoundError(msg)
     if not is_store(path):
         msg = (
-            f"{path} is no SpatialData store. Read your data and write them first, for example in Python: "
-            f"sthisto.io.read({str(path)!r}).write('sections.zarr'), or spatialdata_io.visium({str(path)!r})."
+            f"{path} is no SpatialData store. Make one of the files of a run, an h5ad or a slide first: "
+            f"sthisto read {shlex.quote(str(path))} --out section.zarr"
         )
         raise ValueError(msg)
 
@@ -63,6 +64,8 @@ def out_paths(data: Sequence[Path], out: Path | None, *, overwrite: bool) -> lis
         return []
     paths = [out] if len(data) == 1 else [out / path.resolve().name for path in data]
     if len(set(paths)) < len(paths):
+        for path in data:
+            check_store(path)
         msg = "Two stores have the same name, so that --out cannot hold both. Rename one, or run them one by one."
         raise ValueError(msg)
     for path in paths:

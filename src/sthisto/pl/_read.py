@@ -124,8 +124,8 @@ def measured(section: Section, scale: Normalization, genes: Sequence[str], symbo
 
 def _where_measured(table: AnnData) -> str:
     """Return what to do about a table whose layer of counts is not the one that the model was fitted on."""
-    if layers := where_counts_may_be(table):
-        return f"If a layer holds the counts, call sth.tl.evaluate(sdata, counts_layer=…), which records it.{layers}"
+    if layers := where_counts_may_be(table, "counts_layer"):
+        return f"Call sth.tl.evaluate(sdata, counts_layer=…), which records where the counts are.{layers}"
     return "Pass table_key=… of a table with measured expression."
 
 

@@ -70,7 +70,10 @@ def _by_residuals(sections: Sequence[sp.csr_matrix], names: np.ndarray, n_top_ge
     if len(candidates) <= n_top_genes:
         return set(names[candidates])
     section = np.repeat([str(i) for i in range(len(sections))], [one.shape[0] for one in sections])
-    table = AnnData(counts[:, candidates], obs=pd.DataFrame({"section": pd.Categorical(section)}).rename(index=str))
+    counts = counts[:, candidates]
+    counted = np.asarray(counts.sum(axis=1)).ravel() > 0  # a spot without any makes every residual variance NaN
+    obs = pd.DataFrame({"section": pd.Categorical(section[counted])}).rename(index=str)
+    table = AnnData(counts[counted], obs=obs)
     with threadpool_limits():  # numba, which scanpy uses, leaves OpenMP at another number of threads, for torch too
         sc.experimental.pp.highly_variable_genes(table, n_top_genes=n_top_genes, batch_key="section")
     return set(names[candidates[table.var["highly_variable"].to_numpy()]])
