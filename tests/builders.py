@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import anndata as ad
@@ -97,6 +98,14 @@ class Region:
             labels[round(y - radius) : round(y + radius), round(x - radius) : round(x + radius)] = instance
         pixels = da.from_array(labels, chunks=(97, 89))
         return Labels2DModel.parse(pixels, dims=("y", "x"), transformations=transformations)
+
+
+def with_own_tables(sdata: SpatialData) -> SpatialData:
+    """Return a SpatialData of the same images and shapes with copies of the tables, for a test to write to."""
+    elements = {name: element for _, name, element in sdata.gen_elements() if name not in sdata.tables}
+    own = SpatialData.init_from_elements(elements | {name: table.copy() for name, table in sdata.tables.items()})
+    own.attrs = copy.deepcopy(sdata.attrs)
+    return own
 
 
 def make_sdata(

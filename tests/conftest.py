@@ -18,7 +18,9 @@ from sthisto._utils import logging
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path_factory, monkeypatch):
     """Keep features in a folder of the test run, be quiet, and warn anew in every test."""
-    monkeypatch.setattr(settings, "cache_dir", tmp_path_factory.getbasetemp() / "cache")
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setattr(settings, "cache_dir", cache)
+    monkeypatch.setenv("STHISTO_CACHE", str(cache))  # for the processes that a test starts
     monkeypatch.setattr(settings, "progress", False)
     logging._warned.clear()
 

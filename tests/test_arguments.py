@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 
 import anndata as ad
@@ -10,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from spatialdata import SpatialData
+from builders import with_own_tables
 from spatialdata.models import TableModel
 from spatialdata.transformations import Affine, Identity, set_transformation
 from tissue import PATCH, Pool, make_tissue, mark_split
@@ -362,10 +361,7 @@ def whole():
 def scored(whole):
     """The same, with a table of its own."""
     sdata, model = whole
-    tables = {name: table.copy() for name, table in sdata.tables.items()}
-    own = SpatialData(images=dict(sdata.images), shapes=dict(sdata.shapes), tables=tables)
-    own.attrs = copy.deepcopy(sdata.attrs)
-    return own, model
+    return with_own_tables(sdata), model
 
 
 def state(sdata):

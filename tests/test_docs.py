@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from builders import with_own_tables
 
 import sthisto
 
@@ -118,12 +119,12 @@ def test_docstrings_have_known_sections_alone():
 
 @pytest.fixture
 def small_synthetic(monkeypatch):
-    """Examples draw fewer spots than the default, to be quick."""
-    draw = sthisto.datasets.synthetic
+    """Examples draw fewer spots than the default, and the same sections once, to be quick."""
+    draw = functools.cache(sthisto.datasets.synthetic)
 
-    @functools.wraps(draw)
+    @functools.wraps(sthisto.datasets.synthetic)
     def small(**arguments):
-        return draw(**{"n_spots": 30, **arguments})
+        return with_own_tables(draw(**{"n_spots": 30, **arguments}))
 
     monkeypatch.setattr(sthisto.datasets, "synthetic", small)
 

@@ -64,9 +64,9 @@ def test_fit_predict_and_evaluate_run_from_store_to_scores(store, tmp_path, caps
 
 def test_assess_keeps_the_passport_with_the_model_and_predict_obeys_it(tmp_path, capsys):
     store, model = tmp_path / "sections.zarr", tmp_path / "model"
-    sdata = sth.datasets.synthetic(n_sections=3, n_patients=3, n_spots=60)
+    sdata = sth.datasets.synthetic(n_sections=3, n_patients=3, n_spots=40)
     sdata.write(store)
-    sth.tl.fit(sdata, method="ridge", image_encoder="texture", n_top_genes=40).save(model)
+    sth.tl.fit(sdata, method="ridge", image_encoder="texture", n_top_genes=40, patch_size=48).save(model)
     assert main(["predict", str(store), "--model", str(model), "--out", str(tmp_path / "no"), "--genes", "use"]) == 1
     assert "Call sthisto assess first" in capsys.readouterr().err
     assert main(["assess", str(store), "--model", str(model), "--json"]) == 0

@@ -246,12 +246,12 @@ def test_a_killed_run_goes_on_where_it_ended(slides, model, tmp_path, undisturbe
 
 def test_a_slide_that_kills_its_process_does_not_end_the_others(slides, model, tmp_path, monkeypatch):
     code = (
-        "import os, signal, sthisto as sth\n"
-        "read = sth.io.read\n"
-        "def fatal(path, **more):\n"
-        "    if path.stem == 'slide1': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return read(path, **more)\n"
-        "sth.io.read = fatal\n"
+        "import os, signal, sthisto.cohort._slide as slide\n"
+        "write_state = slide.write_state\n"
+        "def fatal(out, name, state):\n"
+        "    write_state(out, name, state)\n"
+        "    if name == 'slide1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "slide.write_state = fatal\n"
     )
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(code)

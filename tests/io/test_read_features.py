@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import shapely
 import spatialdata as sd
+from builders import with_own_tables
 from slides import write_aperio
 from spatialdata.models import ShapesModel, TableModel
 
@@ -23,9 +24,14 @@ GENES = ["COL1A1", "CD3E", "EPCAM"]
 N = 12
 
 
-@pytest.fixture
-def sdata():
+@pytest.fixture(scope="module")
+def drawn():
     return sth.datasets.synthetic(n_sections=2, n_patients=2, n_spots=60, seed=3)
+
+
+@pytest.fixture
+def sdata(drawn):
+    return with_own_tables(drawn)
 
 
 def write_tiles(path, corners, values, *, barcodes=None, **attrs):

@@ -142,7 +142,7 @@ def test_a_narrower_or_longer_tensor_is_refused_even_with_a_new_manifest(saved, 
     for file in TENSORS:
         with safe_open(original / file, framework="pt") as stored:
             names = list(stored.keys())
-        for name in names:
+        for name in names[:: 5 if method == "hybrid" else 1]:  # its members are those of danet and ridge
             for change in (_broadcasting, _longer, _other_type, _not_finite, _missing):
                 path = Path(shutil.copytree(original, tmp_path / "changed"))
                 was = {}
