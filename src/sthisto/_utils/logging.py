@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,7 @@ _IN_FILES: Final = "%(asctime)s %(levelname)s %(message)s"
 _handlers: Final[list[logging.Handler]] = []
 
 _warned: Final[set[str]] = set()
+_subject: Final[ContextVar[str]] = ContextVar("subject", default="")
 
 
 def configure(verbosity: str | None, log_file: Path | None) -> None:
@@ -58,3 +62,30 @@ def warn_once(message: str, *arguments: object) -> None:
     if text not in _warned:
         _warned.add(text)
         logger.warning("%s", text)
+
+
+@contextmanager
+def about(subject: str) -> Iterator[list[str]]:
+    """Let messages of the block begin with what they are about, such as one of many slides.
+
+    Yields
+    ------
+    A list to which the text of each warning is added, without the subject.
+    """
+    warnings: list[str] = []
+
+    def name(record: logging.LogRecord) -> bool:
+        if _subject.get() == subject:  # not of another thread
+            text = record.getMessage()
+            record.msg, record.args = f"{subject}: {text}", None
+            if record.levelno >= logging.WARNING:
+                warnings.append(text)
+        return True
+
+    token = _subject.set(subject)
+    logger.addFilter(name)
+    try:
+        yield warnings
+    finally:
+        logger.removeFilter(name)
+        _subject.reset(token)

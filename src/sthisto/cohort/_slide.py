@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sthisto._sdata.stores import atomic_store
-from sthisto._utils.logging import logger
+from sthisto._utils.logging import about, logger
 from sthisto._utils.settings import settings
 from sthisto.cohort._manifest import SlideJob
 from sthisto.cohort._state import DONE, FAILED, RUNNING, SlideState, locked, read_state, source_of, write_state
@@ -89,8 +89,10 @@ def run_slide(job: SlideJob, task: Task, model: ExpressionModel | None = None) -
         start = time.perf_counter()
         try:
             write_state(task.out, job.name, begun)
-            spots = _predict(job, task, model or _loaded(task.model, task.threads))
-            state = replace(begun, state=DONE, spots=spots, seconds=time.perf_counter() - start)
+            with about(job.name) as warnings:
+                spots = _predict(job, task, model or _loaded(task.model, task.threads))
+            done = replace(begun, state=DONE, message=" ".join(warnings), spots=spots)
+            state = replace(done, seconds=time.perf_counter() - start)
             write_state(task.out, job.name, state)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one slide, the others go on
             logger.info("Slide %r failed.", job.name, exc_info=True)

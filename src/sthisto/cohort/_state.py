@@ -28,7 +28,7 @@ class SlideState:
     state
         "done", "failed", "running" or "pending".
     message
-        Why it failed.
+        Why it failed, or the warnings of a slide that is done.
     spots
         Spots that were predicted.
     seconds
