@@ -171,6 +171,38 @@ def test_scripts_and_tests_named_by_the_docs_exist():
     assert [name for name in sorted(named) if not (root / name).is_file()] == []
 
 
+MESSAGES_OF_OTHERS = {"zarr v3 autosharding will be the default", "Variable names are not unique"}
+
+
+def texts_of(package: Path) -> str:
+    """Return every string of a package's code, one a line, with "…" in place of what is put into it."""
+
+    def text(node: ast.expr) -> str:
+        return str(node.value) if isinstance(node, ast.Constant) else "…"
+
+    found = []
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(map(text, node.values)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[-.\d]*[a-z]", "…", node.value))
+    return "\n".join(" ".join(one.split()) for one in found)
+
+
+def test_messages_quoted_on_the_troubleshooting_page_are_those_of_the_code():
+    page = (API_PAGE.parent / "troubleshooting.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^\*\*(.+?)\*\*", page, flags=re.MULTILINE | re.DOTALL)
+    quoted = {" ".join(text.split()) for heading in headings for text in re.findall(r'"([^"]+)"', heading)}
+    assert len(quoted) > 8
+    texts = texts_of(SOURCE)
+    own = sorted(quoted - MESSAGES_OF_OTHERS)
+    # a name in the page, such as `table_key`, may be put into the message
+    patterns = [re.sub(r"`\w+`", lambda name: f"(?:{name[0]}|`…`)", re.escape(one)) for one in own]
+    assert [one for one, pattern in zip(own, patterns, strict=True) if not re.search(pattern, texts)] == []
+    assert quoted >= MESSAGES_OF_OTHERS
+
+
 def test_every_folder_is_described_on_the_architecture_page():
     tree = ARCHITECTURE.read_text(encoding="utf-8").split("## What each folder is for")[1].split("## Import rules")[0]
     folders = {path.parent for path in SOURCE.rglob("__init__.py")} - {SOURCE}

@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
-import geopandas as gpd
 import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import shapely
 import spatialdata as sd
 from PIL import Image
 from scipy.spatial import KDTree
-from spatialdata.models import Image2DModel, ShapesModel, TableModel
-from spatialdata.transformations import Identity, Scale, get_transformation
+from spatialdata.transformations import get_transformation
+from tifffile import imwrite
 
 import sthisto as sth
 
@@ -72,9 +70,8 @@ def write_space_ranger(section: Drawn, outs: Path) -> None:
     """Write the folder `outs` of Space Ranger 2, with the full-resolution image `he.tif` in it."""
     (outs / "spatial").mkdir(parents=True)
     barcodes = [f"{i:016d}-1" for i in range(len(section.table))]
-    with h5py.File(outs / "filtered_feature_bc_matrix.h5", "w") as file:
-        file.attrs["library_ids"] = np.array([outs.parent.name.encode()])
-        _write_matrix(file.create_group("matrix"), section.table, barcodes)
+    counts, genes = section.table.X.tocsr(), section.table.var_names
+    _write_counts(outs / "filtered_feature_bc_matrix.h5", counts, genes, barcodes, outs.parent.name)
     x, y = np.rint(section.centers).astype(int).T
     position = section.table.obs[["in_tissue", "array_row", "array_col"]].set_axis(barcodes)
     position.assign(pxl_row_in_fullres=y, pxl_col_in_fullres=x).to_csv(
@@ -82,24 +79,30 @@ def write_space_ranger(section: Drawn, outs: Path) -> None:
     )
     diameter = SPOT_UM / section.um_per_px
     scale = {"spot_diameter_fullres": diameter, "fiducial_diameter_fullres": 1.6 * diameter}
-    scale |= {"tissue_hires_scalef": HIRES, "tissue_lowres_scalef": LOWRES}
-    (outs / "spatial" / "scalefactors_json.json").write_text(json.dumps(scale))
+    _write_overviews(section, outs / "spatial", scale)
+    Image.fromarray(section.pixels).save(outs / "he.tif")
+
+
+def _write_overviews(section: Drawn, folder: Path, scale: dict[str, float]) -> None:
+    scale = scale | {"tissue_hires_scalef": HIRES, "tissue_lowres_scalef": LOWRES}
+    (folder / "scalefactors_json.json").write_text(json.dumps(scale))
     image = Image.fromarray(section.pixels)
-    image.save(outs / "he.tif")
     for name, factor in (("hires", HIRES), ("lowres", LOWRES)):
-        image.reduce(round(1 / factor)).save(outs / "spatial" / f"tissue_{name}_image.png")
+        image.reduce(round(1 / factor)).save(folder / f"tissue_{name}_image.png")
 
 
-def _write_matrix(matrix: h5py.Group, table: ad.AnnData, barcodes: list[str]) -> None:
-    counts = table.X.tocsr()
-    matrix["barcodes"] = np.array(barcodes).astype("S")
-    matrix["data"], matrix["indices"] = counts.data.astype(np.int32), counts.indices.astype(np.int64)
-    matrix["indptr"], matrix["shape"] = counts.indptr.astype(np.int64), np.array(counts.shape[::-1], dtype=np.int32)
-    features = matrix.create_group("features")
-    features["_all_tag_keys"] = np.array([b"genome"])
-    features["id"] = features["name"] = table.var_names.to_numpy().astype("S")
-    features["feature_type"] = np.array(["Gene Expression"] * table.n_vars).astype("S")
-    features["genome"] = np.array(["GRCh38"] * table.n_vars).astype("S")
+def _write_counts(path: Path, counts: sp.csr_matrix, genes: pd.Index, barcodes: list[str], library: str) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["library_ids"] = np.array([library.encode()])
+        matrix = file.create_group("matrix")
+        matrix["barcodes"] = np.array(barcodes).astype("S")
+        matrix["data"], matrix["indices"] = counts.data.astype(np.int32), counts.indices.astype(np.int64)
+        matrix["indptr"], matrix["shape"] = counts.indptr.astype(np.int64), np.array(counts.shape[::-1], dtype=np.int32)
+        features = matrix.create_group("features")
+        features["_all_tag_keys"] = np.array([b"genome"])
+        features["id"] = features["name"] = genes.to_numpy().astype("S")
+        features["feature_type"] = np.array(["Gene Expression"] * len(genes)).astype("S")
+        features["genome"] = np.array(["GRCh38"] * len(genes)).astype("S")
 
 
 def adata_of_visium(section: Drawn, library: str) -> ad.AnnData:
@@ -113,53 +116,45 @@ def adata_of_visium(section: Drawn, library: str) -> ad.AnnData:
     return adata
 
 
-def visium_hd(section: Drawn, name: str, *, bin_um: int = 16, width_um: float = 640.0) -> sd.SpatialData:
-    """Return what `spatialdata_io.visium_hd` reads, for the bins of one size in the middle of the section."""
+def write_visium_hd(section: Drawn, outs: Path, *, bin_um: int = 16, width_um: float = 640.0) -> None:
+    """Write the folder `outs` of Space Ranger 3 with the bins of one size, and the image `he.tif` beside it."""
     n = round(width_um / bin_um)
     step = bin_um / section.um_per_px
     corner = np.array(section.pixels.shape[1::-1]) / 2 - n * step / 2
     row, column = (part.ravel() for part in np.mgrid[:n, :n])
     centers = corner + (np.column_stack([column, row]) + 0.5) * step
-    squares = shapely.box(*(centers - step / 2).T, *(centers + step / 2).T)
-    region = f"{name}_square_{bin_um:03d}um"
-    obs = {"array_row": row, "array_col": column, "in_tissue": 1}
-    table = _annotate(section.thinned(centers, (bin_um / PITCH_UM) ** 2 * 4), section.table.var, region, **obs)
-    return sd.SpatialData(
-        images={f"{name}_full_image": _image(section.pixels, {name: Identity()})},
-        shapes={region: ShapesModel.parse(gpd.GeoDataFrame(geometry=squares), transformations={name: Identity()})},
-        tables={f"square_{bin_um:03d}um": table},
-    )
+    barcodes = [f"s_{bin_um:03d}um_{r:05d}_{c:05d}-1" for r, c in zip(row, column, strict=True)]
+    bins = outs / "binned_outputs" / f"square_{bin_um:03d}um"
+    (bins / "spatial").mkdir(parents=True)
+    counts = section.thinned(centers, (bin_um / PITCH_UM) ** 2 * 4)
+    _write_counts(bins / "filtered_feature_bc_matrix.h5", counts, section.table.var_names, barcodes, "colon")
+    positions = {"barcode": barcodes, "in_tissue": 1, "array_row": row, "array_col": column}
+    positions |= {"pxl_row_in_fullres": centers[:, 1], "pxl_col_in_fullres": centers[:, 0]}
+    pd.DataFrame(positions).to_parquet(bins / "spatial" / "tissue_positions.parquet")
+    scale = {"spot_diameter_fullres": step, "bin_size_um": bin_um, "microns_per_pixel": section.um_per_px}
+    _write_overviews(section, bins / "spatial", scale)
+    Image.fromarray(section.pixels).save(outs.parent / "he.tif")
 
 
-def xenium(section: Drawn, *, n_cells: int = 1500, seed: int = 0) -> sd.SpatialData:
-    """Return what `spatialdata_io.xenium` reads, with an aligned H&E: cells in µm, "global" in px of Xenium's image."""
+def write_xenium(section: Drawn, run: Path, *, n_cells: int = 1500, seed: int = 0) -> None:
+    """Write the folder of a Xenium run, and the H&E image with its alignment beside it."""
+    run.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     spots = section.centers[rng.integers(len(section.centers), size=n_cells)]
     centers = spots + rng.uniform(-40, 40, (n_cells, 2)) / section.um_per_px
-    cells = gpd.GeoDataFrame(geometry=shapely.buffer(shapely.points(centers * section.um_per_px), 5.0))
-    about = {"cell_area": cells.area, "transcript_counts": 100}
-    axes = ("x", "y")
-    to_global = {"global": Scale([1 / XENIUM_UM_PER_PX] * 2, axes=axes)}
-    he_to_global = {"global": Scale([section.um_per_px / XENIUM_UM_PER_PX] * 2, axes=axes)}
-    return sd.SpatialData(
-        images={"he_image": _image(section.pixels, he_to_global)},
-        shapes={"cell_boundaries": ShapesModel.parse(cells, transformations=to_global)},
-        tables={"table": _annotate(section.thinned(centers, 0.2), section.table.var, "cell_boundaries", **about)},
-    )
-
-
-def _image(pixels: np.ndarray, transformations: dict) -> object:
-    return Image2DModel.parse(
-        pixels.transpose(2, 0, 1),
-        dims=("c", "y", "x"),
-        c_coords=["r", "g", "b"],
-        scale_factors=[2, 2],
-        transformations=transformations,
-    )
-
-
-def _annotate(counts: sp.csr_matrix, var: pd.DataFrame, region: str, **obs: object) -> ad.AnnData:
-    frame = pd.DataFrame({"region": region, "instance_id": np.arange(counts.shape[0]), **obs})
-    frame["region"] = frame["region"].astype("category")
-    table = ad.AnnData(counts, obs=frame.set_index(frame.index.astype(str)), var=pd.DataFrame(index=var.index))
-    return TableModel.parse(table, region=region, region_key="region", instance_key="instance_id")
+    ids = [f"{i:08d}-1" for i in range(n_cells)]
+    counts = section.thinned(centers, 0.2)
+    _write_counts(run / "cell_feature_matrix.h5", counts, section.table.var_names, ids, run.name)
+    x, y = (centers * section.um_per_px).T
+    about = {"cell_id": ids, "x_centroid": x, "y_centroid": y, "cell_area": np.pi * 25}
+    pd.DataFrame(about).to_parquet(run / "cells.parquet")
+    angle = np.linspace(0, 2 * np.pi, 13)
+    vertices = {
+        "vertex_x": (x[:, None] + 5 * np.cos(angle)).ravel(),
+        "vertex_y": (y[:, None] + 5 * np.sin(angle)).ravel(),
+    }
+    pd.DataFrame({"cell_id": np.repeat(ids, 13), **vertices}).to_parquet(run / "cell_boundaries.parquet")
+    (run / "experiment.xenium").write_text(json.dumps({"pixel_size": XENIUM_UM_PER_PX, "region_name": run.name}))
+    imwrite(run.parent / "he_image.ome.tif", section.pixels, photometric="rgb")
+    scale = section.um_per_px / XENIUM_UM_PER_PX
+    np.savetxt(run.parent / "he_imagealignment.csv", np.diag([scale, scale, 1.0]), delimiter=",")
