@@ -83,6 +83,22 @@ def test_assess_keeps_the_passport_with_the_model_and_predict_obeys_it(tmp_path,
     assert "all, use, or a file" in capsys.readouterr().err
 
 
+def test_predict_writes_intervals_and_says_whom_they_hold_for(tmp_path, capsys):
+    store, split, model, out = (tmp_path / name for name in ("sections.zarr", "split.zarr", "model", "predicted.zarr"))
+    sth.datasets.synthetic(n_sections=3, n_patients=3, n_spots=60).write(store)
+    assert main(["split", str(store), "--patient-key", "patient", "--calibration", "0.3", "--out", str(split)]) == 0
+    assert "calibration" in capsys.readouterr().out
+    assert main(["fit", str(split), "--model", str(model), "--method", "color"]) == 0
+    command = ["predict", str(split), "--model", str(model), "--out", str(out)]
+    assert main([*command, "--interval", "0.999"]) == 1
+    assert "needs at least 999 patients or spatial blocks" in capsys.readouterr().err
+    assert main([*command, "--interval", "0.8"]) == 0
+    assert "with intervals at 0.8 that hold for same patients" in capsys.readouterr().out
+    table = sd.read_zarr(out)["expression"]
+    assert table.uns["sthisto"]["interval"] == 0.8
+    assert (table.layers["sthisto_low"] <= table.layers["sthisto_high"])[:, table.var["sthisto_gene"]].all()
+
+
 def test_method_options_reach_the_method(store, tmp_path, capsys):
     model = tmp_path / "knn.sthisto"
     arguments = ["fit", str(store), "--model", str(model), "--method", "knn", "--option", "k=7"]

@@ -41,7 +41,8 @@ def retrieving():
 
 
 def test_every_picture_is_tried():
-    own = {"learning_curve", "neighbors", "passport", "risk_coverage"}  # are tried where their results are made
+    # are tried where their results are made
+    own = {"intervals", "learning_curve", "neighbors", "passport", "risk_coverage"}
     assert set(CALLS) | own == set(sth.pl.__all__)
 
 

@@ -102,7 +102,7 @@ def test_it_says_what_was_trained_on_what_with_scores_references_and_how_to_repe
 
 def test_every_picture_has_a_text_and_tables_have_heads_and_captions(page):
     found = Reader(page)
-    assert len(found.pictures) == 5  # scores, a map for each section, and the confidence
+    assert len(found.pictures) == 6  # scores, a map for each section, the confidence and its curve
     assert all(len(picture["alt"]) > 20 for picture in found.pictures)
     assert found.tags.count("caption") == found.tags.count("table") > 3
     assert found.tags.count("h1") == 1
@@ -118,6 +118,36 @@ def test_names_are_escaped_and_drawn_as_they_are(tissue, tmp_path):
     assert EVIL in found.headings[0]
     assert "was not made by sthisto" in found.text
     assert "not known" in found.text
+
+
+def test_intervals_and_the_curve_of_confidence_stand_on_the_page_with_whom_they_hold_for(tmp_path):
+    tissue = make_tissue("ABC", patients={"A": "P1", "B": "P2", "C": "P3"}, side=9)
+    sth.pp.split(tissue, by="patient", patient_key="patient", test=["P3"], calibration=0.3, margin=4)
+    model = sth.tl.fit(tissue, method="color", patch_size=PATCH, genes=GENES[:8])
+    sth.tl.predict(tissue, model, interval=0.8)
+    sth.tl.evaluate(tissue, n_boot=50, n_splits=2)
+    sth.tl.report(tissue, out=tmp_path / "report.html")
+    found = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Intervals: how far off" in found.headings
+    assert "Intervals at 80%" in found.text
+    assert "They hold for same patients. There were too few calibration patients" in found.text
+    table = tissue["counts"]
+    rows = np.flatnonzero(table.obs["region"] == "C")
+    counts = table.X[rows].toarray()
+    truth = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)[:, :8]
+    within = (table.layers["sthisto_low"][rows, :8] <= truth) & (truth <= table.layers["sthisto_high"][rows, :8])
+    assert f"{within.mean():.1%}" in found.text
+    told = [picture["alt"] for picture in found.pictures]
+    assert any("share of the measured values within their intervals" in one for one in told)
+    assert any("most confident spots" in one for one in told)
+    ax = sth.pl.intervals(tissue)
+    assert f"{within.mean():.0%} within 80%, same patients" in ax.get_legend().get_texts()[0].get_text()
+    plt.close(ax.figure)
+
+
+def test_intervals_that_were_not_asked_for_are_an_error(tissue):
+    with pytest.raises(KeyError, match="no intervals under key_added='color'"):
+        sth.pl.intervals(tissue, key_added="color")
 
 
 def test_a_prediction_without_scores_says_how_to_get_them(tmp_path):

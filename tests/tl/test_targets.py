@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
-from tissue import GENES, PATCH, encoder, make_tissue, mark_split, rows_of
+from tissue import GENES, PATCH, Pool, encoder, make_tissue, mark_split, rows_of
 
 import sthisto as sth
 from sthisto import metrics
@@ -111,6 +113,35 @@ def test_models_of_targets_survive_disk_and_are_drawn_and_exported(tissue, tmp_p
     sth.tl.predict(stored, again, new_table_key="predicted")
     of_table = sth.get.predictions(stored, table_key="predicted").sort_index()
     pd.testing.assert_frame_equal(of_table, expected.sort_index(), check_names=False)
+
+
+@pytest.mark.parametrize("arguments", [{"target_sets": SETS}, {"target": "obsm:types"}])
+def test_models_of_targets_are_assessed_and_reported_as_those_of_genes(tmp_path, arguments):
+    names = {"A": "P1", "B": "P2", "C": "P3", "D": "P4"}
+    tissue = with_types(make_tissue("ABCD", patients=names, side=9))
+    mark_split(tissue, {"A": "train", "B": "train", "C": "train", "D": "test"})
+    model = sth.tl.fit(tissue, method="ridge", **QUICK, **arguments)
+    sth.tl.assess(tissue, model, n_boot=50)
+    passport = model.passport
+    assert passport["gene"].tolist() == list(model.genes)
+    assert set(passport["n_groups"]) == {3}
+    sth.tl.cross_validate(tissue, "ridge", seeds=1, groups="patient", shapes_key=["A", "B", "C"], **QUICK, **arguments)
+    scores = sth.get.scores(tissue, key_added="sthisto_cv").groupby("gene")["pcc_residual"].mean()
+    np.testing.assert_allclose(passport["pcc_residual"], scores[list(model.genes)], atol=1e-5)
+    model.save(tmp_path / "model.sthisto")
+    card = (tmp_path / "model.sthisto" / "README.md").read_text(encoding="utf-8")
+    assert "genes=genes" not in card
+    assert ("target_sets=target_sets" in card) == ("target_sets" in arguments)
+    again = sth.models.load(tmp_path / "model.sthisto", image_encoder=Pool())
+    pd.testing.assert_frame_equal(again.passport, passport)
+    sth.tl.predict(tissue, again, genes=[model.genes[0]])
+    sth.tl.evaluate(tissue, n_boot=20)
+    sth.tl.report(tissue, out=tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    what = "sets of genes" if "target_sets" in arguments else "cell types"
+    assert f"Passport: which {what}" in page
+    assert f"over 1 {what} and" in page
+    assert "nan" not in re.sub(r"base64,[\w+/=]+", "", page).lower()
 
 
 def test_a_model_of_genes_and_one_of_sets_replace_each_other(tissue):

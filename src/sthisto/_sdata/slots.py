@@ -90,6 +90,10 @@ CEILING: Final = "ceiling"
 """Name of reproducibility in 0.1, which is written beside it until 0.3."""
 
 
+INTERVAL: Final = "interval"
+INTERVAL_HOLDS_FOR: Final = "interval_holds_for"
+"""Entries of the record: the share that intervals are to cover, and whose tissue they hold for."""
+
 N_TOP: Final = 50
 ALL_GENES: Final = "all modeled"
 MOST_EXPRESSED: Final = f"top {N_TOP}"

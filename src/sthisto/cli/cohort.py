@@ -61,6 +61,7 @@ def predict_cohort(options: argparse.Namespace) -> int:
         genes=predicted_genes(options.genes),
         min_score=options.min_score,
         um_per_px=options.um_per_px,
+        interval=options.interval,
         write_image=options.write_image,
         overwrite=options.overwrite,
     )

@@ -39,6 +39,9 @@ def add(commands: Any) -> None:
         "--genes", default="all", help="all, use (by the model's passport), or a file with one gene per line"
     )
     parser.add_argument("--min-score", type=float, help="least residual score in the model's passport")
+    parser.add_argument(
+        "--interval", type=float, help="share of the measured values that intervals cover, such as 0.9; default: none"
+    )
     parser.add_argument("--new-table", help="write a new table of the modeled genes under this name")
     parser.add_argument("--um-per-px", type=float, help="µm per px of the images' full resolution")
 
@@ -56,6 +59,7 @@ def run(options: argparse.Namespace) -> int | None:
         sdata = read_store(options.data)
 
         import sthisto as sth
+        from sthisto.models.conformal import HOLDS_FOR
 
         model = sth.models.load(options.model, allow_download=options.allow_download)
         sth.tl.predict(
@@ -63,13 +67,19 @@ def run(options: argparse.Namespace) -> int | None:
             model,
             genes=predicted_genes(options.genes),
             min_score=options.min_score,
+            interval=options.interval,
             new_table_key=options.new_table,
             um_per_px=options.um_per_px,
             **element_keys(options),
         )
         sdata.write(staged)
+    held_for = ""
+    if options.interval is not None and model.calibration is not None:
+        held_for = HOLDS_FOR[model.calibration.groups_for(options.interval)]
     if options.json:
-        print(json.dumps({"out": str(options.out), "genes": len(model.genes)}))
+        found = {"out": str(options.out), "genes": len(model.genes)}
+        print(json.dumps(found | ({"interval_holds_for": held_for} if held_for else {})))
     elif not options.quiet:
-        print(f"{options.out} holds the prediction of {len(model.genes)} genes.")
+        bounds = f", with intervals at {options.interval:g} that hold for {held_for}" if held_for else ""
+        print(f"{options.out} holds the prediction of {len(model.genes)} genes{bounds}.")
     return None

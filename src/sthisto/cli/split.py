@@ -33,6 +33,11 @@ def add(commands: Any) -> None:
         "--test", default="0.25", help="share to test on, or comma-separated names of patients or sections"
     )
     parser.add_argument("--validation", type=float, default=0.1, help="share of training spots that choose the epoch")
+    parser.add_argument(
+        "--calibration",
+        default="0",
+        help="share of training spots, or comma-separated names of patients or sections, that intervals are taken from",
+    )
     parser.add_argument("--margin", type=float, help="px that a model sees around a spot, for --by block; default: 224")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws")
 
@@ -48,8 +53,9 @@ def run(options: argparse.Namespace) -> None:
     sth.pp.split(
         stores,
         by=options.by,
-        test=_test(options.test),
+        test=_share_or_names(options.test),
         validation=options.validation,
+        calibration=_share_or_names(options.calibration),
         margin=options.margin,
         patient_key=options.patient_key,
         seed=options.seed,
@@ -69,7 +75,7 @@ def _counts(stores: Sequence[SpatialData], table_key: str | None) -> pd.DataFram
     return roles.fillna("left out").value_counts().rename_axis("split").reset_index(name="spots")
 
 
-def _test(written: str) -> float | list[str]:
+def _share_or_names(written: str) -> float | list[str]:
     """Return a share, or names."""
     try:
         return float(written)

@@ -44,6 +44,7 @@ def predict(
     genes: str | Sequence[str] = "all",
     min_score: float | None = None,
     um_per_px: float | None = None,
+    interval: float | None = None,
     write_image: bool = False,
     overwrite: bool = False,
 ) -> pd.DataFrame:
@@ -75,6 +76,8 @@ def predict(
         Genes to predict, by name or by the model's passport, see `sthisto.tl.predict`.
     um_per_px
         µm per px of all slides for which no manifest states others. None: as their files state.
+    interval
+        Share of the measured values that intervals are to cover, see `sthisto.tl.predict`. None: no intervals.
     write_image
         Whether stores hold the image too. They grow to the size of the slides.
     overwrite
@@ -113,6 +116,8 @@ def predict(
     predicting: dict[str, Any] = {"smooth": smooth}
     if genes != "all" or min_score is not None:
         predicting |= {"genes": genes if isinstance(genes, str) else list(genes), "min_score": min_score}
+    if interval is not None:
+        predicting["interval"] = interval
     saved = _saved(model, folder, overwrite=overwrite)
     arguments: dict[str, Any] = {"grid": grid, "predict": predicting, "write_image": write_image}
     task = Task(saved, folder, _digest(saved, arguments), threads=_threads(workers, cluster), **arguments)

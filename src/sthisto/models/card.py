@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from sthisto._utils.targets import SET_MEANS, is_proportions
 from sthisto._utils.verdicts import DO_NOT_USE, PATTERN_ONLY, USE
 from sthisto.models.base import ExpressionModel
 from sthisto.models.encoders.describe import EncoderTerms, terms_of
@@ -89,7 +90,13 @@ def _scale(normalization: dict[str, Any]) -> str:
     target = normalization.get("target")
     if target == "log1p":
         return f"log1p of counts scaled to {normalization.get('target_sum', 1e4):g} over all measured genes"
-    named = {"pearson_residuals": "Pearson residuals", "as_is": "that of the training table"}
+    if is_proportions(str(target)):
+        return f"proportions that add up to one, as in {_plain(str(target))} of the training table"
+    named = {
+        "pearson_residuals": "Pearson residuals",
+        "as_is": "that of the training table",
+        SET_MEANS: "means of Pearson residuals over sets of genes",
+    }
     return named.get(str(target), _NOT_STATED)
 
 
@@ -172,7 +179,13 @@ def _not_for(model: ExpressionModel) -> str:
 
 
 def _code(model: ExpressionModel) -> str:
-    return f"import sthisto as sth\n\n# genes: the model's genes in its order, model.genes\nmodel = {fit_call(model)}"
+    target = model.normalization.get("target")
+    given = {
+        None: "# genes: the model's genes in its order, model.genes\n",
+        SET_MEANS: "# target_sets: each set and its genes, as lines of model.normalization['targets'] name them\n",
+    }
+    comment = given.get(target if model.normalization.get("targets") else None, "")
+    return f"import sthisto as sth\n\n{comment}model = {fit_call(model)}"
 
 
 def _usage(model: ExpressionModel) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
 from torch import nn
 
+from sthisto._utils.targets import SET_MEANS
 from sthisto.models.base import ExpressionModel
 from sthisto.models.encoders.encoder import RANDOM, Encoder, load_encoder
 from sthisto.models.encoders.given import PREFIX, GivenFeatures
@@ -17,24 +19,34 @@ _OWN_MODULE: Final = "module:"
 def recipe(model: ExpressionModel) -> dict[str, Any]:
     """Return the arguments of `tl.fit` that fit the model again, but for its encoder and its seed.
 
-    The genes are those of the model: they are not chosen again.
+    The genes are those of the model: they are not chosen again. A model of sets of genes or of proportions has no genes
+    of its own.
     """
     scale, patch = model.normalization, model.patch
     given = given_features(model)
     arguments: dict[str, Any] = {
         "method": model.method,
-        "genes": list(model.genes),
+        "genes": None if scale.get("targets") else list(model.genes),
         "patch_size": patch.size,
         "patch_um": None if patch.um_per_px is None else patch.size * patch.um_per_px,
         "context": list(patch.context),
         "dense_features": patch.dense,
-        "target": scale.get("target"),
+        "target": None if scale.get("target") == SET_MEANS else scale.get("target"),
+        "target_sets": _target_sets(scale),
         "layer": None if scale.get("layer", "X") == "X" else scale["layer"],
     }
     if given is None:
         return arguments | model.parameters
     options = {name: value for name, value in model.parameters.items() if name != "features"}
     return arguments | options | {"features": [f"{PREFIX}{part.key}" for part in given.parts]}
+
+
+def _target_sets(scale: Mapping[str, Any]) -> dict[str, list[str]] | None:
+    """Return set -> its genes, None where a scale has no sets."""
+    if scale.get("target") != SET_MEANS:
+        return None
+    lines = (str(line).split("\t") for line in scale["targets"])
+    return {name: genes for name, *genes in lines}
 
 
 def changed_options(model: ExpressionModel) -> dict[str, Any]:
@@ -93,7 +105,10 @@ def untrained_encoder(model: ExpressionModel, image_encoder: str | nn.Module | N
 
 
 def fit_call(model: ExpressionModel) -> str:
-    """Return the call of `tl.fit` that made the model, as code; `sdata` and `genes` are defined before it."""
+    """Return the call of `tl.fit` that made the model, as code.
+
+    `sdata` is defined before it, and so is `genes`, or `target_sets` of a model of sets of genes.
+    """
     arguments = recipe(model)
     shown: dict[str, Any] = {"method": arguments["method"], **_encoder_arguments(model)}
     if given_features(model) is not None:
@@ -105,8 +120,9 @@ def fit_call(model: ExpressionModel) -> str:
         del shown["patch_um"]
     if model.seed is not None:
         shown["seed"] = model.seed
+    chosen = [f"    {name}={name}," for name in ("genes", "target_sets") if arguments[name] is not None]
     lines = [f"    {name}={value!r}," for name, value in shown.items()]
-    return "\n".join(["sth.tl.fit(", "    sdata,", "    genes=genes,", *lines, ")"])
+    return "\n".join(["sth.tl.fit(", "    sdata,", *chosen, *lines, ")"])
 
 
 def _encoder_arguments(model: ExpressionModel) -> dict[str, Any]:

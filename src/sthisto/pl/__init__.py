@@ -9,6 +9,7 @@ from sthisto.pl._clusters import clusters
 from sthisto.pl._gene_compare import gene_compare
 from sthisto.pl._gene_correlation import gene_correlation
 from sthisto.pl._history import history
+from sthisto.pl._intervals import intervals
 from sthisto.pl._learning_curve import learning_curve
 from sthisto.pl._mean_variance import mean_variance
 from sthisto.pl._neighbors import neighbors
@@ -22,6 +23,7 @@ __all__ = [
     "gene_compare",
     "gene_correlation",
     "history",
+    "intervals",
     "learning_curve",
     "mean_variance",
     "neighbors",

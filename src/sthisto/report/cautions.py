@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sthisto._sdata.slots import ALL_GENES, SPLIT, confidence
-from sthisto.report.subject import Subject
+from sthisto.report.subject import GENES, Subject
 
 _FEW_SPOTS = 50
 _HALF = 0.5
@@ -54,7 +54,7 @@ def _of_scores(subject: Subject) -> list[str]:
         found.append(
             "On the raw scale, the spot's total count alone scores as high as the prediction: compare residual scores."
         )
-    if pd.isna(overall["sibling"]):
+    if pd.isna(overall["sibling"]) and subject.what == GENES:
         found.append("There are no training spots or other sections to take the sibling reference from.")
     few = whole[(whole["section"] != "all") & (whole["n_spots"] < _FEW_SPOTS)]["section"]
     if len(few):

@@ -12,6 +12,7 @@ import matplotlib as mpl
 
 from sthisto._sdata.keys import ElementKeys
 from sthisto.report.cautions import cautions
+from sthisto.report.intervals import intervals_block
 from sthisto.report.maps import choose_genes, confidence_block, genes_block, n_pictures, quality_block
 from sthisto.report.page import Block, Page, Table
 from sthisto.report.pictures import share_of
@@ -51,7 +52,7 @@ def write_report(
     """
     subject = read_subject(sdata, keys, key)
     drawn = choose_genes(subject, genes)
-    most_bytes = share_of(n_pictures(subject) + 1)
+    most_bytes = share_of(n_pictures(subject))
     with mpl.rc_context({"text.parse_math": False}):
         blocks = [
             Block("Beware", items=cautions(subject)),
@@ -60,6 +61,7 @@ def write_report(
             scores_block(subject, most_bytes),
             genes_block(subject, drawn, chosen=genes is not None, most_bytes=most_bytes),
             confidence_block(subject, most_bytes),
+            intervals_block(subject, most_bytes),
             None if alignment is None else alignment_block(alignment),
             quality_block(subject),
             repeat_block(command),

@@ -11,12 +11,12 @@ import pandas as pd
 from matplotlib.colors import Normalize
 
 from sthisto import pl
-from sthisto._sdata.record import FitRecord
+from sthisto._scoring.selective import RISK_COVERAGE
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import BLUR, FOLD, PEN, QUALITY, TISSUE, confidence, prediction
+from sthisto._sdata.slots import BLUR, FOLD, PEN, QUALITY, TISSUE, confidence
 from sthisto._utils.validate import check_key
-from sthisto.pl._decorations import color_bar, scale_bar, set_title
-from sthisto.pl._read import is_measured, read_layer
+from sthisto.pl._decorations import color_bar, figure_of, scale_bar, set_title
+from sthisto.pl._read import is_measured
 from sthisto.pl._spots import view
 from sthisto.report.page import MISSING, Block, Picture, Table
 from sthisto.report.pictures import encode
@@ -39,7 +39,7 @@ def choose_genes(subject: Subject, genes: Sequence[str] | None) -> list[str]:
         A gene was not predicted.
     """
     for gene in genes or ():
-        check_key(gene, subject.genes, name="genes", where="the predicted genes")
+        check_key(gene, subject.genes, name="genes", where=f"the predicted {subject.what}")
     if genes is not None:
         return list(dict.fromkeys(genes))
     if subject.scores is not None:
@@ -48,25 +48,18 @@ def choose_genes(subject: Subject, genes: Sequence[str] | None) -> list[str]:
             at = dict.fromkeys((len(means) - 1, len(means) // 2, 0))
             return [str(means.index[i]) for i in at]
     section = subject.sections[0]
-    spread = np.nanvar(_values(section, subject.key, subject.genes, subject.record), axis=0)
+    spread = np.nanvar(subject.values(section), axis=0)
     return [subject.genes[i] for i in np.argsort(-spread, kind="stable")[:3]]
 
 
-def _values(section: Section, key: str, genes: Sequence[str], record: FitRecord) -> np.ndarray:
-    return read_layer(section, prediction(key), genes, record.gene_symbols)
-
-
 def n_pictures(subject: Subject) -> int:
-    """Return how many pictures the maps of a report take."""
-    drawn = min(len(subject.sections), MOST_SECTIONS)
-    return drawn + (1 if _with_confidence(subject) else 0)
+    """Return how many pictures a report may have: maps, scores, confidence with its curve, and intervals."""
+    return min(len(subject.sections), MOST_SECTIONS) + 4
 
 
 def genes_block(subject: Subject, genes: Sequence[str], *, chosen: bool, most_bytes: int) -> Block:
     """Return the maps of some genes in every section, measured beside predicted."""
-    how = (
-        "the genes of the highest, a middle and the lowest score" if subject.scores is not None else "the most variable"
-    )
+    how = "the most variable" if subject.scores is None else "those of the highest, a middle and the lowest score"
     text = [f"Drawn are {', '.join(genes)}" + ("." if chosen else f", {how}.")]
     text[0] += " Panels of a gene share one color scale within a section."
     order = sorted(subject.sections, key=lambda section: bool(subject.seen_spots(section).any()))
@@ -118,7 +111,21 @@ def confidence_block(subject: Subject, most_bytes: int) -> Block | None:
         _confidence_map(sections, values), alt=alt, caption="Confidence of every spot.", most_bytes=most_bytes
     )
     table = Table.of(pd.DataFrame(rows), "Confidence by section")
-    return Block("Confidence: which spots", text, tables=[table], pictures=[picture])
+    pictures = [picture]
+    if RISK_COVERAGE in subject.record.more:
+        text.append(
+            "Where it orders the spots, leaving out those of least confidence raises the score, and the curve below "
+            "rises to the left."
+        )
+        pictures.append(_curve(subject, most_bytes))
+    return Block("Confidence: which spots", text, tables=[table], pictures=pictures)
+
+
+def _curve(subject: Subject, most_bytes: int) -> Picture:
+    ax = pl.risk_coverage(subject.sdata, key_added=subject.key, table_key=subject.keys.table_key)
+    alt = f"Mean residual PCC of the most confident spots, by the share that is kept, {subject.label}"
+    caption = "Score of the spots that are kept: of all at the right, of the most confident third at the left."
+    return encode(figure_of(ax), alt=alt, caption=caption, most_bytes=most_bytes)
 
 
 def _confidence_map(sections: Sequence[Section], values: Sequence[np.ndarray]) -> plt.Figure:

@@ -8,7 +8,7 @@ from sthisto import get, pl
 from sthisto._sdata.slots import ALL_GENES
 from sthisto.report.page import MINUS, Block, Picture, Table, with_interval
 from sthisto.report.pictures import encode
-from sthisto.report.subject import Subject
+from sthisto.report.subject import GENES, Subject
 
 _N_SHOWN = 10
 _SHOWN = {
@@ -29,6 +29,13 @@ _MEANING = (
 )
 
 
+_MEANING_OF_TARGETS = (
+    "PCC is Pearson's correlation over the spots of a section with what was measured: the mean Pearson residual of a "
+    "set or the proportion of a cell type. Residual PCC is the same number.",
+    "Intervals at 95 % hold for further tissue like this, not for new patients.",
+)
+
+
 def headline(subject: Subject) -> str:
     """Return the score in one sentence."""
     if subject.summary is None:
@@ -36,12 +43,13 @@ def headline(subject: Subject) -> str:
     row = subject.summary[(subject.summary["section"] == "all") & (subject.summary["genes"] == ALL_GENES)].iloc[0]
     score = with_interval(row["pcc_residual"], row["pcc_residual_low"], row["pcc_residual_high"])
     n_sections = subject.summary["section"].nunique() - 1
-    siblings = "" if pd.isna(row["sibling"]) else f" Sibling genes reach {row['sibling']:.3f};"
-    depth = f" depth alone scores {row['depth_pcc_residual']:.3f}.".replace("-", MINUS)
-    return (
-        f"Mean residual PCC {score} over {row['n_genes']:,} genes and {row['n_spots']:,} spots of {n_sections} "
-        f"section{'s' if n_sections != 1 else ''}.{siblings}{depth}"
-    )
+    siblings = "" if pd.isna(row["sibling"]) else f" Sibling genes reach {row['sibling']:.3f}."
+    depth = f" Depth alone scores {row['depth_pcc_residual']:.3f}.".replace("-", MINUS)
+    if pd.isna(row["depth_pcc_residual"]):
+        depth = ""
+    over = f"{row['n_genes']:,} {subject.what} and {row['n_spots']:,} spots"
+    sections = f"{n_sections} section{'s' if n_sections != 1 else ''}"
+    return f"Mean residual PCC {score} over {over} of {sections}.{siblings}{depth}"
 
 
 def scores_block(subject: Subject, most_bytes: int) -> Block:
@@ -57,7 +65,8 @@ def scores_block(subject: Subject, most_bytes: int) -> Block:
         tables.append(_methods_table(subject, others))
     tables += _genes_tables(subject)
     pictures = [_figure(subject, most_bytes)] if subject.scores["pcc_residual"].notna().any() else []
-    return Block("Scores", _MEANING, tables=tables, pictures=pictures)
+    meaning = _MEANING if subject.what == GENES else _MEANING_OF_TARGETS
+    return Block("Scores", meaning, tables=tables, pictures=pictures)
 
 
 def _sections_table(summary: pd.DataFrame, caption: str, first: tuple[str, ...] = ("section",)) -> Table:
@@ -89,8 +98,8 @@ def _genes_tables(subject: Subject) -> list[Table]:
     if subject.record.passport is not None:
         verdicts = subject.record.passport.set_index("gene")["verdict"].astype(str)
         frame.insert(1, "verdict", verdicts.reindex(frame["gene"]).to_numpy())
-    best = Table.of(frame.head(_N_SHOWN), f"The {min(_N_SHOWN, len(frame))} genes of the highest score")
-    every = Table.of(frame, f"All {len(frame):,} genes", folded=True)
+    best = Table.of(frame.head(_N_SHOWN), f"The {min(_N_SHOWN, len(frame))} {subject.what} of the highest score")
+    every = Table.of(frame, f"All {len(frame):,} {subject.what}", folded=True)
     return [best, every] if len(frame) > _N_SHOWN else [best]
 
 

@@ -25,7 +25,7 @@ def method_block(subject: Subject) -> Block:
     """Return what is known of the method: its settings, or that it was made elsewhere."""
     record = subject.record
     scale = "unknown" if record.normalization is None else scale_label(record.normalization)
-    facts = {"method": subject.label, "key": subject.key, "scale": scale, "genes": f"{len(subject.genes):,}"}
+    facts = {"method": subject.label, "key": subject.key, "scale": scale, subject.what: f"{len(subject.genes):,}"}
     if record.genes_rule:
         facts["how genes were chosen"] = record.genes_rule
     if subject.is_given:
@@ -87,17 +87,18 @@ def passport_block(subject: Subject) -> Block | None:
     frame = passport.sort_values("pcc_residual", ascending=False)
     limits = zip(*(frame[f"pcc_residual{end}"] for end in ("", "_low", "_high")), strict=True)
     shown = pd.DataFrame({"gene": frame["gene"], "verdict": frame["verdict"].astype(str)})
-    shown["residual PCC [95 %]"] = [with_interval(*row) for row in limits]
+    shown["residual PCC [90 %]"] = [with_interval(*row) for row in limits]
     for name, label in _OF_PASSPORT.items():
         shown[label] = frame[name].astype(float)
     counts = frame["verdict"].astype(str).value_counts()
-    items = [f"{verdict}: {counts.get(verdict, 0):,} genes" for verdict in VERDICTS]
+    items = [f"{verdict}: {counts.get(verdict, 0):,} {subject.what}" for verdict in VERDICTS]
     groups = listed_once(frame["groups"])
     text = [
         "What the recipe of this model scores where parts of its training data are held out, gene by gene. Held out: "
         f"each {groups} in turn, {int(frame['n_groups'].max())} in all."
     ]
-    return Block("Passport: which genes", text, items, [Table.of(shown, f"All {len(shown):,} genes", folded=True)])
+    table = Table.of(shown, f"All {len(shown):,} {subject.what}", folded=True)
+    return Block(f"Passport: which {subject.what}", text, items, [table])
 
 
 def listed_once(names: pd.Series) -> str:

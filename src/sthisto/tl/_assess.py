@@ -31,7 +31,7 @@ from sthisto.models.bundle import save_passport
 from sthisto.models.given import given_model
 from sthisto.models.recipe import given_features, recipe, untrained_encoder
 from sthisto.models.torch_state import plain_torch
-from sthisto.tl._fold_run import FoldContext, FoldRun
+from sthisto.tl._fold_run import FoldContext, FoldRun, slots_of_obsm
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -40,7 +40,7 @@ SECTION: Final = "section"
 BLOCK: Final = "block"
 _FEWEST: Final = 3
 """Spots of a section below which it is not scored."""
-_BASELINE: Final = ("genes", "patch_size", "patch_um", "context", "target", "layer")
+_BASELINE: Final = ("genes", "patch_size", "patch_um", "context", "target", "target_sets", "layer")
 """Arguments of the model's fit that its baselines share."""
 
 
@@ -91,7 +91,8 @@ def assess(
 
     The model's recipe (method, options, encoder, genes, patches and scale) is fitted again without each group of its
     training sections in turn, and predicts that group. Held-out groups are patients where there are two or more, else
-    sections, else bands of the only section. Test spots of a split take no part.
+    sections, else bands of the only section. Test spots of a split take no part. The sets of genes or cell types of a
+    model that predicts these are assessed as genes are.
 
     Parameters
     ----------
@@ -298,7 +299,7 @@ def _held_out(
     """Fit and predict without the held-out spots, and yield what was measured there beside it, section by section."""
     own, context = runs[0], runs[0].context
     predicted = {key: arrays for run in runs for key, arrays in run.predictions(fold, out).items()}
-    _, hidden = context.sides(fold)
+    _, hidden = context.sides(fold, *slots_of_obsm(context.arguments))
     hidden.reveal()
     first = predicted[own.keys[0]]
     siblings = first["siblings"]

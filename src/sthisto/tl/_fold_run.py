@@ -187,7 +187,7 @@ class FoldContext:
 
     def _slots_of_obsm(self, run: FoldRun) -> tuple[list[str], list[str]]:
         """Return the slots of ``obsm`` with features, and those with proportions, that a run is fitted on."""
-        return _slots_of_obsm(self.arguments | dict(run.options))
+        return slots_of_obsm(self.arguments | dict(run.options))
 
     def _fit_arguments(self, withheld: SpotSubset) -> dict[str, Any]:
         own = {name: value for name, value in self.arguments.items() if name not in (*ELEMENT_KEYS, *_ENCODER)}
@@ -220,7 +220,7 @@ class FoldContext:
         return digest_arrays(arrays, *labels)
 
 
-def _slots_of_obsm(arguments: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def slots_of_obsm(arguments: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the slots of ``obsm`` with features, and those with proportions, that arguments of `tl.fit` name."""
     features, target = arguments.get("features") or [], arguments.get("target") or ""
     named = [features] if isinstance(features, str) else list(features)
@@ -241,7 +241,7 @@ def _text(value: Any) -> str:
 
 def load_shared_encoder(methods: Sequence[str], arguments: Mapping[str, Any]) -> Encoder | None:
     """Return the image encoder that arguments of `tl.fit` name, None where none is used or features are given."""
-    if not any(METHODS[name].uses_encoder for name in methods) or _slots_of_obsm(arguments)[0]:
+    if not any(METHODS[name].uses_encoder for name in methods) or slots_of_obsm(arguments)[0]:
         return None
     image_encoder = arguments.get("image_encoder")
     defaults = {METHODS[name].default_encoder for name in methods if METHODS[name].uses_encoder}

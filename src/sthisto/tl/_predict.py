@@ -171,7 +171,7 @@ def predict(
         more |= {"smooth": smooth, "smooth_variance_kept": kept}
     bounds = _bounds(fitted, predictions, interval, chosen)
     if interval is not None:
-        more |= {"interval": interval, "interval_holds_for": held_for}
+        more |= {slots.INTERVAL: interval, slots.INTERVAL_HOLDS_FOR: held_for}
     predictions = [_only(prediction, chosen) for prediction in predictions]
     if new_table_key is None:
         apply(
