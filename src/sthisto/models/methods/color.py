@@ -18,7 +18,7 @@ from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 from sthisto.models.pixels import N_COLORS, color_numbers
 
 _KEY = "color"
-_CACHE = "color-1"
+_CACHE = "color-2"
 """What the colors of a patch are found by on disk; another number where their formula changes."""
 
 
