@@ -145,6 +145,19 @@ def test_intervals_and_the_curve_of_confidence_stand_on_the_page_with_whom_they_
     plt.close(ax.figure)
 
 
+@pytest.mark.parametrize(("confidence", "is_told"), [(0.3, False), (0.01, True)])
+def test_sections_that_predict_warns_of_are_told_and_those_as_unlike_as_a_new_patient_are_not(
+    tissue, tmp_path, confidence, is_told
+):
+    obs = tissue["counts"].obs
+    before = obs["color_confidence"].copy()
+    obs.loc[obs["region"] == "C", "color_confidence"] = confidence
+    sth.tl.report(tissue, out=tmp_path / "report.html", key_added="color", genes=GENES[0])
+    obs["color_confidence"] = before
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ("100% of the spots of C look unlike" in text) == is_told
+
+
 def test_intervals_that_were_not_asked_for_are_an_error(tissue):
     with pytest.raises(KeyError, match="no intervals under key_added='color'"):
         sth.pl.intervals(tissue, key_added="color")
@@ -155,7 +168,7 @@ def test_a_prediction_without_scores_says_how_to_get_them(tmp_path):
     model = sth.tl.fit(tissue, method="color", patch_size=PATCH, genes=GENES[:8])
     sth.tl.assess(tissue, model)
     sth.tl.predict(tissue, model)
-    tissue["counts"].obs["sthisto_confidence"] = np.linspace(0, 0.6, tissue["counts"].n_obs)
+    tissue["counts"].obs["sthisto_confidence"] = np.linspace(0, 0.08, tissue["counts"].n_obs)
     tissue["counts"].obs["sthisto_blur"] = 3.0
     sth.tl.report(
         tissue,

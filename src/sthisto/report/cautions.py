@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sthisto._sdata.slots import ALL_GENES, SPLIT, confidence
+from sthisto.models.familiarity import UNLIKE
 from sthisto.report.subject import GENES, Subject
 
 _FEW_SPOTS = 50
@@ -28,7 +29,7 @@ def _of_data(subject: Subject) -> list[str]:
         if not known.all():
             found.append(f"{(~known).sum():,} of {len(section):,} spots of {section.name} have no prediction.")
         column = subject.column(section, confidence(subject.key))
-        if column is not None and (low := np.nanmean(column.to_numpy(dtype=float) < _HALF)) > _HALF:
+        if column is not None and (low := _share_unlike(column)) > _HALF:
             found.append(f"{low:.0%} of the spots of {section.name} look unlike what the model was trained on.")
     trained = [one.name for one in subject.sections if subject.seen_spots(one).any()]
     if trained:
@@ -36,6 +37,13 @@ def _of_data(subject: Subject) -> list[str]:
     if not any(section.um_per_px for section in subject.sections):
         found.append("The µm per px are unknown: sizes are in px.")
     return found
+
+
+def _share_unlike(confidence: pd.Series) -> float:
+    """Return the share of the known values that `tl.predict` warns of, 0 where none is known."""
+    values = confidence.to_numpy(dtype=float)
+    known = values[np.isfinite(values)]
+    return float((known < UNLIKE).mean()) if len(known) else 0.0
 
 
 def _of_scores(subject: Subject) -> list[str]:
