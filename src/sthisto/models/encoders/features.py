@@ -20,6 +20,7 @@ from sthisto.models.encoders.cache import clear_cache
 from sthisto.models.encoders.dense import Tiling, window_means
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.inference import FrozenEncoder
+from sthisto.models.encoders.pace import Pace
 from sthisto.models.encoders.reach import known_reach, reach
 from sthisto.models.training.devices import torch_device
 
@@ -146,6 +147,7 @@ def _extract(source: PatchSource, encoder: Encoder, identity: str, name: str) ->
     values: np.ndarray | None = None
     encode = _Encoding(encoder, identity)
     spots = np.zeros(len(source), dtype=np.uint64)
+    pace, n_done = Pace(len(source), name), 0
     with tqdm(total=len(source), desc=f"Encoding {name}", disable=not settings.progress, leave=False) as progress:
         for index, patches in source.batches():
             spots[index] = fingerprints(patches)
@@ -154,6 +156,8 @@ def _extract(source: PatchSource, encoder: Encoder, identity: str, name: str) ->
                 values = np.empty((len(source), batch.shape[1]), dtype=np.float32)
             values[index] = batch
             progress.update(len(index))
+            n_done += len(index)
+            pace.at(n_done)
     if values is None:
         values = np.empty((0, encoder.n_features(source.size)), dtype=np.float32)
     return values, spots
