@@ -85,11 +85,11 @@ def predict(
 
     Returns
     -------
-    A row for each slide: "slide", "state" ("done", "failed", or "running" in another call), "message" (why it failed, or
-    the warnings of a slide that is done), "spots" and "seconds". The same is written to ``out/"summary.csv"`` and, at the
-    end, to ``out/"summary.html"``. Each slide that is done has a SpatialData store ``out/f"{slide}.zarr"`` with the table
-    "predicted" and the shapes that it annotates; ``out/"states"`` holds its state. Slides that failed are tried again by
-    the next call.
+    A row for each slide: "slide", "state" ("done", "failed", or "running" in another call), "message" (why it failed,
+    or the warnings of a slide that is done), "spots" and "seconds". The same is written to ``out/"summary.csv"`` and,
+    at the end, to ``out/"summary.html"``. Each slide that is done has a SpatialData store ``out/f"{slide}.zarr"`` with
+    the table "predicted" and the shapes that it annotates; ``out/"states"`` holds its state. Slides that failed are
+    tried again by the next call.
 
     Raises
     ------
