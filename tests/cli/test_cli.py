@@ -160,6 +160,20 @@ def test_read_refuses_a_column_without_a_value(tmp_path, capsys):
     assert "--obs takes COLUMN=VALUE, found 'patient'" in capsys.readouterr().err
 
 
+def test_prediction_without_a_measurement_is_drawn_alone(store, tmp_path, capsys):
+    sdata = sd.read_zarr(store)
+    sth.tl.predict(sdata, sth.tl.fit(sdata, method="mean", genes=["EPCAM"]), new_table_key="predicted")
+    del sdata.tables["expression"]
+    path, out = tmp_path / "slide.zarr", tmp_path / "genes.png"
+    sdata.write(path)
+    assert main(["plot", str(path), "--genes", "EPCAM", "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "with --no-measured" in error
+    assert "sthisto_pred" not in error
+    assert main(["plot", str(path), "--genes", "EPCAM", "--out", str(out), "--no-measured"]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
 def test_unknown_option_of_a_method_is_an_error(store, tmp_path, capsys):
     arguments = ["fit", str(store), "--model", str(tmp_path / "m"), "--method", "color", "--option", "depth=3"]
     assert main(arguments) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -144,7 +144,9 @@ def has_raw(table: AnnData) -> bool:
 
 def where_counts_may_be(table: AnnData, argument: str, tried: str | None = None) -> str:
     """Return a hint at other places than `tried`, to be passed as `argument`; empty where there are none."""
-    names = [name for name in [*layer_names(table), *([RAW] if has_raw(table) else [])] if name != tried]
+    written = tuple(f"{key}_" for key, one in table.uns.items() if isinstance(one, Mapping) and "normalization" in one)
+    others = [name for name in layer_names(table) if name != tried and not name.startswith(written)]
+    names = [*others, *([RAW] if has_raw(table) and tried != RAW else [])]
     if len(names) == 1:
         return f" If {names[0]!r} holds the counts, pass {argument}={names[0]!r}."
     return f" If one of {listed(names)} holds the counts, pass it as {argument}=…" if names else ""

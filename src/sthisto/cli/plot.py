@@ -26,6 +26,12 @@ def add(commands: Any) -> None:
     add_elements(parser, several=True)
     parser.add_argument("--kind", choices=_KINDS, default="gene_compare", help="function of sthisto.pl")
     parser.add_argument("--genes", help="comma-separated genes, for all kinds but scores")
+    parser.add_argument(
+        "--no-measured",
+        dest="show_measured",
+        action="store_false",
+        help="draw the prediction alone, as of a slide without spots (gene_compare)",
+    )
     parser.add_argument("--key-added", action="append", help="key of a prediction; may be repeated")
     parser.add_argument("--out", type=Path, required=True, help="picture: .png, .pdf or .svg")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing picture")
@@ -59,6 +65,8 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     if options.kind == "scores":
         return arguments | {"table_key": keys["table_key"]}
     genes = None if options.genes is None else [name.strip() for name in options.genes.split(",") if name.strip()]
+    if options.kind == "gene_compare":
+        arguments["show_measured"] = options.show_measured
     return keys | arguments | ({} if genes is None else {"genes": genes})
 
 
