@@ -79,6 +79,35 @@ def test_differences_equal_those_of_the_metric(tissue, files):
     assert found["difference_high"] == pytest.approx(expected.high, rel=1e-3)
 
 
+def test_baselines_are_fitted_on_the_training_spots_and_compared_in_pairs(tissue, files):
+    sent = read(files, "noisy.csv")
+    table = sth.benchmark.leaderboard(tissue, sent, baselines=["color"], shapes_key=["B", "C"], n_boot=50)
+    whole = table[table["section"] == "all"].set_index("method")
+    assert np.isnan(whole.loc["color", "rank"])
+    own = make_tissue("ABC")  # the same sections, predicted by a fit with the defaults that the baseline has
+    mark_split(own, {"A": "train", "B": "test", "C": "test"})
+    sth.tl.predict(own, sth.tl.fit(own, method="color", genes=GENES[:10]))
+    sth.tl.evaluate(own, n_boot=0, n_splits=1)
+    expected = sth.get.scores(own, by="section").set_index("section").loc["all"]
+    assert whole.loc["color", "pcc_residual"] == pytest.approx(expected["pcc_residual"], abs=1e-5)
+    assert whole.loc["color", "rmse"] == pytest.approx(expected["rmse"], rel=1e-4)
+    for name in ("color", "depth"):
+        gap = whole.loc[name, "pcc_residual"] - whole.loc["noisy.csv", "pcc_residual"]
+        assert whole.loc[name, "difference"] == pytest.approx(gap, abs=1e-5)
+        assert whole.loc[name, "difference_low"] < gap < whole.loc[name, "difference_high"]
+    swapped = sth.benchmark.leaderboard(tissue, sent, baselines=["color"], reference="color", n_boot=50)
+    row = swapped[swapped["section"] == "all"].set_index("method").loc["noisy.csv"]
+    assert row["difference"] == pytest.approx(-whole.loc["color", "difference"], abs=1e-5)
+
+
+def test_baselines_need_training_spots_and_names_of_their_own(files):
+    own = make_tissue("ABC")
+    with pytest.raises(ValueError, match="marks 'train', and there are none"):
+        sth.benchmark.leaderboard(own, read(files, "good.h5ad"), baselines=["color"], n_boot=0)
+    with pytest.raises(ValueError, match="name predictions and baselines"):
+        sth.benchmark.leaderboard(own, {"color": read(files, "good.h5ad")["good.h5ad"]}, baselines=["color"], n_boot=0)
+
+
 def test_what_cannot_be_compared_has_no_score_and_a_reason(tissue, files):
     table = sth.benchmark.leaderboard(tissue, read(files, "good.h5ad", "counts.h5ad"), n_boot=0)
     refused = table[table["note"].notna()].iloc[0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import Region, make_sdata
 from spatialdata import SpatialData
 from spatialdata.models import ShapesModel
 from spatialdata.transformations import get_transformation
@@ -95,6 +96,13 @@ def test_expression_without_a_place_cannot_tell(true):
     found = sth.tl.check_alignment(noise)
     assert set(found["verdict"]) == {"cannot tell"}
     assert found["shift_um"].isna().all()
+
+
+@pytest.mark.parametrize("n_spots", [1, 60])
+def test_spots_of_one_place_cannot_tell(n_spots):
+    image = np.random.default_rng(0).integers(60, 230, (3, 240, 320)).astype(np.uint8)
+    sdata = make_sdata(Region(image=image, centers=np.tile([[100.0, 100.0]], (n_spots, 1))))
+    assert sth.tl.check_alignment(sdata)["verdict"].tolist() == ["cannot tell"]
 
 
 def test_few_spots_cannot_tell(true):

@@ -18,9 +18,10 @@ from sthisto._sdata.given import Given, read_given
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._utils.arguments import checked
-from sthisto._utils.checks import mapping, text
+from sthisto._utils.checks import list_of, mapping, text
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
+from sthisto.benchmark._baselines import predict_baselines
 from sthisto.benchmark._rows import DEPTH, REPRODUCIBILITY, SIBLINGS
 from sthisto.tl._to_score import check_scale, counts_scale, is_test, references_of
 
@@ -62,12 +63,17 @@ class _Entry:
         )
 
 
-@checked(predictions=mapping("a mapping from name to prediction"), reference=text)
+@checked(
+    predictions=mapping("a mapping from name to prediction"),
+    reference=text,
+    baselines=list_of(text, "a list of methods", least=0),
+)
 def leaderboard(
     sdata: SpatialData | Sequence[SpatialData],
     predictions: Mapping[str, str | AnnData],
     *,
     reference: str | None = None,
+    baselines: Sequence[str] = (),
     counts_layer: str | None = None,
     n_boot: int = 1000,
     seed: int = 0,
@@ -86,7 +92,11 @@ def leaderboard(
     predictions
         Name -> "layer:NAME", "table:NAME" or an AnnData, as `sthisto.tl.evaluate` takes them.
     reference
-        Name of the prediction that differences are taken from. None: the one of the highest score.
+        Name of the prediction or baseline that differences are taken from. None: the prediction of the highest score.
+    baselines
+        Methods that are fitted on the spots marked "train" and "val" and predict the same test spots, such as "color"
+        and "ridge" (on the features of the encoder "texture"). They stand below the predictions, with the same paired
+        differences. Depth always does.
     counts_layer
         Layer of raw counts. None: X.
     n_boot
@@ -108,15 +118,17 @@ def leaderboard(
     One row per prediction, section and set of genes, the best first; section "all" is the mean over sections. Columns
     rank, method, section, genes, n_genes, n_spots; pcc_residual (the primary score) with its interval at 95 %;
     difference from `reference`, paired over the same spots, with its interval; pcc and rmse on the log1p scale;
-    predicted_genes and predicted_spots, what the prediction gives by itself. "depth", "siblings" and "reproducibility"
-    stand below. A prediction that cannot be compared, as one on another scale, has no score, and ``note`` says why.
+    predicted_genes and predicted_spots, what the prediction gives by itself. The baselines, "depth", "siblings" and
+    "reproducibility" stand below, without a rank. A prediction that cannot be compared, as one on another scale, has no
+    score, and ``note`` says why.
 
     Raises
     ------
     KeyError
         `reference` is none of the predictions that can be compared.
     ValueError
-        There is no prediction, none can be compared, or they have no gene or test spot in common.
+        There is no prediction, none can be compared, or they have no gene or test spot in common. `baselines` are
+        given and there is no training spot, or one has the name of a prediction.
 
     Examples
     --------
@@ -135,7 +147,16 @@ def leaderboard(
     sections = read_sections(sdata, keys)
     entries, notes = _entries(sdata, sections, predictions, counts_layer)
     genes = _shared_genes(entries)
-    measured = _measured(sections, entries, genes, counts_layer)
+    if both := set(entries) & {*baselines, DEPTH}:
+        msg = f"{listed(sorted(both))} name predictions and baselines. Name the predictions otherwise."
+        raise ValueError(msg)
+    fitted = (
+        predict_baselines(sdata, baselines, keys=keys, genes=genes, counts_layer=counts_layer, seed=seed)
+        if baselines
+        else {}
+    )
+    beside = {name: _Entry(genes, values) for name, values in fitted.items()}
+    measured = _measured(sections, entries | beside, genes, counts_layer)
     of_sections, references = references_of(sdata, sections, keys, counts_scale(counts_layer), genes, seed)
     tables = {
         name: pd.concat(
@@ -144,12 +165,12 @@ def leaderboard(
                 for i, one in measured.items()
             ]
         )
-        for name in entries
+        for name in (*entries, *beside)
     }
     summaries = {name: summarize(table) for name, table in tables.items()}
-    best = _best(summaries, reference)
-    rows = list(_scores(list(measured.values()), summaries, best, n_boot, seed))
-    rows += _references(list(measured.values()), summaries[best], n_boot, seed)
+    best = _best(summaries, reference, list(entries))
+    rows = list(_scores(list(measured.values()), summaries, best, n_boot, seed, ranked=list(entries)))
+    rows += _references(list(measured.values()), summaries[best], best, n_boot, seed)
     frame = pd.DataFrame(rows)
     frame["predicted_genes"] = frame["method"].map({name: len(one.genes) for name, one in entries.items()})
     frame["predicted_spots"] = frame["method"].map({name: one.n_spots(sections) for name, one in entries.items()})
@@ -235,11 +256,11 @@ def _measured(
     return measured
 
 
-def _best(summaries: Mapping[str, pd.DataFrame], reference: str | None) -> str:
+def _best(summaries: Mapping[str, pd.DataFrame], reference: str | None, ranked: Sequence[str]) -> str:
     if reference is not None:
         check_key(reference, summaries, name="reference", where="the predictions that can be compared")
         return reference
-    return max(summaries, key=lambda name: _overall(summaries[name]))
+    return max(ranked, key=lambda name: _overall(summaries[name]))
 
 
 def _overall(summary: pd.DataFrame) -> float:
@@ -253,10 +274,16 @@ def _scopes(measured: Sequence[Measured]) -> list[Scope]:
 
 
 def _scores(
-    measured: Sequence[Measured], summaries: Mapping[str, pd.DataFrame], best: str, n_boot: int, seed: int
+    measured: Sequence[Measured],
+    summaries: Mapping[str, pd.DataFrame],
+    best: str,
+    n_boot: int,
+    seed: int,
+    *,
+    ranked: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the predictions, in the order of their score over all sections."""
-    order = sorted(summaries, key=lambda name: -_overall(summaries[name]))
+    """Yield the rows of the predictions, in the order of their score over all sections; then those of baselines."""
+    order = sorted(summaries, key=lambda name: (name not in ranked, -_overall(summaries[name])))
     for scope in _scopes(measured):
         sets = [gene_sets(one.truth.mean(axis=0)) for one in scope.sections]
         for genes in sets[0]:
@@ -266,7 +293,12 @@ def _scores(
             for rank, name in enumerate(order, 1):
                 table = summaries[name]
                 row = table[(table["section"] == scope.name) & (table["genes"] == genes)].iloc[0]
-                found = {"rank": rank, "method": name, "section": scope.name, "genes": genes}
+                found: dict[str, Any] = {
+                    "rank": rank if name in ranked else None,
+                    "method": name,
+                    "section": scope.name,
+                    "genes": genes,
+                }
                 found |= {column: row[column] for column in ("n_genes", "n_spots", "pcc_residual", "pcc", "rmse")}
                 if name in limits:
                     found |= {"pcc_residual_low": limits[name].low, "pcc_residual_high": limits[name].high}
@@ -277,7 +309,7 @@ def _scores(
 
 
 def _references(
-    measured: Sequence[Measured], summary: pd.DataFrame, n_boot: int, seed: int
+    measured: Sequence[Measured], summary: pd.DataFrame, best: str, n_boot: int, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what the predictions are read against: depth alone, sibling genes, and a second sequencing."""
     deep = [one.with_depth(DEPTH) for one in measured]
@@ -290,6 +322,8 @@ def _references(
             depth = {"pcc_residual": row["depth_pcc_residual"], "pcc": row["depth_pcc"]}
             for limits in intervals(scope, chosen, [DEPTH], n_boot=n_boot, seed=seed).values() if n_boot else ():
                 depth |= {"pcc_residual_low": limits.low, "pcc_residual_high": limits.high}
+            for paired in differences(scope, chosen, [best, DEPTH], reference=best).values() if n_boot else ():
+                depth |= {"difference": paired.value, "difference_low": paired.low, "difference_high": paired.high}
             yield {"method": DEPTH, **shared, **depth}
             yield {"method": SIBLINGS, **shared, "pcc_residual": row["sibling"]}
             yield {"method": REPRODUCIBILITY, **shared, "pcc_residual": reproducibility(scope.sections, chosen).value}

@@ -29,6 +29,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--reference", help="file, without its ending, that differences are taken from; default: the best"
     )
+    parser.add_argument(
+        "--baselines", nargs="*", default=[], help="methods to fit on the training spots beside them: color ridge"
+    )
     parser.add_argument("--counts-layer", help="layer of raw counts; default: X")
     parser.add_argument("--image", action="append", help="H&E image, if there are several; REGION=IMAGE for one region")
     parser.add_argument("--shapes", action="append", help="region with the spots (shapes_key); may be repeated")
@@ -57,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
         sdata,
         predictions,
         reference=options.reference,
+        baselines=options.baselines,
         counts_layer=options.counts_layer,
         n_boot=options.n_boot,
         seed=options.seed,
@@ -102,7 +106,8 @@ def _with_unread(scores: pd.DataFrame, unread: dict[str, str]) -> pd.DataFrame:
 
 def _command(options: argparse.Namespace) -> str:
     data = "" if options.data is None else f" --data {options.data}"
-    return f"sthisto leaderboard {options.folder}{data}"
+    baselines = f" --baselines {' '.join(options.baselines)}" if options.baselines else ""
+    return f"sthisto leaderboard {options.folder}{data}{baselines}"
 
 
 def _write(scores: pd.DataFrame, out: Path, command: str) -> str:

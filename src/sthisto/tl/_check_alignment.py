@@ -113,7 +113,7 @@ def check_alignment(
     """
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     sections = read_sections(sdata, keys)
-    maps = [feature_map(section) for section in sections]
+    maps = [feature_map(section) if _has_pitch(section) else None for section in sections]
     agreements = [_agreement(section, layer) for section in sections]
     rows = []
     for i, section in enumerate(sections):
@@ -127,13 +127,18 @@ def check_alignment(
     return pd.DataFrame(rows)
 
 
+def _has_pitch(section: Section) -> bool:
+    """Return whether spots lie side by side: neither one alone nor all in one place."""
+    return 0 < pitch_of(section) < np.inf
+
+
 def _agreement(section: Section, layer: str | None) -> Agreement | None:
     """Return what scores the placements of a section's spots; None where there are too few."""
     away = np.linalg.norm(section.centers - np.median(section.centers, axis=0), axis=1)
     spots = np.sort(np.argsort(away, kind="stable")[:_MOST_SPOTS])
     counts = read_rows(section, layer, spots)
     filled = np.asarray(abs(counts).sum(axis=1)).ravel() > 0
-    if filled.sum() < _FEWEST_SPOTS:
+    if filled.sum() < _FEWEST_SPOTS or not _has_pitch(section):
         return None
     spots, counts = spots[filled], counts[np.flatnonzero(filled)]
     components = expression_components(counts, are_counts=looks_like_counts(counts))
