@@ -61,6 +61,9 @@ GIVEN: Final = "given"
 """Rule of the genes, and flag in the record, of a prediction that sthisto did not make."""
 
 FEATURES: Final = "sthisto_features"
+COHORT_STATES: Final = "states"
+"""Folder beside the stores of a cohort with the state of each slide, in JSON."""
+COHORT_DONE: Final = "done"
 """Key of ``uns`` that names the width of the tiles which features in ``obsm`` were computed from."""
 
 BLUR: Final = "sthisto_blur"
