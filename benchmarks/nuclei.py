@@ -30,7 +30,7 @@ def main() -> None:
     print(
         f"{'µm/px':>6s} {'seed':>5s} {'drawn':>6s} {'found':>6s} {'precision':>10s} {'recall':>7s} {'F1':>6s} {'s':>5s}"
     )
-    for um_per_px in (0.25, 0.5, 0.8):
+    for um_per_px in (0.25, 0.5, 0.8, 1.0, 2.0, 3.0):
         for seed in (101, 102):
             sdata = sth.datasets.synthetic(
                 n_sections=1, n_patients=1, n_spots=40, um_per_px=um_per_px, nuclei=True, seed=seed

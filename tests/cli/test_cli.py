@@ -149,6 +149,11 @@ def test_read_makes_a_store_of_a_run_that_the_other_commands_take(tmp_path, caps
     assert "P1_full_image" in sd.read_zarr(stores[0]).images
     assert main(["read", str(outs), "--out", stores[0]]) == 1
     assert "exists" in capsys.readouterr().err
+    key = sd.read_zarr(stores[0])["table"].uns["spatialdata_attrs"]["region_key"]
+    linked = ["read", str(outs), "--image", str(image), "--obs", f"{key}=P1", "--out", str(tmp_path / "linked.zarr")]
+    assert main(linked) == 1
+    assert "links the spots to their region" in capsys.readouterr().err
+    assert not (tmp_path / "linked.zarr").exists()
     split = tmp_path / "split"
     assert main(["split", *stores, "--patient-key", "patient", "--test", "P2", "--out", str(split)]) == 0
     roles = sd.read_zarr(split / "P2.zarr")["table"].obs["sthisto_split"]

@@ -180,10 +180,24 @@ def test_manifests_that_cant_be_read_are_refused(tmp_path, text, words):
         find_slides(tmp_path / "slides.csv")
 
 
-def test_a_file_is_no_folder_of_results(slides, model, tmp_path):
+def test_a_folder_that_cant_be_written_to_is_refused(slides, model, tmp_path, monkeypatch):
     (tmp_path / "out").write_text("")
-    with pytest.raises(ValueError, match="expected a folder"):
+    with pytest.raises(OSError, match="can't be written to"):
         sth.cohort.predict(slides, model, out=tmp_path / "out")
+    full = OSError(errno.EROFS, "Read-only file system")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="Read-only file system"):
+        sth.cohort.predict(slides, model, out=tmp_path / "another")
+
+
+def test_slides_that_failed_again_are_left_out_of_the_table_of_slides(slides, model, tmp_path, caplog):
+    out = tmp_path / "out"
+    sth.cohort.predict(slides, model, out=out)
+    (slides / "slide1.tif").write_bytes(b"II*\0 no slide")
+    sth.cohort.predict(slides, model, out=out)
+    assert (out / "slide1.zarr").is_dir()
+    assert sth.get.slides(out).obs_names.tolist() == ["slide0", "slide2"]
+    assert "slide1.zarr is of an earlier prediction, its slide is 'failed' now" in caplog.text
 
 
 def test_the_command_refuses_options_of_stores(slides, model, tmp_path, capsys):

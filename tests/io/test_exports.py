@@ -169,6 +169,8 @@ def test_a_file_for_one_image_asks_which(predicted, tmp_path):
         sth.io.to_geojson(predicted, tmp_path / "all.geojson")
     with pytest.raises(KeyError, match="section"):
         sth.io.to_ome_tiff(predicted, tmp_path / "m.ome.tif", "CD3E", section="S9")
+    with pytest.raises(ValueError, match=r"must end with '\.tif'"):
+        sth.io.to_ome_tiff(predicted, tmp_path / "m.png", "CD3E", section="S1_spots")
     with pytest.raises(KeyError, match="genes that are modeled"):
         sth.io.to_csv(predicted, tmp_path / "p.csv", genes=["ACTB"])
     with pytest.raises(KeyError, match="Nothing was predicted"):

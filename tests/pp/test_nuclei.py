@@ -62,11 +62,27 @@ def test_a_model_of_spots_predicts_cells(slide):
     row = section.rows[0]
     assert spots.obs["aggregated_cells"].iloc[row] == inside.sum() > 3
     np.testing.assert_allclose(
-        spots[:, genes].layers["aggregated_pred"][row], slide["cells"].X[inside].mean(0), rtol=1e-4
+        np.expm1(spots[:, genes].layers["aggregated_pred"][row]), np.expm1(slide["cells"].X[inside]).mean(0), rtol=1e-4
     )
     assert spots.uns["aggregated"]["consistency"] > 0.3
     with pytest.raises(KeyError, match="no prediction"):
         sth.tl.aggregate(slide, table_key="expression", reference="nothing")
+
+
+def test_measured_counts_of_cells_are_averaged_as_they_are(slide):
+    cells = slide["cells"].copy()
+    cells.X = np.random.default_rng(0).poisson(2, cells.shape).astype(np.float32)
+    slide["counted"] = cells
+    sth.tl.aggregate(slide, cells_key="counted", table_key="expression", key_added="measured")
+    (section,) = read_sections(slide, ElementKeys(table_key="expression"))
+    inside = cdist(section.centers[:1], cells.obsm["spatial"])[0] <= section.diameter / 2
+    found = slide["expression"][:, cells.var_names].layers["measured_pred"][section.rows[0]]
+    np.testing.assert_allclose(found, cells.X[inside].mean(0), rtol=1e-5)
+
+
+def test_coarse_images_are_warned_of(slide, caplog):
+    sth.pp.nuclei(slide, um_per_px=1.5, key_added="coarse")
+    assert "nuclei are a few px wide" in caplog.text
 
 
 def test_borders_of_tiles_neither_split_nor_repeat_nuclei(slide, monkeypatch):

@@ -81,6 +81,19 @@ def test_predicted_proportions_are_not_negative_and_add_up_to_one(tissue, method
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
 
+def test_types_are_found_by_their_names_in_any_order(tissue):
+    table = tissue["counts"]
+    sth.tl.predict(tissue, sth.tl.fit(tissue, target="obsm:types", **MIXED))
+    sth.tl.evaluate(tissue, n_boot=0)
+    before = sth.get.scores(tissue).set_index("gene")["pcc"]
+    table.obsm["types"] = table.obsm["types"][table.obsm["types"].columns[::-1]]
+    sth.tl.evaluate(tissue, n_boot=0)
+    pd.testing.assert_series_equal(sth.get.scores(tissue).set_index("gene")["pcc"], before)
+    table.obsm["types"] = table.obsm["types"].rename(columns={"stroma": "other"})
+    with pytest.raises(ValueError, match=r"has the columns 'other'.* expected 'tumor'"):
+        sth.tl.evaluate(tissue, n_boot=0)
+
+
 def test_proportions_are_scored_without_counts(tissue):
     table = tissue["counts"]
     table.X = np.log1p(table.X.toarray() / 3.0)
@@ -184,9 +197,16 @@ def test_sets_are_read_from_a_gmt_file(tissue, tmp_path, caplog):
     model = sth.tl.fit(tissue, target_sets=path, **MIXED)
     assert model.normalization["targets"] == ["\t".join(["first", *GENES[:4]]), "second\tgene5"]
     assert "first (4 of 5)" in caplog.text
-    for text in ("first\tonly\n", "a\tb\tgene1\na\tb\tgene2\n", ""):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=r"no new set of genes|holds no set"):
+    path.write_text("first\x85name\tof a test\tgene1\r\n", encoding="utf-8")
+    assert sth.tl.fit(tissue, target_sets=path, **MIXED).genes == ("first\x85name",)
+    for text, words in (
+        (b"first\tonly\n", "no set of genes"),
+        (b"a\tb\tgene1\na\tb\tgene2\n", "Line 2 .* second set named 'a'"),
+        (b"", "holds no set"),
+        ("ä\tb\tgene1\n".encode("latin-1"), "no text in UTF-8"),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(ValueError, match=words):
             sth.tl.fit(tissue, target_sets=path, **MIXED)
 
 
@@ -195,6 +215,8 @@ def test_sets_are_read_from_a_gmt_file(tissue, tmp_path, caplog):
     [
         ({"target_sets": {"a": ["nope"]}}, KeyError, "No gene of 'a'"),
         ({"target_sets": {"a": []}}, ValueError, "GMT|empty"),
+        ({"target_sets": {}}, ValueError, "has no set of genes"),
+        ({"target_sets": {"a": "gene1"}}, ValueError, "is the text 'gene1'"),
         ({"target_sets": 3}, TypeError, "a GMT file, or a mapping"),
         ({"target_sets": "missing.gmt"}, FileNotFoundError, "no file"),
         ({"target_sets": SETS, "genes": GENES}, ValueError, "Leave one of them out"),
@@ -202,10 +224,15 @@ def test_sets_are_read_from_a_gmt_file(tissue, tmp_path, caplog):
         ({"target": "obsm:nope"}, KeyError, "the slots of obsm"),
         ({"target": "obsm:"}, ValueError, "'obsm:KEY'"),
         ({"target": "obsm:wrong"}, ValueError, "no proportions"),
+        ({"target": "obsm:text"}, ValueError, "no proportions"),
+        ({"target": "obsm:same"}, ValueError, "need names of their own"),
     ],
 )
 def test_targets_that_cannot_be_learned_are_refused(tissue, arguments, error, words):
-    tissue["counts"].obsm["wrong"] = np.full((tissue["counts"].n_obs, 2), -1.0)
+    table = tissue["counts"]
+    table.obsm["wrong"] = np.full((table.n_obs, 2), -1.0)
+    table.obsm["text"] = pd.DataFrame({"a": 0.5, "b": "half"}, index=table.obs_names)
+    table.obsm["same"] = pd.DataFrame(np.full((table.n_obs, 2), 0.5), index=table.obs_names, columns=["a", "a"])
     before = set(tissue["counts"].obsm)
     with pytest.raises(error, match=words):
         sth.tl.fit(tissue, **arguments, **MIXED)

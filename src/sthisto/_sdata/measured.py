@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sthisto._sdata.expression import Normalization, check_finite, looks_like_counts
 from sthisto._sdata.sections import Section
@@ -57,21 +59,45 @@ def _read_targets(section: Section, spots: np.ndarray, scale: Normalization, gen
 def _proportions(section: Section, scale: Normalization, rows: np.ndarray) -> np.ndarray:
     """Return the proportions in rows of the table, (n, n_types), scaled to the sum one; NaN where there are none.
 
+    Types are found by the names of columns, where these have some.
+
     Raises
     ------
     KeyError
         The table has no such slot.
     ValueError
-        It has another number of columns.
+        It has other columns.
     """
     key = scale.target.removeprefix(OBSM)
     check_key(key, section.table.obsm, name="target", where="the slots of obsm")
-    values = np.asarray(section.table.obsm[key], dtype=np.float64).reshape(section.table.n_obs, -1)[rows]
-    if values.shape[1] != len(scale.names):
-        msg = f"obsm[{key!r}] of section {section.name!r} has {values.shape[1]} columns, expected {len(scale.names)}."
+    stored = read_proportions(section, key)
+    if set(stored.columns) != set(scale.names):
+        found = listed(stored.columns)
+        msg = f"obsm[{key!r}] of section {section.name!r} has the columns {found}, expected {listed(scale.names)}."
         raise ValueError(msg)
+    values = stored[list(scale.names)].to_numpy()[rows]
     total = values.sum(axis=1, keepdims=True)
     return np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0)
+
+
+def read_proportions(section: Section, key: str) -> pd.DataFrame:
+    """Return a slot of ``obsm`` of all rows of the table, as numbers; columns without names get the key and a number.
+
+    Raises
+    ------
+    ValueError
+        It holds something else.
+    """
+    stored: Any = section.table.obsm[key]
+    dense = stored.toarray() if hasattr(stored, "toarray") else stored
+    try:
+        values = np.asarray(dense, dtype=np.float64).reshape(section.table.n_obs, -1)
+    except ValueError as error:
+        msg = f"obsm[{key!r}] of section {section.name!r} holds no proportions: {error}."
+        raise ValueError(msg) from error
+    named = isinstance(stored, pd.DataFrame)
+    names = [str(name) for name in stored.columns] if named else [f"{key}_{i}" for i in range(values.shape[1])]
+    return pd.DataFrame(values, columns=names)
 
 
 def check_scale(section: Section, normalization: Normalization) -> None:

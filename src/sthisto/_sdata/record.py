@@ -41,6 +41,13 @@ def method_label(method: str) -> str:
     return method if cls is None else cls.label or method
 
 
+def predicted_scale(table: AnnData) -> str | None:
+    """Return the scale of the predictions in a table, None where it has none or those of several scales."""
+    records = [one.get("normalization") for one in table.uns.values() if isinstance(one, Mapping)]
+    scales = {str(one["target"]) for one in records if isinstance(one, Mapping) and "target" in one}
+    return next(iter(scales)) if len(scales) == 1 else None
+
+
 def as_keys(key_added: str | Sequence[str]) -> list[str]:
     """Return a list of keys without repeats, whether one is given or several."""
     keys = [key_added] if isinstance(key_added, str) else list(dict.fromkeys(key_added))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ from spatialdata.models import TableModel
 from sthisto._sdata.predictions import predicted_names, predicted_values
 from sthisto._sdata.record import check_predicted, has_record, read_record
 from sthisto._sdata.sections import as_cohort
-from sthisto._sdata.slots import confidence, prediction
+from sthisto._sdata.slots import COHORT_DONE, COHORT_STATES, confidence, prediction
+from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ def statistic(name: str) -> Callable[[np.ndarray], np.ndarray]:
 def stores_of(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Return the stores of a folder, such as `cohort.predict` writes, or those that are named.
 
+    Slides of a cohort whose last prediction failed or is under way are left out, with a warning.
+
     Raises
     ------
     FileNotFoundError
@@ -82,7 +86,7 @@ def stores_of(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     if isinstance(paths, str | os.PathLike):
         folder = Path(paths).expanduser()
         is_store = (folder / "zarr.json").exists() or (folder / ".zgroup").exists()
-        found = [folder] if is_store else sorted(folder.glob("*.zarr"))
+        found = [folder] if is_store else [path for path in sorted(folder.glob("*.zarr")) if _is_done(path)]
     else:
         found = [Path(path).expanduser() for path in paths]
     if missing := [path for path in found if not path.exists()]:
@@ -94,6 +98,17 @@ def stores_of(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     return found
 
 
+def _is_done(store: Path) -> bool:
+    """Return whether a store is no slide of a cohort, or one whose last prediction was done."""
+    state = store.parent / COHORT_STATES / f"{store.stem}.json"
+    if not state.is_file():
+        return True
+    known = str(json.loads(state.read_text(encoding="utf-8")).get("state"))
+    if known != COHORT_DONE:
+        logger.warning("%s is of an earlier prediction, its slide is %r now: it is left out.", store, known)
+    return known == COHORT_DONE
+
+
 def summarize_store(path: Path, how: Sequence[str], key: str, table_key: str | None) -> list[SlideSummary]:
     """Return the slides of a store, of which only the tables are read."""
     import spatialdata as sd
@@ -101,7 +116,11 @@ def summarize_store(path: Path, how: Sequence[str], key: str, table_key: str | N
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The table is annotating")  # shapes, which are not read
         sdata = sd.read_zarr(path, selection=("tables",))
-    return summarize_slides(sdata, how, key, table_key, store=path.stem)
+    try:
+        return summarize_slides(sdata, how, key, table_key, store=path.stem)
+    except KeyError as error:
+        msg = f"{path}: {error.args[0]}"
+        raise KeyError(msg) from error
 
 
 def summarize_slides(

@@ -60,6 +60,11 @@ GENES_OF_PREDICTION: Final = "those of the prediction"
 GIVEN: Final = "given"
 """Rule of the genes, and flag in the record, of a prediction that sthisto did not make."""
 
+COHORT_STATES: Final = "states"
+"""Folder beside the stores of a cohort with the state of each slide, in JSON."""
+COHORT_DONE: Final = "done"
+"""State of a slide whose prediction was written."""
+
 FEATURES: Final = "sthisto_features"
 """Key of ``uns`` that names the width of the tiles which features in ``obsm`` were computed from."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from sthisto._sdata.expression import Normalization, Target
+from sthisto._sdata.measured import read_proportions
 from sthisto._sdata.sections import Section
 from sthisto._sdata.tables import gene_names
 from sthisto._sdata.training import is_known, resolve_normalization
@@ -62,7 +62,7 @@ def resolve_scale(
     if target is None or not is_proportions(target):
         return resolve_normalization(sections, roles, layer=layer, target=target)  # type: ignore[arg-type]
     names = [proportion_names(section, target.removeprefix(OBSM)) for section in sections]
-    if different := [section.name for section, own in zip(sections, names, strict=True) if own != names[0]]:
+    if different := [section.name for section, own in zip(sections, names, strict=True) if set(own) != set(names[0])]:
         msg = f"{target!r} has other columns in {listed(different)} than in {sections[0].name!r}."
         raise ValueError(msg)
     scale = Normalization(target, layer, targets=tuple((name,) for name in names[0]))
@@ -83,7 +83,14 @@ def read_sets(target_sets: TargetSets) -> dict[str, tuple[str, ...]]:
     """
     if not isinstance(target_sets, Mapping):
         return _read_gmt(Path(target_sets).expanduser())
-    sets = {str(name): tuple(dict.fromkeys(str(gene) for gene in genes)) for name, genes in target_sets.items()}
+    if not target_sets:
+        msg = "target_sets=… has no set of genes. Leave it out to model genes."
+        raise ValueError(msg)
+    if text := [name for name, genes in target_sets.items() if isinstance(genes, str)]:
+        msg = f"The set {text[0]!r} of target_sets is the text {target_sets[text[0]]!r}; expected a list of genes."
+        raise ValueError(msg)
+    lists = {name: sorted(genes) if isinstance(genes, Set) else genes for name, genes in target_sets.items()}
+    sets = {str(name): tuple(dict.fromkeys(str(gene) for gene in genes)) for name, genes in lists.items()}
     for name, genes in sets.items():
         if not genes or any("\t" in text or "\n" in text for text in (name, *genes)):
             msg = f"The set {name!r} of target_sets is empty, or a name in it holds a tab or a line break."
@@ -96,14 +103,22 @@ def _read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
         msg = f"There is no file {path}. Pass a GMT file, or a mapping from set to genes, as target_sets=…"
         raise FileNotFoundError(msg)
     sets: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no text in UTF-8: {error}. Save it as such, and without compression."
+        raise ValueError(msg) from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, *rest = (part.strip() for part in line.split("\t"))
         genes = tuple(dict.fromkeys(gene for gene in rest[1:] if gene))
-        if not name or not genes or name in sets:
+        if name in sets:
+            msg = f"Line {number} of {path} is the second set named {name!r}. Rename or remove one."
+            raise ValueError(msg)
+        if not name or not genes:
             msg = (
-                f"Line {number} of {path} is no new set of genes: expected a name, a description and genes, separated "
+                f"Line {number} of {path} is no set of genes: expected a name, a description and genes, separated "
                 "by tabs."
             )
             raise ValueError(msg)
@@ -137,16 +152,16 @@ def _measured_sets(
 def proportion_names(section: Section, key: str) -> list[str]:
     """Return the names of the columns of a slot of ``obsm``; without any, the key and a number."""
     check_key(key, section.table.obsm, name="target", where="the slots of obsm")
-    stored = section.table.obsm[key]
-    if isinstance(stored, pd.DataFrame):
-        return [str(name) for name in stored.columns]
-    return [f"{key}_{i}" for i in range(np.shape(stored)[1] if np.ndim(stored) > 1 else 1)]
+    names = [str(name) for name in read_proportions(section, key).columns]
+    if len(set(names)) < len(names) or any("\t" in name or "\n" in name for name in names):
+        msg = f"The columns of obsm[{key!r}] need names of their own, without tabs and line breaks: {listed(names)}."
+        raise ValueError(msg)
+    return names
 
 
 def _check_proportions(section: Section, scale: Normalization, spots: np.ndarray) -> None:
     key = scale.target.removeprefix(OBSM)
-    stored = section.table.obsm[key]
-    values = np.asarray(stored, dtype=np.float64).reshape(section.table.n_obs, -1)[section.rows[spots]]
+    values = read_proportions(section, key).to_numpy()[section.rows[spots]]
     known = values[np.isfinite(values).all(axis=1)]
     if values.shape[1] < 2 or not len(known) or known.min() < 0:
         msg = (

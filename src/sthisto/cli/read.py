@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> None:
     paths = out_paths([options.data], options.out, overwrite=options.overwrite)
 
     import sthisto as sth
+    from sthisto._sdata.stated import Contents, state
 
     sdata = sth.io.read(
         options.data,
@@ -59,19 +61,14 @@ def run(options: argparse.Namespace) -> None:
         um_per_px=options.um_per_px,
         name=options.name,
     )
-    if columns and not sdata.tables:
-        msg = f"{options.data} has no spots, to which --obs could be added."
-        raise ValueError(msg)
-    for table in sdata.tables.values():
-        for column, value in columns.items():
-            table.obs[column] = value
+    state(sdata, columns, argument="--obs")
     write_stores([sdata], paths, overwrite=options.overwrite)
-    spots = {key: table.n_obs for key, table in sdata.tables.items()}
+    held = Contents.of(sdata)
     if options.json:
-        print(json.dumps({"out": str(options.out), "images": list(sdata.images), "spots": spots}))
+        print(json.dumps({"out": str(options.out), **asdict(held)}))
     elif not options.quiet:
-        held = ", ".join([*map(repr, sdata.images), *(f"{n} spots in table {key!r}" for key, n in spots.items())])
-        print(f"{options.out} holds {held}.")
+        tables = (f"{n} spots in table {key!r}" for key, n in held.spots.items())
+        print(f"{options.out} holds {', '.join([*map(repr, held.images), *tables])}.")
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, str]:

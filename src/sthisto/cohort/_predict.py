@@ -96,8 +96,10 @@ def predict(
     FileNotFoundError
         There are no slides, or no model, at the path.
     ValueError
-        Two slides have one name, the manifest can't be read, or `out` is a file or holds predictions of another model
-        or of other arguments.
+        Two slides have one name, the manifest can't be read, or `out` holds predictions of another model or of other
+        arguments.
+    OSError
+        `out` can't be written to.
 
     Examples
     --------
@@ -106,9 +108,6 @@ def predict(
     """
     check_positive(workers, name="workers")
     jobs, folder = find_slides(paths), Path(out).expanduser()
-    if folder.exists() and not folder.is_dir():
-        msg = f"`out` is the file {folder}; expected a folder, which may be new."
-        raise ValueError(msg)
     if um_per_px is not None:
         check_positive(um_per_px, name="um_per_px")
         jobs = [replace(job, um_per_px=job.um_per_px or float(um_per_px)) for job in jobs]
@@ -118,6 +117,7 @@ def predict(
         predicting |= {"genes": genes if isinstance(genes, str) else list(genes), "min_score": min_score}
     if interval is not None:
         predicting["interval"] = interval
+    _make_folder(folder)
     saved = _saved(model, folder, overwrite=overwrite)
     arguments: dict[str, Any] = {"grid": grid, "predict": predicting, "write_image": write_image}
     task = Task(saved, folder, _digest(saved, arguments), threads=_threads(workers, cluster), **arguments)
@@ -134,6 +134,24 @@ def predict(
         states[name] = state
         _write_summary(jobs, states, folder)
     return _write_summary(jobs, states, folder, page=True)
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder of the results, where it can be written to.
+
+    Raises
+    ------
+    OSError
+        It is a file, or can't be written to.
+    """
+    states = state_path(out, "").parent
+    try:
+        states.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=states):
+            pass
+    except OSError as error:
+        msg = f"Results can't be written to out={str(out)!r}: {error}. Pass a folder, which may be new."
+        raise OSError(msg) from error
 
 
 def _saved(model: ExpressionModel | str | os.PathLike[str], out: Path, *, overwrite: bool) -> Path:

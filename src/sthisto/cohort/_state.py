@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sthisto._sdata.slots import COHORT_DONE, COHORT_STATES
 from sthisto._utils.atomic import atomic_file
 
-DONE: Final = "done"
+DONE: Final = COHORT_DONE
 FAILED: Final = "failed"
 RUNNING: Final = "running"
 PENDING: Final = "pending"
-_FOLDER: Final = "states"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SlideState:
 
 def state_path(out: Path, name: str) -> Path:
     """Return the file with the state of a slide."""
-    return out / _FOLDER / f"{name}.json"
+    return out / COHORT_STATES / f"{name}.json"
 
 
 def read_state(out: Path, name: str) -> SlideState:
@@ -90,7 +90,7 @@ def locked(out: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     wait
         Whether to wait until no other process has the lock.
     """
-    path = out / _FOLDER / f"{name}.lock"
+    path = out / COHORT_STATES / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl

@@ -31,8 +31,9 @@ def slides(
     Parameters
     ----------
     sdata
-        The folder that `sthisto.cohort.predict` wrote, a store or a list of them, which are read one after the other,
-        or SpatialData in memory. Each region that a table annotates is a slide.
+        The folder that `sthisto.cohort.predict` wrote, of which slides that are done are read; a store or a list of
+        them, which are read one after the other; or SpatialData in memory. Each region that a table annotates is a
+        slide.
     how
         Statistics over the spots: "mean", "median", "sd", and "q90" for the quantile at 90 %, or another number.
     key_added

@@ -15,12 +15,13 @@ from sthisto._sdata.slots import KEY
 from sthisto._utils.arguments import checked
 from sthisto._utils.atomic import atomic_file
 from sthisto._utils.checks import text
-from sthisto._utils.validate import check_positive
+from sthisto._utils.validate import check_positive, listed
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 _PX_PER_SPOT: Final = 8
+_SUFFIXES: Final = (".tif", ".tiff", ".btf")
 _TILE: Final = 512
 _COARSEST_PX: Final = 1024
 _ROWS_AT_ONCE: Final = 256
@@ -44,7 +45,7 @@ def to_ome_tiff(
     sdata
         One SpatialData, or a list of them.
     path
-        File to write, commonly "….ome.tif".
+        File to write, "….ome.tif"; its name ends with ".tif", ".tiff" or ".btf".
     genes
         Gene or genes to draw.
     section
@@ -67,7 +68,8 @@ def to_ome_tiff(
     KeyError
         There is no prediction under the key, or no such gene or section.
     ValueError
-        Several sections have a prediction and none is named, or the table is ambiguous.
+        Several sections have a prediction and none is named, the table is ambiguous, or the name of the file ends
+        otherwise.
 
     Examples
     --------
@@ -78,6 +80,10 @@ def to_ome_tiff(
     """
     from tifffile import TiffWriter
 
+    target = Path(path).expanduser()
+    if target.suffix.lower() not in _SUFFIXES:
+        msg = f"`path` must end with {listed(_SUFFIXES)}, found {target.name!r}."
+        raise ValueError(msg)
     one = only_section(read_predicted(sdata, ElementKeys(table_key=table_key), key_added, genes), section)
     factor = max(1.0, one.section.diameter / _PX_PER_SPOT) if downsample is None else float(downsample)
     check_positive(factor, name="downsample")
@@ -88,7 +94,7 @@ def to_ome_tiff(
         um = one.section.um_per_px * factor
         about |= {"PhysicalSizeX": um, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um, "PhysicalSizeYUnit": "µm"}
     options: dict[str, Any] = {"photometric": "minisblack", "tile": (_TILE, _TILE), "compression": "zlib"}
-    with atomic_file(Path(path).expanduser()) as staged, TiffWriter(staged, ome=True, bigtiff=True) as writer:
+    with atomic_file(target) as staged, TiffWriter(staged, ome=True, bigtiff=True) as writer:
         for level in range(n_levels + 1):
             coarse = spot[:: 2**level, :: 2**level]
             shape = (len(one.genes), *coarse.shape)

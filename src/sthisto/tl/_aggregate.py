@@ -9,7 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
+from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.record import predicted_scale
 from sthisto._sdata.sections import Section, read_sections
 from sthisto._sdata.slots import CELLS, n_cells, prediction
 from sthisto._sdata.tables import gene_names, layer_names, read_matrix, read_rows
@@ -44,6 +46,8 @@ def aggregate(
         SpatialData with a table of predicted cells and one of spots, on the same image.
     cells_key
         Table of the cells, as ``sth.tl.predict(…, new_table_key="cells")`` writes it; X is what is averaged.
+        Predictions on the scale "log1p" are averaged as the normalized counts that they are the logarithm of, as the
+        counts of cells add up in a spot.
     reference
         `key_added` of a prediction of the spots to compare with. None: nothing is compared.
     image_key
@@ -57,8 +61,8 @@ def aggregate(
 
     Returns
     -------
-    None. Writes to the table of the spots ``layers["{key_added}_pred"]``, the mean of the cells' X whose centers lie in
-    the spot, on the scale that the cells have, NaN for spots without cells and genes that the cells lack, and
+    None. Writes to the table of the spots ``layers["{key_added}_pred"]``, the mean of the cells whose centers lie in
+    the spot, on the scale that their X has, NaN for spots without cells and genes that the cells lack, and
     ``obs["{key_added}_cells"]``, the number of cells. ``uns[key_added]`` has "consistency" where there is a
     `reference`: the mean over genes of Pearson's correlation, over the spots with cells, of both predictions. It is
     logged too.
@@ -88,7 +92,8 @@ def aggregate(
     if not genes:
         msg = f"Tables {cells_key!r} and {spots[0].table_key!r} have no gene in common: there is nothing to aggregate."
         raise KeyError(msg)
-    found = [_means(section, cells, genes) for section in spots]
+    is_log = predicted_scale(cells[0].table) == "log1p" and not looks_like_counts(read_rows(cells[0], None))
+    found = [_means(section, cells, genes, is_log=is_log) for section in spots]
     numbers = [number for _, number in found]
     if not any(number.any() for number in numbers):
         msg = f"No cell of table {cells_key!r} lies in a spot. Do both lie on the same image?"
@@ -107,8 +112,11 @@ def aggregate(
     )
 
 
-def _means(spots: Section, cells: list[Section], genes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of the cells in each spot, (n_spots, n_genes), and their number, (n_spots,)."""
+def _means(spots: Section, cells: list[Section], genes: list[str], *, is_log: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of the cells in each spot, (n_spots, n_genes), and their number, (n_spots,).
+
+    Where `is_log`, the mean is that of what the cells' values are the logarithm of, plus 1.
+    """
     total, number = np.zeros((len(spots), len(genes))), np.zeros(len(spots))
     for section in cells:
         if section.image_key != spots.image_key:
@@ -119,10 +127,12 @@ def _means(spots: Section, cells: list[Section], genes: list[str]) -> tuple[np.n
         columns = np.concatenate([np.asarray(one, dtype=int) for one in near])
         member = sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(spots), len(section)))
         own = gene_names(section.table).get_indexer(genes)
-        total += member @ read_rows(section, None)[:, own].toarray()
+        values = read_rows(section, None)[:, own].toarray()
+        total += member @ (np.expm1(values) if is_log else values)
         number += np.asarray(member.sum(axis=1)).ravel()
     with np.errstate(invalid="ignore"):
-        return np.where(number[:, None] > 0, total / np.maximum(number, 1)[:, None], np.nan), number
+        mean = np.where(number[:, None] > 0, total / np.maximum(number, 1)[:, None], np.nan)
+    return np.log1p(mean) if is_log else mean, number
 
 
 def _consistency(spots: list[Section], values: list[np.ndarray], genes: list[str], reference: str) -> float:
