@@ -204,6 +204,9 @@ def test_the_command_refuses_options_of_stores(slides, model, tmp_path, capsys):
     arguments = ["predict", str(slides), "--model", str(model), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--new-table", "x", "--key-added", "mine"]) == 1
     assert "slides, which take no '--new-table', '--key-added'" in capsys.readouterr().err
+    assert main(["predict", str(slides), "--model", str(model), "--out", str(tmp_path / "out.zarr")]) == 1
+    assert "Name a folder; or make a store of a run with sthisto read first" in capsys.readouterr().err
+    assert not (tmp_path / "out.zarr").exists()
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--um-per-px", "2", "--json"]) == 0
     assert sd.read_zarr(tmp_path / "out" / "slide0.zarr").attrs["sthisto"]["um_per_unit"] == {"slide0": 2.0}

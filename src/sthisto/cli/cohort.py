@@ -44,12 +44,17 @@ def predict_cohort(options: argparse.Namespace) -> int:
     Raises
     ------
     ValueError
-        An option belongs to a store.
+        An option belongs to a store, or `--out` names one.
     """
     import sthisto as sth
 
     _refuse_options_of_stores(options)
-
+    if options.out.suffix == ".zarr":
+        msg = (
+            f"--out is {options.out}, but {options.data} holds slides, and each gets a store in the folder --out. "
+            "Name a folder; or make a store of a run with sthisto read first, and predict that."
+        )
+        raise ValueError(msg)
     table = sth.cohort.predict(
         options.data,
         options.model,
