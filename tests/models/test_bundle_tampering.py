@@ -445,7 +445,9 @@ def old_models(tmp_path_factory):
 def test_models_of_0_1_load_with_a_warning_and_predict_the_same(old_models, method):
     with pytest.warns(FutureWarning, match="saved by sthisto 0.1.0, which kept no checksums"):
         model = read(old_models / method)
-    np.testing.assert_allclose(predicted(model), np.load(old_models / f"{method}.npy"), atol=1e-5)
+    # 0.1 summed colors up in float32; now they are counted, and exact
+    tolerance = {"rtol": 3e-5} if method in ("colour", "hybrid") else {"atol": 1e-5}
+    np.testing.assert_allclose(predicted(model), np.load(old_models / f"{method}.npy"), **tolerance)
 
 
 @pytest.mark.filterwarnings("ignore:.*kept no checksums:FutureWarning")
