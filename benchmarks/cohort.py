@@ -61,7 +61,7 @@ def save_model(path: Path) -> None:
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
     """Return the predictions of every slide."""
-    return {path.stem: sd.read_zarr(path).tables["predicted"].to_df() for path in sorted(out.glob("*.zarr"))}
+    return {path.stem: sd.read_zarr(path).tables["predicted"].to_df() for path in sorted(out.glob("[!.]*.zarr"))}
 
 
 def same(first: Path, second: Path) -> bool:

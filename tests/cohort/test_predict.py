@@ -17,6 +17,7 @@ import spatialdata as sd
 from tifffile import imwrite
 
 import sthisto as sth
+from sthisto._utils.atomic import staging_name
 from sthisto.cli.main import main
 from sthisto.cohort._manifest import find_slides
 from sthisto.cohort._state import locked, read_state
@@ -374,6 +375,17 @@ def test_slides_of_a_cohort_become_one_table(slides, model, tmp_path):
     assert found.obs_names.tolist() == ["slide0", "slide1", "slide2"]
     of_last = tables(tmp_path / "out")["slide2"]
     np.testing.assert_allclose(found.X[2], of_last[found.var_names].mean(), rtol=1e-5)
+
+
+def test_what_a_killed_run_left_beside_a_slide_that_is_done_is_no_slide_and_goes(slides, model, tmp_path):
+    out = tmp_path / "out"
+    sth.cohort.predict(slides, model, out=out)
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    name = staging_name(out / "slide2.zarr").replace(f"-{os.getpid()}-", f"-{killed.stdout.strip()}-")
+    (out / name).mkdir()
+    assert sth.get.slides(out).n_obs == 3
+    sth.cohort.predict(slides, model, out=out)
+    assert not (out / name).exists()
 
 
 def test_slides_that_are_tiny_or_lack_the_features_of_a_model_say_so(slides, tmp_path):

@@ -86,7 +86,7 @@ def stores_of(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     if isinstance(paths, str | os.PathLike):
         folder = Path(paths).expanduser()
         is_store = (folder / "zarr.json").exists() or (folder / ".zgroup").exists()
-        found = [folder] if is_store else [path for path in sorted(folder.glob("*.zarr")) if _is_done(path)]
+        found = [folder] if is_store else [path for path in sorted(folder.glob("[!.]*.zarr")) if _is_done(path)]
     else:
         found = [Path(path).expanduser() for path in paths]
     if missing := [path for path in found if not path.exists()]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from sthisto._utils.atomic import atomic_file
+from sthisto._utils.atomic import atomic_file, remove_leftovers
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_positive
 from sthisto.cohort._manifest import SlideJob, find_slides
@@ -133,6 +133,8 @@ def predict(
     for name, state in run_all(rest, task, workers=int(workers), cluster=cluster, model=in_process):
         states[name] = state
         _write_summary(jobs, states, folder)
+    for job in jobs:  # a killed process may have been at work still when its slide was written anew
+        remove_leftovers(store_of(folder, job.name))
     return _write_summary(jobs, states, folder, page=True)
 
 
