@@ -38,7 +38,7 @@ STEPS: Final = (
         {"within_sections": True, "encoder_layer": LAST, "target": "pearson_residuals"},
     ),
     ("mean of three strengths", "kernel", ENCODER | {"expression_components": None}),
-    ("projected on 5, 8 and 12 components", "kernel", ENCODER),
+    ("projected on 3, 5, 8 and 12 components", "kernel", ENCODER),
     ("three widths", "kernel", WIDE),
     ("early and middle maps", "kernel", WIDE | {"encoder_layer": EARLY}),
     ("texture at four widths", "kernel", TEXTURE),
