@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +117,19 @@ def killed(slides: Path, model: Path, out: Path, n_kills: int) -> int:
             break
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        wait_for_workers(process.pid)
         kills += 1
     sth.cohort.predict(slides, model, out=out)
     return kills
+
+
+def wait_for_workers(group: int, most_seconds: float = 10.0) -> None:
+    """Wait until killed workers are gone: while one ends, it holds the lock of its slide."""
+    deadline = time.monotonic() + most_seconds
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
 
 
 @contextmanager
