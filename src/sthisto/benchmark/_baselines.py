@@ -55,17 +55,16 @@ def predict_baselines(
     encoder = load_encoder(_ENCODER) if any(METHODS[name].uses_encoder for name in names) else None
     arguments: dict[str, Any] = keys.arguments() | {"shapes_key": None}
     arguments |= {"genes": list(genes), "layer": counts_layer, "target": "log1p"}
+    by_name = {section.name: section for section in sections}
     found = {}
     for method, name in zip(methods, names, strict=True):
-        own = replace(
-            FoldContext(as_cohort(sdata), sections, encoder, arguments, counts_layer),
-            encoder=encoder if METHODS[name].uses_encoder else None,
-        )
+        needed = encoder if METHODS[name].uses_encoder else None
+        own = FoldContext(as_cohort(sdata), sections, needed, arguments, counts_layer)
         arrays = own.predictions(FoldRun(fold, name, seed, {}))
         _, hidden = own.sides(fold)
         values = {}
         for i, section in enumerate(read_sections(hidden.sdata, own.keys(hidden))):
-            of_name = {one.name: one for one in sections}[hidden.names[i]]
+            of_name = by_name[hidden.names[i]]
             at = pd.Index(of_name.table.obs_names[of_name.rows]).get_indexer(section.table.obs_names[section.rows])
             columns = pd.Index(arrays["genes"]).get_indexer(list(genes))
             values[of_name.name] = np.full((len(of_name), len(genes)), np.nan, dtype=np.float32)

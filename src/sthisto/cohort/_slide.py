@@ -91,8 +91,8 @@ def run_slide(job: SlideJob, task: Task, model: ExpressionModel | None = None) -
             write_state(task.out, job.name, begun)
             with about(job.name) as warnings:
                 spots = _predict(job, task, model or _loaded(task.model, task.threads))
-            done = replace(begun, state=DONE, message=" ".join(warnings), spots=spots)
-            state = replace(done, seconds=time.perf_counter() - start)
+            seconds, message = time.perf_counter() - start, " ".join(warnings)
+            state = replace(begun, state=DONE, message=message, spots=spots, seconds=seconds)
             write_state(task.out, job.name, state)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one slide, the others go on
             logger.info("Slide %r failed.", job.name, exc_info=True)

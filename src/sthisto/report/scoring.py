@@ -27,8 +27,6 @@ _MEANING = (
     "a second sequencing of the same spots would reach, no target for an image. Intervals at 95 % hold for further "
     "tissue like this, not for new patients.",
 )
-
-
 _MEANING_OF_TARGETS = (
     "PCC is Pearson's correlation over the spots of a section with what was measured: the mean Pearson residual of a "
     "set or the proportion of a cell type. Residual PCC is the same number.",
@@ -44,9 +42,8 @@ def headline(subject: Subject) -> str:
     score = with_interval(row["pcc_residual"], row["pcc_residual_low"], row["pcc_residual_high"])
     n_sections = subject.summary["section"].nunique() - 1
     siblings = "" if pd.isna(row["sibling"]) else f" Sibling genes reach {row['sibling']:.3f}."
-    depth = f" Depth alone scores {row['depth_pcc_residual']:.3f}.".replace("-", MINUS)
-    if pd.isna(row["depth_pcc_residual"]):
-        depth = ""
+    of_depth = row["depth_pcc_residual"]
+    depth = "" if pd.isna(of_depth) else f" Depth alone scores {of_depth:.3f}.".replace("-", MINUS)
     over = f"{row['n_genes']:,} {subject.what} and {row['n_spots']:,} spots"
     sections = f"{n_sections} section{'s' if n_sections != 1 else ''}"
     return f"Mean residual PCC {score} over {over} of {sections}.{siblings}{depth}"
