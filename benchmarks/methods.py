@@ -4,6 +4,7 @@
     python benchmarks/methods.py --genes genes_785.txt --splits C2 C3 C4 --methods color ridge danet --seeds 1
     python benchmarks/methods.py --genes genes_785.txt --inside --seeds 1
     python benchmarks/methods.py --genes genes_785.txt --inside --methods kernel "kernel of four strengths"
+    python benchmarks/methods.py --genes genes_785.txt --strips --methods color ridge danet recommended
 
 Sections are read from the folder that STHISTO_HER2ST names, which must hold A1, A2, C2, C3 and C4. Splits: "C2", "C3"
 and "C4" are predicted from the other two of the patient (a); "A" is patient A from patient C and "C" the other way
@@ -17,6 +18,10 @@ from resampled blocks of 5 x 5 spots, the mean over seeds of value and limits.
 
 ``--inside`` looks at no test section: it cross-validates over the sections of each split's training set, and prints
 what the setting "hybrid" was chosen by.
+
+``--strips`` stays within one section, for each of the five: bands across it are held out in turn, and training spots
+whose widest view shares pixels with a held-out one's are left out. Serial sections show nearly the same tissue twice;
+strips do not.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +111,12 @@ def main() -> None:
         protocols = [Protocol("her2st", methods, "section", tuple(a), tuple(b), **shared) for a, b in sides]
         return compare(sdata, protocols, out=arguments.out, references=references)
 
+    if arguments.strips:
+        found = pd.concat(strips(panel, arguments), ignore_index=True)
+        print(f"\nHeld-out strips of single sections; {len(panel)} genes; {arguments.encoder}\n")
+        print(strips_table(found))
+        found.to_csv(arguments.csv, index=False)
+        return
     tables = []
     if arguments.inside:
         for split in arguments.splits:
@@ -123,11 +134,45 @@ def main() -> None:
     pd.concat(tables).to_csv(arguments.csv, index=False)
 
 
+def strips(panel: list[str], arguments: argparse.Namespace) -> Iterator[pd.DataFrame]:
+    """Yield the scores of each method on held-out bands of each section, by section, gene set and seed."""
+    for name in (*PATIENT_A, *PATIENT_C):
+        sdata = sth.datasets.her2st(sections=[name])
+        for spec in (KNOWN[label] for label in arguments.methods):
+            sth.tl.cross_validate(
+                sdata,
+                spec.method,
+                groups="block",
+                seeds=arguments.seeds if spec.seeds is None else spec.seeds,
+                genes=panel,
+                image_encoder=arguments.encoder,
+                out=Path(arguments.out) / "strips" / name / spec.label,
+                **SETTING["patch"] | spec.options,
+            )
+            scores = sth.get.scores(sdata, key_added="sthisto_cv", by="section")
+            yield scores[scores["section"] == name].assign(method=spec.label)
+
+
+def strips_table(scores: pd.DataFrame) -> str:
+    """Return one row a method: residual PCC of each section and of all, and PCC, means over genes, bands and seeds."""
+    scores = scores[scores["genes"] == "all modeled"]
+    by_section = scores.groupby(["method", "section"], sort=False)[["pcc_residual", "pcc"]].mean()
+    table = by_section.pivot_table("pcc_residual", "method", "section", sort=False).add_prefix("residual, ")
+    means = by_section.groupby("method", sort=False).mean()
+    table = table.assign(**{"residual, mean": means["pcc_residual"], "PCC, mean": means["pcc"]})
+    lines = [["method", *table], ["---"] * (table.shape[1] + 1)]
+    lines += [
+        [str(name), *(f"{value:.3f}" for value in row)] for name, row in zip(table.index, table.values, strict=True)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--genes", required=True, help="file with one gene a line")
     parser.add_argument("--methods", nargs="+", choices=KNOWN, help="all but variants; with --inside, the candidates")
     parser.add_argument("--inside", action="store_true", help="cross-validate inside the training sets")
+    parser.add_argument("--strips", action="store_true", help="hold out bands within each section")
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=list(SPLITS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder", default="efficientnet_lite0")
