@@ -176,9 +176,9 @@ def featured(sdata):
     return sdata
 
 
-@pytest.mark.parametrize("method", ["ridge", "knn", "bleep", "danet"])
+@pytest.mark.parametrize("method", ["ridge", "knn", "bleep", "danet", "hybrid", "kernel", "mlp", "recommended"])
 def test_methods_are_fitted_on_given_features(featured, method, tmp_path):
-    options = {"max_epochs": 2} if method in ("bleep", "danet") else {}
+    options = {"max_epochs": 2} if method in ("bleep", "danet", "hybrid") else {}
     model = sth.tl.fit(featured, method=method, genes=GENES, features="obsm:X_uni2", **options)
     model.save(tmp_path / "m.sthisto")
     again = sth.models.load(tmp_path / "m.sthisto")

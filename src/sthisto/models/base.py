@@ -527,8 +527,9 @@ class ExpressionModel(ABC):
 
     @property
     def n_features(self) -> int:
-        """Features that the frozen encoder gives a spot, over all widths of context."""
-        return self.encoder.n_features(self.patch.size) * len(self.patch.context)
+        """Features that the frozen encoder gives a spot, over all widths of context; given ones have one width."""
+        widths = len(self.patch.context) if self.encoder.reads_pixels else 1
+        return self.encoder.n_features(self.patch.size) * widths
 
     def bank_state(self) -> dict[str, Tensor]:
         """Return the tensors of the bank, for methods that retrieve."""

@@ -236,7 +236,7 @@ def fit(
         msg = "genes=… are not modeled together with target_sets=… or target='obsm:…'. Leave one of them out."
         raise ValueError(msg)
     named = [name for name in _as_list(features) if name.startswith(PREFIX)]
-    if features is not None and not named and "features" in METHODS[method_name(method)].option_names():
+    if features is not None and _are_kinds(features, method):
         method_options["features"] = features
     elif features is not None:
         feature_keys(features)
@@ -296,9 +296,18 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
     named = check_arguments(fit, arguments)
     if "options" in arguments:  # of the members of an ensemble
         named["options"] = arguments["options"]
+    features = arguments.get("features")
+    if features is not None and _are_kinds(features, method):
+        named["features"] = features
     cls, options = resolve_method(method_name(method), named)
     check_devices(options)
     return cls, options
+
+
+def _are_kinds(features: str | Sequence[str], method: str) -> bool:
+    """Return whether `features` is the method's option, which names kinds of features, and not slots of ``obsm``."""
+    of_obsm = any(name.startswith(PREFIX) for name in _as_list(features))
+    return not of_obsm and "features" in METHODS[method_name(method)].option_names()
 
 
 def _as_list(features: str | Sequence[str] | None) -> list[str]:
