@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -84,8 +83,9 @@ def predict(slide: str, model: str, out: str, pitch_um: float) -> dict[str, floa
 
 
 def peak_gib() -> float:
-    """Return the most memory that this process has had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """Return the most memory that this process has had so far: `ru_maxrss` would hold that of its parent too."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) / 2**20
 
 
 def against_lazyslide(slide: str, tile_px: int) -> dict[str, float]:

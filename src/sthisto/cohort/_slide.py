@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PREDICTED: Final = "predicted"
 """Table that holds the prediction of a slide."""
-_IMAGE_GIB: Final = 0.5
+_IMAGE_GIB: Final = 0.25
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sthisto.io._tiff_metadata import height_width, objective_power, um_per_px
 if TYPE_CHECKING:
     from tifffile import TiffPageSeries
 
-_CHUNK_PX = 2048
+_CHUNK_PX = 1024
 _PROBE_PX = 4096
 
 
@@ -151,7 +151,7 @@ class TiffSlide:
 
 
 def _chunk_of(level: TiffPageSeries) -> tuple[int, int]:
-    """Return rows and columns of a chunk near 2048 px that holds whole tiles or strips."""
+    """Return rows and columns of a chunk near 1024 px that holds whole tiles or strips."""
     height, width = height_width(level)
     page = level.keyframe
     tile_rows, tile_columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or 1, 0)

@@ -113,8 +113,8 @@ def test_out_of_memory_halves_the_batch_and_says_so(caplog):
     expected = as_it_is(Pool(), patches(20, 8))
     assert features.shape == (20, 3)
     np.testing.assert_allclose(features, expected[:, :12].reshape(20, 3, 4).mean(2), rtol=1e-4, atol=1e-5)
-    assert [record.args[-1] for record in caplog.records] == [8, 4, 2]
-    assert "encoding with 'large' takes 16 spots at once: going on with 8" in caplog.text
+    assert [record.args[-1] for record in caplog.records] == [2]
+    assert "encoding with 'large' takes 4 spots at once: going on with 2" in caplog.text
 
 
 def test_out_of_memory_with_a_single_spot_is_an_error_that_says_what_to_do():

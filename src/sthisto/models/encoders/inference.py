@@ -16,8 +16,8 @@ from sthisto.models.encoders.densenet import FoldedDenseNet, can_fold, onednn_co
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.training.devices import torch_device
 
-_ON_CPU = 16
-"""Patches that a CPU encodes at once: their activations fit its caches, those of hundreds do not."""
+_ON_CPU = 4
+"""Patches that a CPU encodes at once. Larger activations than 32 MiB are mapped anew by malloc for every layer."""
 
 
 class FrozenEncoder:
