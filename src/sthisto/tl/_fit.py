@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from torch import nn
 
-from sthisto import __version__
 from sthisto._sdata import slots
 from sthisto._sdata.expression import Target
-from sthisto._sdata.features import feature_keys, given_features, with_features
+from sthisto._sdata.features import given_features, with_features
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.record import record_updates, removed_embeddings, removed_results
 from sthisto._sdata.sections import read_sections
@@ -23,29 +21,19 @@ from sthisto._sdata.write import apply, check_slot, removals, var_updates
 from sthisto._splits.roles import known_patients
 from sthisto._utils.arguments import check_arguments, checked
 from sthisto._utils.checks import Check, choice_or, mapping_to, path, texts
-from sthisto._utils.digest import digest_arrays, digest_names
-from sthisto._utils.logging import logger
-from sthisto._utils.signals import ends_like_ctrl_c
 from sthisto._utils.targets import is_proportions
-from sthisto.models import (
-    METHODS,
-    Encoder,
-    ExpressionModel,
-    MethodOptions,
-    TrainingSection,
-    resolve_method,
-)
+from sthisto.models import Encoder, ExpressionModel, MethodOptions, resolve_method
 from sthisto.models.encoders.default import encoder_for
-from sthisto.models.encoders.given import PREFIX
 from sthisto.models.encoders.layers import LayerArgument
 from sthisto.models.registry import method_name, options_by_name
 from sthisto.models.torch_state import plain_torch, seeded
-from sthisto.models.training.checkpoint import Checkpoint, checkpointing, open_checkpoint
 from sthisto.models.training.devices import check_devices
 from sthisto.pp._variable_genes import Flavor
 from sthisto.tl._calibrate import calibrate
 from sthisto.tl._embed import embedding_updates
+from sthisto.tl._encoder import check_trainable, given_slots, kinds_option
 from sthisto.tl._prepare import Prepared, prepare, use_dense
+from sthisto.tl._train import train
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -235,14 +223,10 @@ def fit(
     if genes is not None and (target_sets is not None or (target is not None and is_proportions(target))):
         msg = "genes=… are not modeled together with target_sets=… or target='obsm:…'. Leave one of them out."
         raise ValueError(msg)
-    named = [name for name in _as_list(features) if name.startswith(PREFIX)]
-    if features is not None and _are_kinds(features, method):
-        method_options["features"] = features
-    elif features is not None:
-        feature_keys(features)
-    cls, chosen_options = check_fit(method, {**method_options, **options_by_name(method, options, method_options)})
+    named = {**method_options, **kinds_option(features, method)}
+    cls, chosen_options = check_fit(method, {**named, **options_by_name(method, options, named)})
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
-    given = _given_keys(named, cls, chosen_options)
+    given = given_slots(features, cls, chosen_options)
     sections = read_sections(sdata, keys)
     prepared = prepare(
         with_features(sections, given) if given else sections,
@@ -270,14 +254,13 @@ def fit(
     elif cls.needs_encoder(chosen_options):
         with seeded(0):  # weights that are not loaded are drawn from a fixed seed, regardless of the fit's
             encoder = encoder_for(cls, image_encoder, encoder_weights, input_size, encoder_layer)
-        _check_trainable(encoder, cls, chosen_options)
+        check_trainable(encoder, cls, chosen_options)
     if not given and use_dense(dense_features, cls, chosen_options, encoder, prepared):
         prepared = prepared.densely()
     model = prepared.new_model(cls, chosen_options, encoder)
     if patients := known_patients([prepared.sections[i] for i in prepared.trained], patient_key):
         model.facts["patients"] = sorted(set(patients))
-    kept = None if checkpoint is None else open_checkpoint(checkpoint, _about(model, prepared, seed))
-    _train(model, prepared.training, seed, kept)
+    train(model, prepared, seed=seed, checkpoint=checkpoint)
     model.calibration = calibrate(model, prepared, patient_key=patient_key)
     _write(model, prepared, key_added)
     return model
@@ -296,90 +279,10 @@ def check_fit(method: str, arguments: Mapping[str, Any]) -> tuple[type[Expressio
     named = check_arguments(fit, arguments)
     if "options" in arguments:  # of the members of an ensemble
         named["options"] = arguments["options"]
-    features = arguments.get("features")
-    if features is not None and _are_kinds(features, method):
-        named["features"] = features
+    named |= kinds_option(arguments.get("features"), method)
     cls, options = resolve_method(method_name(method), named)
     check_devices(options)
     return cls, options
-
-
-def _are_kinds(features: str | Sequence[str], method: str) -> bool:
-    """Return whether `features` is the method's option, which names kinds of features, and not slots of ``obsm``."""
-    of_obsm = any(name.startswith(PREFIX) for name in _as_list(features))
-    return not of_obsm and "features" in METHODS[method_name(method)].option_names()
-
-
-def _as_list(features: str | Sequence[str] | None) -> list[str]:
-    return [] if features is None else [features] if isinstance(features, str) else list(features)
-
-
-def _check_trainable(encoder: Encoder, cls: type[ExpressionModel], options: Any) -> None:
-    """Raise ValueError where an encoder without weights is to be trained."""
-    if cls.trains_encoder(options) and not any(True for _ in encoder.parameters()):
-        msg = (
-            f"image_encoder={encoder.name!r} has no weights, so finetune=True has nothing to train. Leave out "
-            "finetune=True, or choose another image_encoder."
-        )
-        raise ValueError(msg)
-
-
-def _given_keys(features: Sequence[str], cls: type[ExpressionModel], options: Any) -> list[str]:
-    """Return the slots of ``obsm`` with features that take the encoder's place, none where it stays.
-
-    Raises
-    ------
-    ValueError
-        The method uses no encoder, or trains it.
-    """
-    if not features:
-        return []
-    if not cls.needs_encoder(options) or cls.trains_encoder(options):
-        why = "trains its image encoder" if cls.trains_encoder(options) else "uses no image encoder"
-        msg = f"Method {cls.method!r} {why}, so features={features!r} can't take its place. Leave one of them out."
-        raise ValueError(msg)
-    return feature_keys(features)
-
-
-def _train(
-    model: ExpressionModel, training: Sequence[TrainingSection], seed: int, checkpoint: Checkpoint | None
-) -> None:
-    """Fit the model; an interrupted fit says what is kept of it."""
-    try:
-        with ends_like_ctrl_c(), checkpointing(checkpoint):
-            model.fit(training, seed=seed)
-    except KeyboardInterrupt as stop:
-        why = str(stop.__cause__ or stop) or "Ctrl-C"
-        if checkpoint is None:
-            logger.warning("The fit was interrupted (%s) and nothing of it is kept. Pass checkpoint=… to go on.", why)
-        else:
-            logger.warning(
-                "The fit was interrupted (%s). What was trained is kept in %s: the same call goes on from there.",
-                why,
-                checkpoint.folder,
-            )
-        raise
-
-
-def _about(model: ExpressionModel, prepared: Prepared, seed: int) -> dict[str, Any]:
-    """Return what a checkpoint belongs to, but for pixels, which are not read yet."""
-    arrays: dict[str, np.ndarray] = {}
-    for i, section in enumerate(prepared.training):
-        parts = (section.expression, section.train, section.validation, section.inputs.positions)
-        arrays |= {f"{i}-{j}": part for j, part in enumerate(parts)}
-    return {
-        "version": __version__,
-        "torch": torch.__version__,
-        "method": model.method,
-        "options": model.parameters,
-        "seed": seed,
-        "genes": f"{len(model.genes)}, digest {digest_names(model.genes)}",
-        "patch": [model.patch.size, model.patch.um_per_px, list(model.patch.context)],
-        "normalization": model.normalization,
-        "encoder": model.encoder.digest() if model.needs_encoder(model.options) else "",
-        "sections": [section.name for section in prepared.training],
-        "expression and spots": digest_arrays(arrays),
-    }
 
 
 def _write(model: ExpressionModel, prepared: Prepared, key_added: str) -> None:
