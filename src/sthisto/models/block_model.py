@@ -43,6 +43,8 @@ from sthisto.models.perceptrons import (
 N_NEAREST: Final = 100
 """Training spots whose errors make the spread of a prediction."""
 _LEAST_CORRELATION: Final = 0.05
+_FEWEST_DEGREES: Final = 2
+"""Spots less folds below which any two columns correlate perfectly, which says nothing of the prediction."""
 _MOST_FOLDS: Final = 5
 _ENTRIES_AT_ONCE: Final = 10_000_000
 _TINY: Final = 1e-12
@@ -95,8 +97,9 @@ class BlockModel(ExpressionModel):
 
     The prediction is brought to the expression's scale gene by gene: the training mean, plus the standardized
     prediction times the gene's standard deviation within sections times the correlation of measured and predicted
-    expression when whole training sections (bands of a single one) are left out, at least 0.05. The spread of a
-    prediction is the root mean square of the errors of the 100 most similar training spots when they are left out.
+    expression when whole training sections are left out, at least 0.05. Where fewer than 20 spots would be left, bands
+    of each section are left out instead. The spread of a prediction is the root mean square of the errors of the 100
+    most similar training spots when they are left out; a model of a single training spot gives none.
     """
 
     Options: ClassVar[type] = BlockOptions
@@ -167,7 +170,7 @@ class BlockModel(ExpressionModel):
         numbers = check_components(self.options.expression_components)
         self._components = [fit_components(target, numbers) for target in targets]
         inside, left_out = self._learn(x, kept, targets, group, folds, seed)
-        self._calibrate(expression, group, inside, left_out, kept)
+        self._calibrate(expression, group, folds, inside, left_out, kept)
 
     def _targets(self, sections: Sequence[TrainingSection], expression: np.ndarray) -> list[np.ndarray]:
         residuals = [section.residuals for section in sections]
@@ -265,19 +268,25 @@ class BlockModel(ExpressionModel):
         self,
         expression: np.ndarray,
         group: np.ndarray,
+        folds: np.ndarray,
         inside: Sequence[np.ndarray],
         left_out: Sequence[np.ndarray],
         kept: np.ndarray,
     ) -> None:
-        """Keep what brings predictions to the expression's scale, and the errors of the training spots left out."""
+        """Keep what brings predictions to the expression's scale, and the errors of the training spots left out.
+
+        The correlation is that within folds: targets were centered with the left-out spots, whose mean they give away.
+        """
         self._mean = expression.mean(axis=0, dtype=np.float64)
-        measured = centered_by(expression, group)
+        measured = centered_by(expression, group) if len(group) > len(np.unique(group)) else expression - self._mean
         self._total_sd = np.maximum(_sd(self._standard_genes(inside, self._gene_sd)), _TINY)
-        outside = self._standard_genes(left_out, self._gene_spread(left_out))
-        outside = centered_by(outside, group) / np.maximum(_sd(outside), _TINY)
-        sd = _sd(measured)
-        correlation = (outside * measured).mean(axis=0) / np.maximum(sd, _TINY)
-        self._amplitude = sd * np.maximum(correlation, _LEAST_CORRELATION)
+        outside = centered_by(self._standard_genes(left_out, self._gene_spread(left_out)), folds)
+        outside /= np.maximum(_sd(outside), _TINY)
+        held_out = centered_by(expression, folds)
+        correlation = (outside * held_out).mean(axis=0) / np.maximum(_sd(held_out), _TINY)
+        if len(group) - len(np.unique(folds)) < _FEWEST_DEGREES:
+            correlation = np.zeros_like(correlation)
+        self._amplitude = _sd(measured) * np.maximum(correlation, _LEAST_CORRELATION)
         self._squared_error = np.square((measured - outside * self._amplitude)[kept]).astype(np.float32)
 
     def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
@@ -293,7 +302,7 @@ class BlockModel(ExpressionModel):
         expression = self._mean + standard * self._amplitude
         return Prediction(
             expression=expression.astype(np.float32),
-            sd=np.concatenate([part[1] for part in parts]),
+            sd=np.concatenate([part[1] for part in parts]) if len(self._x) > 1 else None,
             seen=self.seen(features.fingerprint),
         )
 
@@ -359,12 +368,21 @@ class BlockModel(ExpressionModel):
 
 
 def _folds(group: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return (n,) which spots are left out together: sections; of a single one, five bands across its longer side."""
-    if len(np.unique(group)) > 1:
+    """Return (n,) which spots are left out together: sections, or bands across the longer side of each section.
+
+    Bands are for a single section, and for sections beside one without which hardly any spot is left to train on.
+    """
+    names, sizes = np.unique(group, return_counts=True)
+    most = sizes.max(initial=0)
+    if len(names) > 1 and len(group) - most >= min(FEWEST_SPOTS, most):
         return group
-    axis = int(np.argmax(np.ptp(positions, axis=0))) if len(positions) else 0
-    order = np.argsort(np.argsort(positions[:, axis], kind="stable"), kind="stable")
-    return np.asarray(order * min(_MOST_FOLDS, len(group)) // max(len(group), 1))
+    folds = np.zeros(len(group), dtype=np.int64)
+    for name, size in zip(names, sizes, strict=True):
+        own = positions[group == name]
+        axis = int(np.argmax(np.ptp(own, axis=0)))
+        order = np.argsort(np.argsort(own[:, axis], kind="stable"), kind="stable")
+        folds[group == name] = order * min(_MOST_FOLDS, size) // size
+    return folds
 
 
 def _within(coefficients: np.ndarray, group: np.ndarray) -> np.ndarray:

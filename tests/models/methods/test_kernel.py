@@ -118,7 +118,28 @@ def test_few_training_spots_and_one_section_are_enough(n_spots):
     model.fit([replace(section, train=section.train[:n_spots])], seed=0)
     prediction = model.predict(TEST.inputs)
     assert np.isfinite(prediction.expression).all()
-    assert np.isfinite(prediction.sd).all()
+    assert (prediction.sd is None) == (n_spots == 1)
+    assert n_spots == 1 or np.isfinite(prediction.sd).all()
+
+
+@pytest.mark.parametrize("n_spots", [(2,), (1, 1), (2, 1), (3,), (5,)])
+def test_spread_of_few_training_spots_is_not_zero(n_spots):
+    sections = [make_section(name, seed=i) for i, name in enumerate("AB"[: len(n_spots)])]
+    model = make("kernel", features=("encoder",))
+    model.fit([replace(one, train=one.train[:n]) for one, n in zip(sections, n_spots, strict=True)], seed=0)
+    trained = np.concatenate([one.expression[one.train[:n]] for one, n in zip(sections, n_spots, strict=True)])
+    sd = model.predict(TEST.inputs).sd
+    assert sd.mean() > 0.3 * trained.std(axis=0).mean()
+
+
+def test_a_tiny_section_beside_another_leaves_the_scale_of_predictions():
+    whole, tiny = make_section("A", side=9), make_section("B", seed=1)
+    spreads = []
+    for sections in ([whole], [whole, replace(tiny, train=tiny.train[:1])]):
+        model = make("kernel", features=("encoder",))
+        model.fit(sections, seed=0)
+        spreads.append(model.predict(TEST.inputs).expression[:, FOLLOWING].std(axis=0).mean())
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.1)
 
 
 def test_section_of_one_spot_is_predicted():
