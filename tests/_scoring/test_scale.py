@@ -40,6 +40,17 @@ def test_the_mean_profile_of_other_tissue_is_accepted(measured):
     assert other_scale(shifted, counts, totals) is None
 
 
+@pytest.mark.parametrize("n_genes", [1, 2, 5, 12])
+def test_a_panel_of_few_genes_at_other_levels_is_accepted(measured, n_genes):
+    counts, totals = measured
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        genes = rng.choice(N_GENES, n_genes, replace=False)
+        other_patient = logged(counts, totals)[:, genes] * rng.uniform(0.6, 1.8, n_genes)
+        found = other_scale(np.minimum(other_patient, 9), counts[:, genes], totals)
+        assert found is None, genes
+
+
 SCALES = [
     (lambda c, t: c, COUNTS),
     (lambda c, t: smooth(c) + 1e-3, COUNTS),
@@ -52,6 +63,8 @@ SCALES = [
     (lambda c, t: logged(c, t, float(np.median(t))), "another library size"),
     (lambda c, t: np.log1p(c), r"raw counts|library size"),
     (lambda c, t: np.log2(1 + 1e4 * c / t[:, None]), "log2"),
+    (lambda c, t: np.sqrt(1e4 * c / t[:, None]), "the square root of normalized counts"),
+    (lambda c, t: smooth(np.sqrt(c / t[:, None] + 1e-5)), "the square root of normalized counts"),
     (lambda c, t: logged(c, t) / np.log(10), "log10"),
     (lambda c, t: 1000 + 37 * logged(c, t), "without the logarithm"),
     (lambda c, t: 0 * c, "unknown scale"),

@@ -70,6 +70,15 @@ def test_values_that_are_no_numbers_are_refused(sdata):
         read_rows(section, None)
 
 
+@pytest.mark.parametrize("kind", [complex, "timedelta64[s]"])
+def test_values_that_are_no_real_numbers_are_refused(sdata, kind):
+    table = sdata["counts"]
+    sdata.tables["counts"] = ad.AnnData(table.X.toarray().astype(int).astype(kind), table.obs, table.var, table.uns)
+    (section,) = read_sections(sdata)
+    with pytest.raises(TypeError, match="must be of real numbers"):
+        read_rows(section, None)
+
+
 def test_counts_in_raw_are_read_as_if_they_were_a_layer(sdata):
     table = sdata["counts"]
     counts = table.X.toarray()

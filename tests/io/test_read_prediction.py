@@ -49,6 +49,8 @@ def test_a_first_column_of_a_gene_is_a_gene(tmp_path):
         ("x.csv", "", "is no table"),
         ("x.csv", "spot,G1\na,high\n", "something else: 'G1'|hold something else"),
         ("x.csv", "spot\na\n", "there is none"),
+        ("x.csv", "spot,G1\n", "it has no row"),
+        ("x.tsv", "spot\tG1\na\t0,5\n", "'G1' hold something else, such as '0,5'"),
         ("x.csv.gz", "no gzip", "is no table"),
         ("x.csv", "spot;G1;G2\na;1;2\n", "not separated by commas but by semicolons"),
         ("x.csv", "spot\tG1\na\t1\n", "not separated by commas but by tabs"),
@@ -60,6 +62,13 @@ def test_damaged_files_are_named(tmp_path, name, content, match):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=match):
         sth.io.read_prediction(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_text_of_another_encoding_is_told(tmp_path, encoding):
+    (tmp_path / "x.csv").write_text("spot,Gène\na,1\n", encoding=encoding)
+    with pytest.raises(ValueError, match=r"is no text in UTF-8.*Save it in UTF-8"):
+        sth.io.read_prediction(tmp_path / "x.csv")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -318,14 +318,20 @@ def test_interval_is_left_out_when_unasked_for_and_where_there_is_no_score(tissu
     assert found.loc["D", "pcc_residual_low"] < found.loc["D", "pcc_residual"]
 
 
-def test_a_single_scored_spot_has_no_interval(tissue):
+@pytest.mark.parametrize("n_spots", [1, 2])
+def test_sections_of_fewer_than_three_spots_are_no_part_of_the_mean(tissue, caplog, n_spots):
+    """Two spots correlate perfectly, and would weigh as much as a section."""
     table = predict(tissue)
     roles = table.obs["sthisto_split"].astype(object)
-    roles.iloc[rows_of(tissue, "C")[1:]] = None
+    roles.iloc[rows_of(tissue, "C")[n_spots:]] = None
+    table.obs["sthisto_split"] = roles
+    sth.tl.evaluate(tissue, n_boot=0)
+    assert f"Only {n_spots} spots of 'C' can be scored" in caplog.text
+    assert set(table.uns["sthisto"]["scores"]["section"]) == {"D"}
     roles.iloc[rows_of(tissue, "D")] = None
     table.obs["sthisto_split"] = roles
-    sth.tl.evaluate(tissue)
-    assert table.uns["sthisto"]["summary"]["pcc_residual_low"].isna().all()
+    with pytest.raises(ValueError, match=f"Only {n_spots} spots can be scored"):
+        sth.tl.evaluate(tissue)
 
 
 def test_reproducibility_of_all_sections_is_that_of_the_mean_reliability():

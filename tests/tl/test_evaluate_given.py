@@ -210,6 +210,40 @@ def test_spots_predicted_in_part_are_told_with_their_genes(tissue, theirs, caplo
     assert "40 of the 49 predicted spots of section 'D' lack a finite value of some gene ('gene3' in 40)" in caplog.text
 
 
+def test_spots_and_genes_without_a_value_are_told(tissue, theirs, caplog):
+    sent = theirs.copy()
+    sent.X[::2] = np.nan
+    sent.X[:, 2] = np.nan
+    sth.tl.evaluate(tissue, prediction=sent, key_added="theirs", n_boot=0)
+    assert "of the 49 predicted spots of section 'C' hold no finite value and are not scored" in caplog.text
+    assert "1 of 8 predicted genes have no finite value in some section and are left out: 'gene2'" in caplog.text
+
+
+@pytest.mark.parametrize("n_spots", [1, 2])
+def test_sections_of_fewer_than_three_scored_spots_are_left_out(tissue, theirs, caplog, n_spots):
+    first, second = ((theirs.obs["section"] == name).to_numpy().nonzero()[0] for name in "CD")
+    sent = theirs[np.r_[first, second[:n_spots]]].copy()
+    sth.tl.evaluate(tissue, prediction=sent, key_added="theirs", n_boot=0)
+    assert f"Only {n_spots} spots of 'D' can be scored" in caplog.text
+    assert scores(tissue)["section"].unique().tolist() == ["C", "all"]
+    with pytest.raises(ValueError, match=f"Only {n_spots} spots can be scored.* at least 3 in a section"):
+        sth.tl.evaluate(tissue, prediction=theirs[first[:n_spots]].copy(), key_added="few", n_boot=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda a: a.obsm.__setitem__("spatial", a.obsm["spatial"][:, :1]), r"shape \(n_spots, 2\).*px"),
+        (lambda a: a.obsm.__setitem__("spatial", a.obs[["section"]].assign(y="b")), r"shape \(n_spots, 2\).*px"),
+    ],
+)
+def test_places_of_another_form_are_refused(tissue, theirs, change, match):
+    sent = theirs.copy()
+    change(sent)
+    with pytest.raises(ValueError, match=match):
+        sth.tl.evaluate(tissue, prediction=sent, key_added="theirs", n_boot=0)
+
+
 def test_places_of_several_sections_need_their_names(tissue, theirs):
     sent = theirs.copy()
     sent.obs_names = [str(i) for i in range(sent.n_obs)]

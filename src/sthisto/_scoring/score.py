@@ -28,6 +28,9 @@ from sthisto.metrics import (
     sibling_score,
 )
 
+FEWEST_SCORED: Final = 3
+"""Fewest spots of a section that are scored: any two columns of two spots correlate perfectly."""
+
 
 @dataclass(frozen=True)
 class ScoreOptions:

@@ -21,7 +21,7 @@ from sthisto._sdata.slots import GIVEN_NAME, SPATIAL, prediction, seen
 from sthisto._sdata.tables import gene_names, in_memory, layer_names, read_matrix
 from sthisto._utils.checks import shown
 from sthisto._utils.logging import logger
-from sthisto._utils.validate import check_key
+from sthisto._utils.validate import check_key, listed
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -179,9 +179,29 @@ def _matched(pairs: Sequence[tuple[AnnData, list[Section]]], name: str) -> Given
     if not len(kept):
         msg = "No gene of the prediction has a finite value in every section. Pass the sections one by one."
         raise ValueError(msg)
+    if lost := [gene for i, gene in enumerate(genes) if i not in set(kept)]:
+        logger.warning(
+            "%d of %d predicted genes have no finite value in some section and are left out: %s.",
+            len(lost),
+            len(genes),
+            listed(lost, 5),
+        )
     parts = [GivenSection(part.section, part.values[:, kept], part.is_seen) for part in parts]
+    _tell_of_empty(parts, [at >= 0 for _, _, at, _ in found])
     _tell_of_gaps(parts, [genes[i] for i in kept])
     return Given(name, [genes[i] for i in kept], parts)
+
+
+def _tell_of_empty(parts: Sequence[GivenSection], is_there: Sequence[np.ndarray]) -> None:
+    """Warn of spots that the prediction names, (n_spots,) bool of each section, without any finite value."""
+    for part, named in zip(parts, is_there, strict=True):
+        if empty := int((named & ~np.isfinite(part.values).any(axis=1)).sum()):
+            logger.warning(
+                "%d of the %d predicted spots of section %r hold no finite value and are not scored.",
+                empty,
+                named.sum(),
+                part.section.name,
+            )
 
 
 def _tell_of_gaps(parts: Sequence[GivenSection], genes: Sequence[str]) -> None:
@@ -228,8 +248,23 @@ def _spots(source: AnnData, sections: Sequence[Section]) -> GivenSpots:
     columns = [str(attrs.get(TableModel.REGION_KEY_KEY, "")), *SECTION_COLUMNS]
     labels = [read_names(source.obs[column]) for column in columns if column in source.obs]
     of_section = next((one for one in labels if names.intersection(one)), None)
-    xy = np.asarray(source.obsm[SPATIAL], dtype=float)[:, :2] if SPATIAL in source.obsm else None
+    xy = _places(source.obsm[SPATIAL]) if SPATIAL in source.obsm else None
     instances = None
     if attrs and of_section is not None and (key := str(attrs.get(TableModel.INSTANCE_KEY))) in source.obs:
         instances = pd.MultiIndex.from_arrays([of_section, source.obs[key].to_numpy()])
     return GivenSpots(pd.Index(source.obs_names.astype(str)), of_section, xy, instances)
+
+
+def _places(stored: Any) -> np.ndarray:
+    """Return (n_spots, 2) x and y; further columns, such as z, are left out."""
+    try:
+        xy = np.asarray(stored, dtype=float)
+    except (TypeError, ValueError):
+        xy = np.empty(0)
+    if xy.ndim != 2 or xy.shape[1] < 2:
+        msg = (
+            f"obsm[{SPATIAL!r}] of the prediction must be numbers of the shape (n_spots, 2), x and y in px of the "
+            f"image's full resolution, found {shown(stored)}. Correct it, or leave it out to match spots by name."
+        )
+        raise ValueError(msg)
+    return xy[:, :2]

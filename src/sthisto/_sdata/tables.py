@@ -189,7 +189,7 @@ def in_memory(matrix: Any) -> Any:
     Raises
     ------
     TypeError
-        The values are no numbers.
+        The values are no real numbers.
     """
     for method in ("compute", "to_memory"):
         if hasattr(matrix, method):
@@ -198,6 +198,9 @@ def in_memory(matrix: Any) -> Any:
         matrix = matrix.filled(np.nan if matrix.dtype.kind == "f" else 0)
     if not sp.issparse(matrix):
         matrix = np.asarray(matrix)
+    if matrix.dtype.kind in "cmM":  # numpy would cast them without a word
+        msg = f"The expression is of {matrix.dtype}, and must be of real numbers. Convert it, or pass layer=…"
+        raise TypeError(msg)
     if matrix.dtype.kind not in "biuf":
         try:
             return matrix.astype(np.float32)

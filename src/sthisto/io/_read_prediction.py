@@ -117,7 +117,10 @@ def _read_table(source: Path, ending: str) -> pd.DataFrame:
         header = pd.read_csv(source, sep=separator, encoding="utf-8-sig", nrows=0).columns
         text = dict.fromkeys((one for one in header if _names_something(one)), str)
         return pd.read_csv(source, sep=separator, encoding="utf-8-sig", dtype=text)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+    except UnicodeDecodeError as error:
+        msg = f"{source} is no text in UTF-8: {error}. Save it in UTF-8, or as .parquet."
+        raise ValueError(msg) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
         msg = f"{source} is no table, or damaged: {error}"
         raise ValueError(msg) from error
 
@@ -158,6 +161,12 @@ def _from_table(table: pd.DataFrame, name: str) -> AnnData:
     text = [column for column in genes if genes[column].dtype.kind not in "biuf"]
     if text or not genes.shape[1]:
         found = f"the columns {listed(text, 5)} hold something else" if text else "there is none"
+        if not len(table):
+            found = "it has no row"
+        elif text:
+            found += (
+                f", such as {table[text[0]].dropna().astype(str).iloc[0]!r}" if table[text[0]].notna().any() else ""
+            )
         msg = (
             f"{name} must have a column of numbers for each gene: {found}. Spots are rows; name them in a column "
             "'spot', their sections in 'section', and their places in px in 'x' and 'y'."

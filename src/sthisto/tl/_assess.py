@@ -12,7 +12,7 @@ from torch import nn
 
 from sthisto._scoring.measure import Measured, measure
 from sthisto._scoring.passport import COLOR, RIDGE, HeldOut, passport_table
-from sthisto._scoring.score import ScoreOptions
+from sthisto._scoring.score import FEWEST_SCORED, ScoreOptions
 from sthisto._sdata.expression import Normalization
 from sthisto._sdata.inputs import seen_width
 from sthisto._sdata.keys import ElementKeys
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 SECTION: Final = "section"
 BLOCK: Final = "block"
-_FEWEST: Final = 3
-"""Spots of a section below which it is not scored."""
 _BASELINE: Final = ("genes", "patch_size", "patch_um", "context", "target", "target_sets", "layer")
 """Arguments of the model's fit that its baselines share."""
 
@@ -313,7 +311,7 @@ def _held_out(
         found = {key: one[spots] for key, one in values.items()}
         measured = _measured(section, model, found, spots, context.counts_layer, context.arguments["gene_symbols"])
         name = hidden.names[i]
-        if len(measured) < _FEWEST:
+        if len(measured) < FEWEST_SCORED:
             logger.warning("Only %d spots of %r can be scored: they are left out.", len(measured), name)
             continue
         yield HeldOut(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sthisto._scoring.intervals import INTERVAL, Scope, intervals, with_intervals
 from sthisto._scoring.measure import Measured
-from sthisto._scoring.score import ScoreOptions, score_genes
+from sthisto._scoring.score import FEWEST_SCORED, ScoreOptions, score_genes
 from sthisto._scoring.selective import GAIN, RISK_COVERAGE, confidence_gain, risk_coverage
 from sthisto._scoring.summary import gene_means, gene_sets, summarize
 from sthisto._sdata import slots
@@ -96,9 +96,10 @@ def evaluate(
     and "summary", one row a section and set of genes, with an interval at 95 % of the mean residual score, which holds
     for further tissue like this and not for new patients; `get.scores` reads them. Their column "confidence_gain" is
     what the residual score gains as the least confident spots are left out: its mean over the most confident 90, 80, …
-    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts are not
-    scored. Sets of genes and cell types, which are no rows of ``var``, have their scores in ``uns`` alone; ``pcc`` and
-    ``pcc_residual`` are both against what was learned: the mean of the residuals of a set, or the proportion.
+    30 % of the spots, less that of all; `pl.risk_coverage` draws the curve. Spots without counts, and sections of fewer
+    than three spots to score, are left out. Sets of genes and cell types, which are no rows of ``var``, have their
+    scores in ``uns`` alone; ``pcc`` and ``pcc_residual`` are both against what was learned: the mean of the residuals
+    of a set, or the proportion.
 
     With `prediction`, ``layers["{key_added}_pred"]``, ``var["{key_added}_gene"]``, ``obs["{key_added}_seen"]`` and the
     record in ``uns["{key_added}"]`` are written as `tl.predict` writes them, so that `get` and `pl` read them. Its
@@ -109,9 +110,9 @@ def evaluate(
     KeyError
         There is no prediction under `key_added`, no such layer or table, or no gene of `prediction` was measured.
     ValueError
-        No spot can be scored, a spot to score was trained on, or there are no raw counts. `prediction` is on another
-        scale, which the message names; none of its spots was measured; its places fit with x and y swapped, in µm or
-        shifted; or genes or spots repeat in it.
+        No section has three spots to score, a spot to score was trained on, or there are no raw counts. `prediction` is
+        on another scale, which the message names; none of its spots was measured; its places fit with x and y swapped,
+        in µm or shifted; or genes or spots repeat in it.
 
     Notes
     -----
@@ -166,22 +167,31 @@ def evaluate(
 
 
 def _measured(parts: Sequence[ToScore], key: str, counts_layer: str | None) -> list[tuple[ToScore, Measured]]:
-    """Return what was measured and predicted in the sections that have spots to score.
+    """Return what was measured and predicted in the sections that have at least three spots to score.
 
     Raises
     ------
     ValueError
         None has.
     """
-    found = []
+    found, too_few = [], 0
     for part in parts:
         if not len(part.scored_spots()):
             continue
         one = part.measured(key, counts_layer)
-        if len(one):
+        if len(one) >= FEWEST_SCORED:
             found.append((part, one))
+        elif len(one):
+            too_few += len(one)
+            logger.warning("Only %d spots of %r can be scored: they are left out.", len(one), part.section.name)
         else:
             logger.warning("No spot to score in section %r has any count: it is left out.", part.section.name)
+    if not found and too_few:
+        msg = (
+            f"Only {too_few} spots can be scored, and a correlation needs at least {FEWEST_SCORED} in a section. Mark "
+            f"more spots 'test' in obs[{slots.SPLIT!r}] (sth.pp.split), or predict more of them."
+        )
+        raise ValueError(msg)
     if not found:
         msg = (
             f"No spot can be scored: none is both predicted under {key!r} and marked 'test' in "
