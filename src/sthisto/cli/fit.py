@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sthisto._utils.arguments import read_value
+from sthisto.cli.completion import completed, encoder_names, method_names
 from sthisto.cli.options import add_command, add_data, add_store_out, element_keys, method_options, read_names
 from sthisto.cli.output import print_table
 from sthisto.cli.stores import out_paths, read_stores, refuse_existing, write_stores
@@ -24,10 +25,11 @@ def add(commands: Any) -> None:
     add_data(parser, several=True)
     parser.add_argument("--model", type=Path, required=True, help="folder that the model is saved to")
     add_store_out(parser, what="where the data are written with embeddings and the record of the fit")
-    parser.add_argument("--method", default="danet", help="name of the method")
-    parser.add_argument(
+    completed(parser.add_argument("--method", default="danet", help="name of the method"), method_names)
+    encoder = parser.add_argument(
         "--image-encoder", help="timm name, hf-hub: id, texture, or efficientnet_lite0; default: the method's"
     )
+    completed(encoder, encoder_names)
     parser.add_argument("--genes", type=Path, help="file with one gene per line; default: highly variable genes")
     parser.add_argument("--target-sets", type=Path, help="GMT file of gene sets to model in place of genes")
     parser.add_argument("--target", help="log1p, pearson_residuals, as_is, or obsm:KEY for proportions of cell types")

@@ -231,6 +231,14 @@ class ExpressionModel(ABC):
         """Return whether the method, with these options, looks at patches and not at features of a frozen encoder."""
         return not cls.uses_encoder or cls.trains_encoder(options)
 
+    def fit_memory(self, n_spots: int) -> int:
+        """Return about how many bytes a fit on so many training spots takes at its peak for arrays of spots x spots.
+
+        What grows with the spots alone, such as features and expression, is not counted; 0 for methods that compare no
+        spot with every other. `tl.fit` tells the number before it starts, where it is large.
+        """
+        return 0
+
     def __repr__(self) -> str:
         """Return method, genes, patch and training sections in a line."""
         width = f"{self.patch.size} px"

@@ -27,8 +27,8 @@ from sthisto.models.blocks import (
     used_kinds,
 )
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
-from sthisto.models.kernels import KernelName, block_kernel, center_columns, fit_kernel
-from sthisto.models.landmarks import choose_landmarks, fit_landmarks
+from sthisto.models.kernels import KernelName, block_kernel, center_columns, fit_kernel, inversion_bytes
+from sthisto.models.landmarks import EXACT_SPOTS, choose_landmarks, fit_landmarks
 from sthisto.models.low_rank import Components, centered_by, check_components, fit_components
 from sthisto.models.options import MethodOptions
 from sthisto.models.perceptrons import (
@@ -152,6 +152,10 @@ class BlockModel(ExpressionModel):
             context=self.patch.context,
             texture_context=self.options.texture_context,
         )
+
+    def fit_memory(self, n_spots: int) -> int:
+        """Return the bytes of the kernels between all training spots, 0 where landmarks bound them."""
+        return inversion_bytes(n_spots) if n_spots <= EXACT_SPOTS else 0
 
     def fit_sections(self, sections: Sequence[TrainingSection], seed: int) -> None:
         """Learn from the training spots of all sections."""

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-import timm
 from torch import nn
 
 from sthisto.models.base import ExpressionModel
@@ -153,6 +152,8 @@ def _check_name(name: str, file: Path, *, allow_download: bool) -> None:
 
 def _is_of_timm(name: str) -> bool:
     """Return whether timm has an architecture, and pretrained weights with that tag, of a name."""
+    import timm
+
     if not _TIMM_NAME.fullmatch(name) or not timm.is_model(name):
         return False
     return "." not in name or name in timm.list_pretrained(name.partition(".")[0] + ".*")

@@ -14,7 +14,19 @@ from sthisto.models.low_rank import Components
 
 KernelName = Literal["rbf", "linear"]
 _EIGEN_SPOTS: Final = 3000
+_FLOAT64_ENTRIES: Final = 10_000_000
+_MATRICES: Final = 6
+"""Matrices as large as the kernel that are in memory at once while it is inverted for several strengths."""
 _TINY: Final = 1e-12
+
+
+def inversion_bytes(n_spots: int) -> int:
+    """Return about how many bytes it takes to make the kernel between so many spots and to fit it."""
+    return _MATRICES * n_spots**2 * _dtype(n_spots**2)().itemsize
+
+
+def _dtype(n_entries: int) -> type[Any]:
+    return np.float64 if n_entries <= _FLOAT64_ENTRIES else np.float32
 
 
 def block_kernel(one: np.ndarray, other: np.ndarray, layout: BlockLayout, kind: KernelName) -> np.ndarray:
@@ -31,7 +43,7 @@ def block_kernel(one: np.ndarray, other: np.ndarray, layout: BlockLayout, kind: 
     -------
     (n, m) float64; float32 above ten million entries.
     """
-    dtype: type[Any] = np.float64 if len(one) * len(other) <= 10_000_000 else np.float32
+    dtype = _dtype(len(one) * len(other))
     total = np.zeros((len(one), len(other)), dtype=dtype)
     for columns, weight in zip(layout.slices(), layout.weights, strict=True):
         a: Any = one[:, columns].astype(dtype)

@@ -6,7 +6,6 @@ import timm
 import torch
 
 from sthisto.models import load_encoder
-from sthisto.models.encoders import encoder
 from sthisto.models.encoders.pathology import ENCODERS, ClassAndPatches, find
 
 
@@ -24,7 +23,7 @@ def hub(monkeypatch):
         asked.update(name=name, **arguments)
         return small
 
-    monkeypatch.setattr(encoder.timm, "create_model", create_model)
+    monkeypatch.setattr(timm, "create_model", create_model)
     return asked
 
 
@@ -56,7 +55,9 @@ def test_normalization_is_that_of_the_model_within(hub):
 
 def test_uni2_has_the_size_that_its_authors_state():
     with torch.device("meta"):
-        module = timm.create_model("vit_giant_patch14_224", num_classes=0, **ENCODERS["mahmoodlab/uni2-h"].arguments)
+        module = timm.create_model(
+            "vit_giant_patch14_224", num_classes=0, **ENCODERS["mahmoodlab/uni2-h"].create_arguments()
+        )
     assert sum(value.numel() for value in module.parameters()) == pytest.approx(681e6, rel=0.01)
 
 
@@ -70,7 +71,7 @@ def test_refused_access_says_the_license_and_what_to_do(monkeypatch):
         msg = "401 Client Error. Access to model is restricted."
         raise OSError(msg)
 
-    monkeypatch.setattr(encoder.timm, "create_model", refuse)
+    monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(RuntimeError, match=r"CC BY-NC-ND 4\.0.*hf auth login"):
         load_encoder("hf-hub:MahmoodLab/UNI2-h")
     with pytest.raises(RuntimeError, match=r"gated\. Read and accept"):

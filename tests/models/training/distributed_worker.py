@@ -1,11 +1,18 @@
-"""One process of test_distributed: prints nothing, writes what it computed to the given file."""
+"""The processes of test_distributed: each prints nothing and writes what it computed to its file of a folder.
+
+They are forked from one process where the system can, so that what all of them import is imported once.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric  # noqa: F401 - imported once, before the processes are forked
 from torch import nn
 
 from sthisto import settings
@@ -92,5 +99,39 @@ def main(path: str, devices: int) -> None:
     )
 
 
+def launched_by_torchrun(rank: int, n_processes: int, port: int) -> dict[str, str]:
+    return {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(n_processes),
+        "LOCAL_WORLD_SIZE": str(n_processes),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+    }
+
+
+def run(folder: Path, name: str, rank: int, n_processes: int, port: int) -> None:
+    """Compute as one of `n_processes`, with what is written to stderr in a file."""
+    if n_processes > 1:
+        os.environ |= launched_by_torchrun(rank, n_processes, port)
+    with (folder / f"{name}.errors").open("w") as errors:
+        os.dup2(errors.fileno(), 2)
+        main(str(folder / name), n_processes)
+
+
+def start_all(folder: Path, port: int) -> int:
+    """Run alone, and as two processes that train together, all at once; return how many of the three failed."""
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    roles = (("one", 0, 1), ("rank0", 0, 2), ("rank1", 1, 2))
+    processes = [context.Process(target=run, args=(folder, *role, port)) for role in roles]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return sum(process.exitcode != 0 for process in processes)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    sys.exit(start_all(Path(sys.argv[1]), int(sys.argv[2])))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from copy import deepcopy
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
-from timm.models.densenet import DenseNet
 from torch import Tensor, nn
 
 
@@ -20,6 +19,11 @@ def onednn_computes(dtype: torch.dtype) -> bool:
 
 def can_fold(module: nn.Module) -> bool:
     """Return whether `FoldedDenseNet` computes what `module` does: a DenseNet of timm with its usual parts."""
+    if "timm.models.densenet" not in sys.modules:  # none of its classes has been made; importing timm takes seconds
+        return False
+    from timm.layers import BatchNormAct2d
+    from timm.models.densenet import DenseNet
+
     if not isinstance(module, DenseNet):
         return False
     names = [name for name, _ in module.features.named_children()]

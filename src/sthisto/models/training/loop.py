@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -23,6 +22,9 @@ from sthisto.models.training.devices import resolve_device
 from sthisto.models.training.gather import Gather, gather_rows, share_of
 from sthisto.models.training.progress import Progress, copy_state, resumable
 from sthisto.models.training.threads import threads_that_pay
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Training(TrainingOptions):
 
     def fabric(self) -> Fabric:
         """Return a launched Fabric on the device of the settings."""
+        from lightning_fabric import Fabric
+
         accelerator, devices = resolve_device(settings.device)
         precision: Any = {"bf16": "bf16-mixed", "16": "16-mixed", "32": "32-true"}.get(self.precision, self.precision)
         with _without_notices():
