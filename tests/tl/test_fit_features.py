@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from tissue import PATCH, Pool, make_tissue
 
@@ -44,3 +46,9 @@ def test_kinds_of_features_are_checked_before_a_benchmark_or_a_fold():
         MethodSpec("none", "kernel", {"features": ("colour",)})
     with pytest.raises(ValueError, match="features"):
         sth.tl.cross_validate(make_tissue(), "kernel", groups="section", features=("colour",))
+
+
+def test_no_other_option_has_the_name_of_an_argument_of_fit():
+    arguments = set(inspect.signature(sth.tl.fit).parameters)
+    shared = {name for cls in METHODS.values() for name in cls.option_names()} & arguments
+    assert shared == {"features", "options"}  # which `check_fit` hands on; any other would be dropped without a word
