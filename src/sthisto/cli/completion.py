@@ -5,22 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Final
 
-_METHODS: Final = (
-    "recommended",
-    "kernel",
-    "mlp",
-    "danet",
-    "bleep",
-    "stnet",
-    "histogene",
-    "ridge",
-    "knn",
-    "color",
-    "mean",
-    "hybrid",
-)
+_METHODS: Final = Path(__file__).parents[1] / "models" / "methods"
 _ENCODERS: Final = ("densenet121", "efficientnet_lite0", "texture")
 
 
@@ -30,8 +18,9 @@ def completed(action: argparse.Action, names: Callable[..., Iterable[str]]) -> N
 
 
 def method_names(**_: Any) -> list[str]:
-    """Return the methods of sthisto and those that installed packages add, which are not imported."""
-    return [*_METHODS, *(point.name for point in entry_points(group="sthisto.methods"))]
+    """Return the methods of sthisto, one a file, and those that installed packages add; none is imported."""
+    own = sorted({file.stem for file in _METHODS.glob("*.py")} - {"__init__", "ensemble"})  # an ensemble needs a method
+    return [*own, *(point.name for point in entry_points(group="sthisto.methods"))]
 
 
 def encoder_names(**_: Any) -> list[str]:
