@@ -1,5 +1,7 @@
 """Intervals: their coverage where groups are exchangeable, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -113,3 +115,16 @@ def test_patients_are_used_where_there_are_enough_else_blocks_else_nothing():
 @pytest.mark.parametrize(("level", "n"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])
 def test_fewest_groups(level, n):
     assert fewest_groups(level) == n
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8, 9, 21])
+def test_the_levels_that_a_refusal_names_are_accepted(n):
+    """Of one patient, every level below a half would be the same interval."""
+    groups = np.array([f"P{i}" for i in range(n)])
+    error = np.random.default_rng(0).normal(size=(n, 2))
+    found = fit_calibration(error, 0 * error, None, patients=groups, blocks=groups)
+    for refused, phrase in ((1e-9, "or more"), (1 - 1e-9, "or less")):
+        with pytest.raises(ValueError, match=rf"interval={refused!r}.*{phrase}") as caught:
+            found.groups_for(refused)
+        named = float(re.search(rf"Pass interval=([0-9.]+) {phrase}", str(caught.value)).group(1))
+        assert found.groups_for(named) == "patient"

@@ -133,3 +133,22 @@ def test_unknown_resolution_is_an_error(clean):
         sth.pp.quality(sdata)
     sth.pp.quality(sdata, um_per_px=0.8)
     assert "sthisto_blur" in sdata["expression"].obs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        ({"um_per_px": 0.01}, "1e\\+04 px wide at 0.01 µm per px.*correct um_per_px"),
+        ({"um_per_px": 90.0}, "1.111 px wide at 90 µm per px"),
+        ({"width_um": 9000}, "squares of 9000 µm"),
+        ({"width_um": 0.5}, "squares of 0.5 µm"),
+    ],
+)
+def test_squares_of_a_pixel_or_beyond_the_image_are_refused_before_it_is_read(clean, monkeypatch, arguments, phrase):
+    monkeypatch.setattr("sthisto._images.patches.PatchSource.batches", lambda *_: pytest.fail("a pixel was read"))
+    with pytest.raises(ValueError, match=phrase):
+        sth.pp.quality(clean, **arguments)
+    with pytest.raises(ValueError, match=r"no spot fits into image|squares of 100 µm"):
+        sth.pp.tissue_grid(clean, um_per_px=0.01, image_key="S1_image", key_added="new")
+    with pytest.raises(ValueError, match=r"which are 1.111 px wide"):
+        sth.pp.tissue_grid(clean, um_per_px=90.0, image_key="S1_image", key_added="new", min_quality=0.5)

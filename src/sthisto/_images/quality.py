@@ -23,6 +23,7 @@ FINEST_UM: Final = 1.6
 COARSE_UM: Final = 3.2
 """The same for marker and folds."""
 _OVERSAMPLING: Final = 2
+_FEWEST_PX: Final = 3
 _MOST_SAMPLES: Final = 64
 _BROAD: Final = 1.5
 _FLAT: Final = 5e-5
@@ -58,6 +59,18 @@ class Quality:
         """One minus the largest of blur, marker and fold: 1 is a faultless image, whatever its share of tissue."""
         worst: np.ndarray = 1 - np.maximum.reduce([self.blur, self.pen, self.fold])
         return worst
+
+
+def check_square(image: Pyramid, um_per_px: float, width_um: float, *, name: str) -> None:
+    """Raise ValueError for a square that is narrower than three px, or wider than the image called `name`."""
+    width = width_um / um_per_px
+    if not _FEWEST_PX <= width <= max(image.width, image.height):
+        msg = (
+            f"The quality is judged in squares of {width_um:g} µm, which are {width:.4g} px wide at {um_per_px:g} µm "
+            f"per px, and image {name!r} has {image.width} x {image.height} px. They must be from {_FEWEST_PX} px to "
+            "the longer side of the image: correct um_per_px=…, or pass another width_um=… to sth.pp.quality."
+        )
+        raise ValueError(msg)
 
 
 def measure_quality(image: Pyramid, centers: np.ndarray, um_per_px: float, width_um: float = WIDTH_UM) -> Quality:
@@ -102,8 +115,8 @@ class _Windows:
     def __init__(self, image: Pyramid, centers: np.ndarray, um_per_px: float, width_um: float) -> None:
         fine_um, self.coarse_um = max(FINEST_UM, um_per_px), max(COARSE_UM, um_per_px)
         level = image.level_for(fine_um / um_per_px / _OVERSAMPLING)
-        width = max(3, round(width_um / um_per_px / level.downsample))
-        self.sizes = tuple(max(3, round(width_um / um)) for um in (fine_um, self.coarse_um))
+        width = max(_FEWEST_PX, round(width_um / um_per_px / level.downsample))
+        self.sizes = tuple(max(_FEWEST_PX, round(width_um / um)) for um in (fine_um, self.coarse_um))
         self.source = PatchSource(level, level.locate(centers), extent=width, size=width)
 
     def read(self, index: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 from typing import Final, Literal
 
 import numpy as np
@@ -62,17 +62,25 @@ class Calibration:
         Raises
         ------
         ValueError
-            There are too few of both.
+            There are too few of both, or the level is below what the fewest errors cover.
         """
-        if len(self.patient) >= fewest_groups(level):
-            return "patient"
-        if len(self.block) >= fewest_groups(level):
-            return "block"
+        found: IntervalGroups = "patient" if len(self.patient) >= fewest_groups(level) else "block"
+        n_groups = len(self.patient if found == "patient" else self.block)
+        if n_groups >= fewest_groups(level):
+            if level * (n_groups + 1) < 1 - _ROUNDING:
+                least = ceil(1000 / (n_groups + 1)) / 1000
+                msg = (
+                    f"interval={level!r} is less than the narrowest intervals cover that {n_groups} calibration "
+                    f"{found}{'s' if n_groups > 1 else ''} can give. Pass interval={least} or more."
+                )
+                raise ValueError(msg)
+            return found
         n_most = max(len(self.patient), len(self.block))
         msg = (
-            f"interval={level:g} needs at least {fewest_groups(level)} patients or spatial blocks with spots marked "
+            f"interval={level!r} needs at least {fewest_groups(level)} patients or spatial blocks with spots marked "
             f"'calibration', the model has {len(self.patient)} and {len(self.block)}. Pass "
-            f"{f'interval={n_most / (n_most + 1):.2g} or less' if n_most else 'no interval'}, or fit with more."
+            f"{f'interval={floor(1000 * n_most / (n_most + 1)) / 1000} or less' if n_most else 'no interval'}, or fit "
+            "with more."
         )
         raise ValueError(msg)
 

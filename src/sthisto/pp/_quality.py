@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sthisto._images.quality import WIDTH_UM, measure_quality
+from sthisto._images.quality import WIDTH_UM, check_square, measure_quality
 from sthisto._sdata.keys import ElementKeys
 from sthisto._sdata.quality import quality_updates
 from sthisto._sdata.sections import Section, read_sections
@@ -72,7 +72,8 @@ def quality(
     KeyError
         An element is missing.
     ValueError
-        An element is ambiguous, or the µm per px of a section are unknown.
+        An element is ambiguous; the µm per px of a section are unknown; or `width_um` is narrower than three px, or
+        wider than the image.
 
     Notes
     -----
@@ -95,19 +96,26 @@ def quality(
     """
     keys = ElementKeys(image_key, shapes_key, table_key, coordinate_system, um_per_px)
     sections = read_sections(sdata, keys, with_unusable=True)
+    for section in sections:
+        _check(section, width_um)
     found = [_measure(section, width_um) for section in sections]
     for section, one in zip(sections, found, strict=True):
         _report(section, one, min_quality)
     apply(quality_updates(sections, found, min_quality))
 
 
-def _measure(section: Section, width_um: float) -> Quality:
+def _check(section: Section, width_um: float) -> None:
     if section.um_per_px is None:
         msg = (
             f"The µm per px of section {section.name!r} are unknown, and blur and marker are measured in µm. Pass "
             "um_per_px=…"
         )
         raise ValueError(msg)
+    check_square(section.image, section.um_per_px, width_um, name=section.image_key)
+
+
+def _measure(section: Section, width_um: float) -> Quality:
+    assert section.um_per_px is not None  # `_check` saw to it
     return measure_quality(section.image, section.centers, section.um_per_px, width_um)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sthisto._images.quality import Quality, measure_quality
+from sthisto._images.quality import WIDTH_UM, Quality, check_square, measure_quality
 from sthisto._images.tissue import hexagonal_grid, tissue_share
 from sthisto._sdata.image_scale import known_um_per_px, remember_um_per_px, stated_um_per_px, um_per_px_of_arrays
 from sthisto._sdata.new_shapes import annotating_table, check_no_element, circles, read_image, resolve_image
@@ -92,7 +92,15 @@ def tissue_grid(
         )
         raise ValueError(msg)
     image, diameter = read_image(sdata, image_key), diameter_um / um_per_px
+    if min_quality is not None:
+        check_square(image, um_per_px, WIDTH_UM, name=image_key)
     centers = hexagonal_grid(image.width, image.height, pitch_um / um_per_px)
+    if not len(centers):
+        msg = (
+            f"`pitch_um`={pitch_um:g} is {pitch_um / um_per_px:.4g} px at {um_per_px:g} µm per px, and no spot fits "
+            f"into image {image_key!r} of {image.width} x {image.height} px. Correct um_per_px=… or pitch_um=…"
+        )
+        raise ValueError(msg)
     centers = centers[tissue_share(image, centers, diameter) >= least_tissue]
     if not len(centers):
         msg = f"No tissue was found in image {image_key!r}. Lower least_tissue, or look at the image."
