@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from sthisto._images.patches import PatchSource
+from sthisto._images.pitch import median_pitch
 from sthisto._images.tissue import tissue_share
 from sthisto._scoring.alignment import FeatureMap
 from sthisto._sdata.sections import Section
@@ -25,8 +25,7 @@ _PATCH_PX: Final = 24
 
 def pitch_of(section: Section) -> float:
     """Return the distance of neighboring spots in px, of dense units 50 µm."""
-    away, _ = cKDTree(section.centers).query(section.centers, k=2)
-    pitch = float(np.median(away[:, 1]))
+    pitch = median_pitch(section.centers)
     return max(pitch, _NARROWEST_UM / section.um_per_px) if section.um_per_px else pitch
 
 

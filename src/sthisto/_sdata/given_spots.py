@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.spatial import KDTree
 from spatialdata.models import TableModel
 
+from sthisto._images.pitch import median_pitch
 from sthisto._sdata.given_places import check_places
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
@@ -136,7 +137,7 @@ def _pitch(section: Section) -> float:
     """Return the usual distance in px from a spot to the nearest other one; of a single spot, its width."""
     if len(section) < 2:
         return section.diameter
-    return float(np.median(KDTree(section.centers).query(section.centers, k=2)[0][:, 1]))
+    return median_pitch(section.centers)
 
 
 def _are_numbers(names: pd.Index) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from sthisto._images.pitch import median_pitch
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_choice, listed
 
@@ -129,14 +130,11 @@ def _width(attrs: dict[str, Any], kind: str) -> tuple[float | None, float | None
 
 def _distance(corners: np.ndarray, path: Path) -> float:
     """Return the distance of neighboring tiles, in x or y."""
-    from scipy.spatial import KDTree
-
     places = np.unique(corners, axis=0)
     if len(places) < 2:
         msg = f"{path} does not state the width of its tiles, and a single place does not tell it."
         raise ValueError(msg)
-    away, _ = KDTree(places).query(places, k=2, p=np.inf)
-    return float(np.median(away[:, 1]))
+    return median_pitch(places, norm=np.inf)
 
 
 def _number(value: Any) -> float | None:

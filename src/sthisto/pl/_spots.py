@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import ListedColormap, Normalize
-from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Colormap
 
-    from sthisto._sdata.sections import Section
+    from sthisto._images.pitch import median_pitch
+from sthisto._sdata.sections import Section
 
 RASTER_FROM = 100_000
 """Number of spots from which datashader draws a panel as one picture: 100,000 discs no longer draw in a second."""
@@ -137,7 +137,4 @@ def view(section: Section, *, max_size: int = 1000) -> View:
 
 def _pitch(centers: np.ndarray) -> float:
     """Return the median distance between nearest spots in px, of (n_spots, 2) centers; 1 px for a single spot."""
-    if len(centers) < 2:
-        return 1.0
-    distance, _ = cKDTree(centers).query(centers, k=2)
-    return float(np.median(distance[:, 1]))
+    return median_pitch(centers) if len(centers) > 1 else 1.0

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from sthisto._images.patches import PatchSource
+from sthisto._images.pitch import median_pitch
 from sthisto._utils.validate import check_positive
 from sthisto.models.base import Exclude, ExpressionModel
 from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection
@@ -213,11 +213,7 @@ def array_positions(xy: np.ndarray) -> np.ndarray:
     """Return the x and y of spots on the array, (n, 2) whole numbers from 0: px in units of the spots' distance."""
     if len(xy) < 2:
         return np.zeros((len(xy), 2), dtype=np.int64)
-    return np.rint((xy - xy.min(axis=0)) / _pitch(xy)).astype(np.int64)
-
-
-def _pitch(xy: np.ndarray) -> float:
-    return float(np.median(KDTree(xy).query(xy, k=2)[0][:, 1]))
+    return np.rint((xy - xy.min(axis=0)) / median_pitch(xy)).astype(np.int64)
 
 
 def _shifted(section: SectionInput, shift: np.ndarray) -> SectionInput:
@@ -227,10 +223,10 @@ def _shifted(section: SectionInput, shift: np.ndarray) -> SectionInput:
         raise ValueError(msg)
     sources = []
     for source in section.patches:
-        centers = source.centers + shift * _pitch(source.centers)
+        centers = source.centers + shift * median_pitch(source.centers)
         inside = np.clip(centers, 0, [source.level.width - 1, source.level.height - 1])
         sources.append(PatchSource(source.level, inside, extent=source.extent, size=source.size))
-    return replace(section, patches=sources, positions=section.positions + shift * _pitch(section.positions))
+    return replace(section, patches=sources, positions=section.positions + shift * median_pitch(section.positions))
 
 
 def _mask(sections: Sequence[TrainingSection], rows: str) -> Tensor:
