@@ -42,6 +42,7 @@ LEAKS: Final = (
     Leak("On HER2+ the retrieved spots are all of the test patient.", "not repeated: all training sections"),
     Leak("Flips stay on at prediction; layers are seeded alike whatever the replicate.", "not repeated"),
 )
+"""Ways in which scores of the DANet paper's protocol are more than a new patient would give, and which are repeated."""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ COLUMNS: Final = (
     "seconds_fit",
     "seconds_predict",
 )
+"""Columns of the table of scores that `sthisto.benchmark.run` returns."""
 
 
 _PROTOCOL: Final = Check("a sthisto.benchmark.Protocol", lambda value: isinstance(value, Protocol))
