@@ -396,5 +396,5 @@ def test_slides_that_are_tiny_or_lack_the_features_of_a_model_say_so(slides, tmp
     model = sth.tl.fit(sdata, method="ridge", features="obsm:X_uni2", genes=GENES)
     states = sth.cohort.predict(slides, model, out=tmp_path / "out").set_index("slide")
     assert set(states["state"]) == {"failed"}
-    assert "No tissue" in states.loc["tiny", "message"]
+    assert "no spot fits into image" in states.loc["tiny", "message"]
     assert "no features obsm['X_uni2']" in states.loc["slide0", "message"]
