@@ -174,3 +174,38 @@ def test_a_large_layer_that_is_mostly_nan_is_warned_of(sdata, monkeypatch, caplo
     with caplog.at_level(logging.WARNING, "sthisto"):
         sth.tl.predict(sdata, model)
     assert "nearly all of it NaN. Pass new_table_key" in caplog.text
+
+
+def test_several_values_of_one_gene_are_refused(sdata):
+    """As a store whose chunks of indices are missing gives them: all values are of the first gene."""
+    table = sdata["counts"]
+    table.X = sp.csr_matrix((table.X.data, np.zeros_like(table.X.indices), table.X.indptr), table.X.shape)
+    (section,) = read_sections(sdata)
+    with pytest.raises(ValueError, match=r"values beside another one of the same spot and gene.*copied in part"):
+        read_rows(section, None)
+
+
+@pytest.mark.parametrize("format_", ["unsorted", "explicit zeros"])
+def test_unsorted_or_stored_zeros_are_read(sdata, format_):
+    table = sdata["counts"]
+    dense = table.X.toarray()
+    if format_ == "unsorted":
+        indices = np.concatenate([np.arange(dense.shape[1])[::-1]] * len(dense))
+        indptr = np.arange(len(dense) + 1) * dense.shape[1]
+        table.X = sp.csr_matrix((dense[:, ::-1].ravel(), indices, indptr), dense.shape)
+    else:
+        table.X = sp.csr_matrix(
+            (dense.ravel(), np.tile(np.arange(dense.shape[1]), len(dense)), np.arange(len(dense) + 1) * dense.shape[1]),
+            dense.shape,
+        )
+    (section,) = read_sections(sdata)
+    np.testing.assert_array_equal(read_rows(section, None).toarray(), dense[section.rows])
+
+
+def test_rows_of_one_spot_are_refused(sdata):
+    """As a store whose chunk of instances is missing gives them: all spots would be predicted as the first."""
+    sdata["counts"].obs["instance"] = 100
+    with pytest.raises(
+        ValueError, match=r"rows of the table are of 1 instances of 'spots', such as 100.*obs\['instance'\]"
+    ):
+        read_sections(sdata)

@@ -92,6 +92,11 @@ def test_what_is_no_parquet_file_is_refused(model, tmp_path):
         (lambda table: table.iloc[::-1], "other genes"),
         (lambda table: table.assign(verdict="perfect"), "'perfect'"),
         (lambda table: table.assign(pcc="high"), "'pcc' holds no numbers"),
+        (lambda table: table.assign(pcc_residual=2.0), "no correlations"),
+        (lambda table: table.assign(ridge=-np.inf), "no correlations"),
+        (lambda table: table.assign(n_groups=-3), "negative n_groups"),
+        (lambda table: table.assign(verdict="use", gain_low=-0.1), "do not follow from pcc_residual_low and gain_low"),
+        (lambda table: table.assign(verdict="pattern only", pcc_residual_low=np.nan), "do not follow"),
     ],
 )
 def test_a_passport_of_another_form_is_refused(change, message):

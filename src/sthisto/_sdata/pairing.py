@@ -137,7 +137,8 @@ def match_rows(
     Raises
     ------
     ValueError
-        An instance that the table refers to stands in the element more than once, or no row matches one.
+        An instance that the table refers to stands in the element more than once, several rows refer to one instance,
+        or no row matches one.
     """
     attrs = table.uns[TableModel.ATTRS_KEY]
     instance_key = attrs[TableModel.INSTANCE_KEY]
@@ -149,6 +150,13 @@ def match_rows(
         msg = (
             f"No row of the table matches an instance of {region!r}: {instance_key!r} holds {listed(wanted[:3])}, "
             f"the element {listed(instances[:3])}."
+        )
+        raise ValueError(msg)
+    if len(again := np.unique(position[found][pd.Series(position[found]).duplicated()])):
+        msg = (
+            f"{int(np.isin(position, again).sum())} rows of the table are of {len(again)} instances of {region!r}, "
+            f"such as {listed(instances[again[:3]])}: each row needs another obs[{instance_key!r}]. The table was "
+            "joined twice, or its store was copied in part."
         )
         raise ValueError(msg)
     warn_left_out(~found, region, "have no instance in it")

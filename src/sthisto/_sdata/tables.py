@@ -168,8 +168,25 @@ def read_rows(section: Section, layer: str | None, spots: np.ndarray | None = No
     """
     rows = section.rows if spots is None else section.rows[spots]
     matrix = sp.csr_array(in_memory(_rows_of(read_matrix(section.table, layer), rows)))
+    if not matrix.has_canonical_format:
+        _check_no_repeats(matrix, section.name)
     genes = is_gene(section.table)
     return matrix if genes.all() else sp.csr_array(matrix @ sp.diags_array(genes.astype(matrix.dtype)))
+
+
+def _check_no_repeats(matrix: sp.csr_array, section: str) -> None:
+    """Raise ValueError for several values of one gene in a row, as where indices of a store are missing."""
+    ordered = matrix.copy()
+    ordered.sort_indices()
+    row = np.repeat(np.arange(ordered.shape[0]), np.diff(ordered.indptr))
+    repeated = (np.diff(ordered.indices) == 0) & (np.diff(row) == 0)
+    if repeated.any():
+        msg = (
+            f"The expression of section {section!r} has {int(repeated.sum())} values beside another one of the same "
+            "spot and gene. If its store was copied in part, copy it again; if values are to be added up, call "
+            "X.sum_duplicates()."
+        )
+        raise ValueError(msg)
 
 
 def _rows_of(matrix: Any, rows: np.ndarray) -> Any:

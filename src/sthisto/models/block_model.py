@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from sthisto._utils.validate import check_positive
+from sthisto._utils.validate import check_positive, listed
 from sthisto.models.base import Exclude, ExpressionModel, stack
 from sthisto.models.blocks import (
     FEWEST_SPOTS,
@@ -48,6 +48,7 @@ _FEWEST_DEGREES: Final = 2
 _MOST_FOLDS: Final = 5
 _ENTRIES_AT_ONCE: Final = 10_000_000
 _TINY: Final = 1e-12
+_SHARES_OFF: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -360,6 +361,28 @@ class BlockModel(ExpressionModel):
         self._coefficients = [arrays[f"coefficients.{i}"] for i in numbers]
         networks = {n.removeprefix("networks."): v for n, v in state.items() if n.startswith("networks.")}
         self._networks = load_perceptrons(networks, self.perceptron_settings) if networks else None
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Raise ValueError for what no fit gives: negative spreads or weights, other blocks than the options name."""
+        reads_pixels = self._encoder is None or self._encoder.reads_pixels
+        n_encoder = len(self.patch.context) if reads_pixels else 1
+        widths = {"texture": len(self.options.texture_context), "encoder": n_encoder, "border": 1}
+        n_blocks = sum(widths[kind] for kind in used_kinds(self.options.features, self._encoder))
+        sizes, weights = self._layout.sizes, np.array(self._layout.weights)
+        n_features = len(self._usual.mean)
+        if len(sizes) != n_blocks or len(weights) != n_blocks or min(sizes) < 1 or sum(sizes) != n_features:
+            msg = f"{n_blocks} blocks of features were expected with {n_features} features, found those of {sizes}"
+            raise ValueError(msg)
+        positive = {"total_sd": self._total_sd, **{f"power.{name}": v for name, v in self._powers.items()}}
+        not_negative = {"usual.sd": self._usual.sd, "gene_sd": self._gene_sd, "amplitude": self._amplitude}
+        wrong = [name for name, v in positive.items() if not (v > 0).all()]
+        wrong += [name for name, v in not_negative.items() if (v < 0).any()]
+        for name, shares in (("weights", weights), ("shares", np.array(self._shares))):
+            wrong += [name] if (shares < 0).any() or abs(shares.sum() - 1) > _SHARES_OFF else []
+        if wrong:
+            msg = f"{listed(wrong)} must be positive, and weights and shares of the sum one"
+            raise ValueError(msg)
 
     def bank_state(self) -> dict[str, Tensor]:
         """Return the training spots: features within their section, and squared errors."""
@@ -369,6 +392,9 @@ class BlockModel(ExpressionModel):
     def load_bank_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the training spots."""
         self._x, self._squared_error = (state[name].numpy() for name in ("features", "squared_error"))
+        if (self._squared_error < 0).any():
+            msg = "squared errors must not be negative"
+            raise ValueError(msg)
 
 
 def _folds(group: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import pandas as pd
 from sthisto._utils.digest import digest_names
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
-from sthisto._utils.verdicts import ALL, NOT_ASSESSED, USE, VERDICTS
+from sthisto._utils.verdicts import ALL, NOT_ASSESSED, PATTERN_ONLY, USE, VERDICTS
 
 if TYPE_CHECKING:
     from sthisto.models.base import ExpressionModel
@@ -26,6 +26,9 @@ NUMBERS: Final = (
 )  # fmt: skip
 COLUMNS: Final = ("gene", "verdict", *NUMBERS, "n_groups", "groups")
 """Columns of a passport; `sthisto.tl.assess` describes them."""
+
+_CORRELATIONS: Final = ("pcc_residual", "pcc", "depth", "color", "ridge")
+_ROUNDING: Final = 1e-6
 
 FILE: Final = "passport.parquet"
 _LARGEST_FILE: Final = 256 * 2**20
@@ -59,6 +62,17 @@ def check_passport(table: pd.DataFrame, genes: Sequence[str], *, name: str) -> p
         raise ValueError(msg)
     if texts := [column for column in (*NUMBERS, "n_groups") if table[column].dtype.kind not in "iuf"]:
         msg = f"{name}: the column {texts[0]!r} holds no numbers. Call sth.tl.assess."
+        raise ValueError(msg)
+    scores = table[list(_CORRELATIONS)].to_numpy(dtype=float)
+    known = {
+        USE: (table["pcc_residual_low"] > 0) & (table["gain_low"] > 0),
+        PATTERN_ONLY: table["pcc_residual_low"] > 0,
+    }
+    if (np.abs(scores) > 1 + _ROUNDING).any() or (table["n_groups"] < 0).any():
+        msg = f"{name} holds scores that are no correlations, or a negative n_groups. Call sth.tl.assess."
+        raise ValueError(msg)
+    if any((~rule[table["verdict"] == verdict]).any() for verdict, rule in known.items()):
+        msg = f"{name} holds verdicts that do not follow from pcc_residual_low and gain_low. Call sth.tl.assess."
         raise ValueError(msg)
     kinds = dict.fromkeys(TEXTS, object) | dict.fromkeys(NUMBERS, np.float64) | {"n_groups": np.int64}
     return table[list(COLUMNS)].astype(kinds).reset_index(drop=True)

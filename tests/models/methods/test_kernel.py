@@ -187,3 +187,41 @@ def test_widest_view_of_a_single_width_without_texture_is_that_width():
     cls = METHODS["kernel"]
     assert cls.widest(cls.make_options({"features": ("encoder",)}), (1.0,)) == 1
     assert cls.widest(cls.make_options({}), (1.0, 2.0, 4.0)) == 8
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "change", "message"),
+    [
+        ("state", "sizes", lambda v: v + 1, "blocks of features"),
+        ("state", "weights", lambda v: -v, "'weights' must be positive"),
+        ("state", "weights", lambda v: 100 * v, "'weights'.*of the sum one"),
+        ("state", "shares", lambda v: 2 * v, "'shares'.*of the sum one"),
+        ("state", "total_sd", lambda v: 0 * v, "'total_sd'"),
+        ("state", "power.kernel", lambda v: -v, "'power.kernel'"),
+        ("state", "usual.sd", lambda v: -v, "'usual.sd'"),
+        ("state", "gene_sd", lambda v: -v, "'gene_sd'"),
+        ("state", "amplitude", lambda v: -v, "'amplitude'"),
+        ("bank", "squared_error", lambda v: -v, "squared errors"),
+    ],
+)
+def test_values_that_no_fit_gives_are_refused(part, name, change, message):
+    model = make("kernel", features=("texture", "border"))
+    model.fit(TRAINING, seed=0)
+    state, bank = model.state(), model.bank_state()
+    whole = state if part == "state" else bank
+    whole[name] = change(whole[name])
+    again = make("kernel", features=("texture", "border"))
+
+    def take():
+        again.load_state(state)
+        again.load_bank_state(bank)
+
+    with pytest.raises(ValueError, match=message):
+        take()
+
+
+def test_features_of_other_options_are_refused_on_load():
+    model = make("kernel", features=("texture", "border"))
+    model.fit(TRAINING, seed=0)
+    with pytest.raises(ValueError, match="1 blocks of features were expected"):
+        make("kernel", features=("border",)).load_state(model.state())
