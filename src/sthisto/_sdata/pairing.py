@@ -155,8 +155,8 @@ def match_rows(
     if len(again := np.unique(position[found][pd.Series(position[found]).duplicated()])):
         msg = (
             f"{int(np.isin(position, again).sum())} rows of the table are of {len(again)} instances of {region!r}, "
-            f"such as {listed(instances[again[:3]])}: each row needs another obs[{instance_key!r}]. The table was joined "
-            "twice, or its store was copied in part."
+            f"such as {listed(instances[again[:3]])}: each row needs another obs[{instance_key!r}]. The table was "
+            "joined twice, or its store was copied in part."
         )
         raise ValueError(msg)
     warn_left_out(~found, region, "have no instance in it")
