@@ -206,6 +206,17 @@ def test_rows_of_one_spot_are_refused(sdata):
     """As a store whose chunk of instances is missing gives them: all spots would be predicted as the first."""
     sdata["counts"].obs["instance"] = 100
     with pytest.raises(
-        ValueError, match=r"rows of the table are of 1 instances of 'spots', such as 100.*obs\['instance'\]"
+        ValueError, match=r"rows of the table are of the instance 100 of 'spots'.*copied in part.*obs\['instance'\]"
     ):
         read_sections(sdata)
+
+
+def test_a_few_rows_of_one_spot_are_told(sdata, caplog):
+    instance = sdata["counts"].obs["instance"].to_numpy().copy()
+    instance[1] = instance[0]
+    sdata["counts"].obs["instance"] = instance
+    (section,) = read_sections(sdata)
+    assert len(section) == len(instance)
+    assert (
+        f"2 rows of the table are of the instance {instance[0]} of 'spots', and 1 instances have several" in caplog.text
+    )

@@ -137,8 +137,8 @@ def match_rows(
     Raises
     ------
     ValueError
-        An instance that the table refers to stands in the element more than once, several rows refer to one instance,
-        or no row matches one.
+        An instance that the table refers to stands in the element more than once, far more rows refer to one instance
+        than to others, or no row matches one.
     """
     attrs = table.uns[TableModel.ATTRS_KEY]
     instance_key = attrs[TableModel.INSTANCE_KEY]
@@ -152,13 +152,7 @@ def match_rows(
             f"the element {listed(instances[:3])}."
         )
         raise ValueError(msg)
-    if len(again := np.unique(position[found][pd.Series(position[found]).duplicated()])):
-        msg = (
-            f"{int(np.isin(position, again).sum())} rows of the table are of {len(again)} instances of {region!r}, "
-            f"such as {listed(instances[again[:3]])}: each row needs another obs[{instance_key!r}]. The table was "
-            "joined twice, or its store was copied in part."
-        )
-        raise ValueError(msg)
+    _check_repeats(position[found], instances, region, instance_key)
     warn_left_out(~found, region, "have no instance in it")
     keep = found
     if "in_tissue" in table.obs:
@@ -170,6 +164,30 @@ def match_rows(
         warn_left_out(poor, region, f"are not usable (obs[{USABLE!r}] is 0)")
         keep = keep & ~poor
     return rows[keep], position[keep]
+
+
+def _check_repeats(position: np.ndarray, instances: pd.Index, region: str, instance_key: str) -> None:
+    """Warn of several rows for one instance, as after a join; raise where one has far more than the rows allow.
+
+    Chunks of instances that a copied store lacks are read as one value: all of their rows would be of one spot.
+    """
+    counts = pd.Series(position).value_counts()
+    if not len(counts) or counts.iloc[0] == 1:
+        return
+    most, which = counts.iloc[0], listed(instances[counts.index[:1]])
+    if most > 2 * max(1.0, len(position) / len(instances)):
+        msg = (
+            f"{most} rows of the table are of the instance {which} of {region!r}: its store was copied in part, or "
+            f"obs[{instance_key!r}] is wrong. Copy it again, or correct it."
+        )
+        raise ValueError(msg)
+    logger.warning(
+        "Instances of %r with several rows of the table: %d, such as %s with %d. Their rows get the same prediction.",
+        region,
+        (counts > 1).sum(),
+        which,
+        most,
+    )
 
 
 def _positions(wanted: pd.Series, instances: pd.Index, region: str) -> np.ndarray:
