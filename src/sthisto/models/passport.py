@@ -121,7 +121,8 @@ def read_passport(file: Path, genes: Sequence[str], *, fit: str) -> pd.DataFrame
     if metadata.get(b"fit") != fit.encode() or metadata.get(b"genes") != digest_names(genes).encode():
         msg = f"{file} belongs to another model than the files beside it. {remedy}"
         raise ValueError(msg)
-    return check_passport(stored.to_pandas(ignore_metadata=True), genes, name=str(file))
+    table = check_passport(stored.to_pandas(ignore_metadata=True), genes, name=str(file))
+    return table.astype(dict.fromkeys(TEXTS, str))  # pandas 3 has a type of its own for text
 
 
 def model_verdicts(model: ExpressionModel) -> np.ndarray:
