@@ -150,7 +150,7 @@ def strips(panel: list[str], arguments: argparse.Namespace) -> Iterator[pd.DataF
                 **SETTING["patch"] | spec.options,
             )
             scores = sth.get.scores(sdata, key_added="sthisto_cv", by="section")
-            yield scores[scores["section"] == name].assign(method=spec.label)
+            yield scores[scores["section"] != "all"].assign(method=spec.label, section=name)
 
 
 def strips_table(scores: pd.DataFrame) -> str:
