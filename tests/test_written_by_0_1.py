@@ -22,7 +22,7 @@ STORE = Path(__file__).parent / "data" / "written_by_0_1.tar.xz"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("0_1")
-    shutil.unpack_archive(STORE, folder)
+    shutil.unpack_archive(STORE, folder, filter="data")
     return folder / "written_by_0_1.zarr"
 
 
