@@ -652,3 +652,13 @@ def test_an_image_too_coarse_for_the_patches_is_said(sdata, caplog):
         section.patches(PatchSpec(size=32, um_per_px=0.5))
     assert caplog.text.count("are enlarged 4.0 times, because image 'image' is coarse: 2 µm per px") == 1
     assert "image_key" in caplog.text
+
+
+def test_a_patch_far_wider_than_the_image_is_refused(sdata):
+    (section,) = read_sections(sdata, ElementKeys(um_per_px=0.001))
+    with pytest.raises(
+        ValueError, match=r"would be 77,000 px wide.* of 0\.001 µm each\. Correct um_per_px=… or patch_um"
+    ):
+        section.patches(PatchSpec(size=224, um_per_px=77 / 224))
+    (section,) = read_sections(sdata, ElementKeys(um_per_px=0.1))
+    assert section.patches(PatchSpec(size=224, um_per_px=77 / 224))[0].extent == pytest.approx(770)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _MOST_ENLARGED = 2.5
+_WIDEST_PATCH_PX = 4096
 _FINE_UM = 1.0
 """µm per px of a 10x objective; images of larger pixels are called coarse."""
 
@@ -74,6 +75,11 @@ class Section:
         """Return the section's patches, one source for each width of `spec.context`.
 
         Each width is read from the coarsest level of the pyramid that is fine enough for it.
+
+        Raises
+        ------
+        ValueError
+            A patch is far wider than the image, and than a patch that could be read.
         """
         um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
         logger.info("Section %r: %d spots, image %r, µm per px: %s.", self.name, len(self), self.image_key, um)
@@ -116,6 +122,13 @@ class Section:
     def _patches(self, size: int, full_px: float) -> PatchSource:
         level = self.image.level_for(full_px)
         extent = size * full_px / level.downsample
+        if extent > max(_WIDEST_PATCH_PX, 2 * level.width, 2 * level.height):
+            um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
+            msg = (
+                f"A patch of section {self.name!r} would be {size * full_px:,.0f} px wide, but image {self.image_key!r} "
+                f"has {self.image.width} x {self.image.height} px, of {um} µm each. Correct um_per_px=… or patch_um=…"
+            )
+            raise ValueError(msg)
         source = PatchSource(level, level.locate(self.centers), extent=extent, size=size)
         check_stored(source, self.image_key, self.region)
         return source
