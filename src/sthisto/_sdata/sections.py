@@ -125,8 +125,9 @@ class Section:
         if extent > max(_WIDEST_PATCH_PX, 2 * level.width, 2 * level.height):
             um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
             msg = (
-                f"A patch of section {self.name!r} would be {size * full_px:,.0f} px wide, but image {self.image_key!r} "
-                f"has {self.image.width} x {self.image.height} px, of {um} µm each. Correct um_per_px=… or patch_um=…"
+                f"A patch of section {self.name!r} would be {size * full_px:,.0f} px wide, but image "
+                f"{self.image_key!r} has {self.image.width} x {self.image.height} px, of {um} µm each. Correct "
+                "um_per_px=… or patch_um=…"
             )
             raise ValueError(msg)
         source = PatchSource(level, level.locate(self.centers), extent=extent, size=size)
