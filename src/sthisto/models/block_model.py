@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from sthisto._utils.validate import check_positive, listed
@@ -29,6 +28,7 @@ from sthisto.models.blocks import (
 from sthisto.models.data import Prediction, SectionInput, TrainingSection
 from sthisto.models.kernels import KernelName, block_kernel, center_columns, fit_kernel, inversion_bytes
 from sthisto.models.landmarks import EXACT_SPOTS, choose_landmarks, fit_landmarks
+from sthisto.models.left_out import amplitude_and_errors, column_sd, left_out_together, spread_of_nearest
 from sthisto.models.low_rank import Components, centered_by, check_components, fit_components
 from sthisto.models.options import MethodOptions
 from sthisto.models.perceptrons import (
@@ -40,12 +40,6 @@ from sthisto.models.perceptrons import (
     predict_perceptrons,
 )
 
-N_NEAREST: Final = 100
-"""Training spots whose errors make the spread of a prediction."""
-_LEAST_CORRELATION: Final = 0.05
-_FEWEST_DEGREES: Final = 2
-"""Spots less folds below which any two columns correlate perfectly, which says nothing of the prediction."""
-_MOST_FOLDS: Final = 5
 _ENTRIES_AT_ONCE: Final = 10_000_000
 _TINY: Final = 1e-12
 _SHARES_OFF: Final = 1e-6
@@ -169,7 +163,7 @@ class BlockModel(ExpressionModel):
         kept = choose_landmarks(len(x), seed)
         self._x = x[kept]
         group = np.repeat(np.arange(len(sections)), [len(r) for r in rows])
-        folds = _folds(group, np.concatenate([s.inputs.positions[s.train] for s in sections]))
+        folds = left_out_together(group, np.concatenate([s.inputs.positions[s.train] for s in sections]))
         expression = stack(sections, "train")
         targets = [centered_by(values, group) for values in self._targets(sections, expression)]
         numbers = check_components(self.options.expression_components)
@@ -247,7 +241,7 @@ class BlockModel(ExpressionModel):
 
     def _gene_spread(self, scores: Sequence[np.ndarray]) -> np.ndarray:
         """Return the standard deviation of each target's genes, (n_targets, n_genes)."""
-        return np.stack([_sd(part @ c.vectors.T) for part, c in zip(scores, self._components, strict=True)])
+        return np.stack([column_sd(part @ c.vectors.T) for part, c in zip(scores, self._components, strict=True)])
 
     def _combined(self, of_kernel: Sequence[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
         """Return the weighted sum of the kernel's scores and those of the networks, (n, n_components) each target."""
@@ -278,21 +272,12 @@ class BlockModel(ExpressionModel):
         left_out: Sequence[np.ndarray],
         kept: np.ndarray,
     ) -> None:
-        """Keep what brings predictions to the expression's scale, and the errors of the training spots left out.
-
-        The correlation is that within folds: targets were centered with the left-out spots, whose mean they give away.
-        """
+        """Keep what brings predictions to the expression's scale, and the errors of the training spots left out."""
         self._mean = expression.mean(axis=0, dtype=np.float64)
-        measured = centered_by(expression, group) if len(group) > len(np.unique(group)) else expression - self._mean
-        self._total_sd = np.maximum(_sd(self._standard_genes(inside, self._gene_sd)), _TINY)
-        outside = centered_by(self._standard_genes(left_out, self._gene_spread(left_out)), folds)
-        outside /= np.maximum(_sd(outside), _TINY)
-        held_out = centered_by(expression, folds)
-        correlation = (outside * held_out).mean(axis=0) / np.maximum(_sd(held_out), _TINY)
-        if len(group) - len(np.unique(folds)) < _FEWEST_DEGREES:
-            correlation = np.zeros_like(correlation)
-        self._amplitude = _sd(measured) * np.maximum(correlation, _LEAST_CORRELATION)
-        self._squared_error = np.square((measured - outside * self._amplitude)[kept]).astype(np.float32)
+        self._total_sd = np.maximum(column_sd(self._standard_genes(inside, self._gene_sd)), _TINY)
+        predicted = self._standard_genes(left_out, self._gene_spread(left_out))
+        self._amplitude, errors = amplitude_and_errors(expression, predicted, group, folds)
+        self._squared_error = np.square(errors[kept]).astype(np.float32)
 
     def predict_section(self, section: SectionInput, exclude: Exclude | None) -> Prediction:
         """Predict every spot of a section; nothing is retrieved, so nothing is excluded."""
@@ -314,8 +299,7 @@ class BlockModel(ExpressionModel):
     def _scores_of(self, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return scores for each target and spread of some spots, (n, n_features) standardized within the section."""
         kernel = block_kernel(x, self._x, self._layout, self.kernel_name)
-        nearest = _nearest(kernel, N_NEAREST)
-        spread = np.sqrt(_mean_rows(self._squared_error, nearest))
+        spread = spread_of_nearest(kernel, self._squared_error)
         combined = self._combined([(kernel - self._row_mean) @ one for one in self._coefficients], x)
         return combined, spread
 
@@ -397,24 +381,6 @@ class BlockModel(ExpressionModel):
             raise ValueError(msg)
 
 
-def _folds(group: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return (n,) which spots are left out together: sections, or bands across the longer side of each section.
-
-    Bands are for a single section, and for sections beside one without which hardly any spot is left to train on.
-    """
-    names, sizes = np.unique(group, return_counts=True)
-    most = sizes.max(initial=0)
-    if len(names) > 1 and len(group) - most >= min(FEWEST_SPOTS, most):
-        return group
-    folds = np.zeros(len(group), dtype=np.int64)
-    for name, size in zip(names, sizes, strict=True):
-        own = positions[group == name]
-        axis = int(np.argmax(np.ptp(own, axis=0)))
-        order = np.argsort(np.argsort(own[:, axis], kind="stable"), kind="stable")
-        folds[group == name] = order * min(_MOST_FOLDS, size) // size
-    return folds
-
-
 def _within(coefficients: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Return coefficients less their mean in each group: the kernel's columns need not be centered any more."""
     return centered_by(coefficients, group)
@@ -422,21 +388,3 @@ def _within(coefficients: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 def _rms(scores: np.ndarray) -> float:
     return max(float(np.sqrt(np.square(scores).mean())), _TINY)
-
-
-def _sd(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values.std(axis=0, dtype=np.float64))
-
-
-def _nearest(kernel: np.ndarray, n_nearest: int) -> np.ndarray:
-    n = min(n_nearest, kernel.shape[1])
-    return np.argpartition(kernel, kernel.shape[1] - n, axis=1)[:, kernel.shape[1] - n :]
-
-
-def _mean_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the mean of the rows of `values` that each row of (n, k) `rows` names, (n, n_columns) float32."""
-    n, k = rows.shape
-    chosen = csr_matrix(
-        (np.full(n * k, 1 / k, dtype=np.float32), rows.ravel(), np.arange(0, n * k + 1, k)), (n, len(values))
-    )
-    return np.asarray(chosen @ values, dtype=np.float32)
