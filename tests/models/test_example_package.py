@@ -22,6 +22,7 @@ import sthisto as sth
 from tissue import encoder, make_tissue
 
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "'.*' deprecated - use '")  # matplotlib 3.9 with pyparsing 3.3
 sth.settings.progress = False
 assert "sthisto_example" not in sys.modules
 assert "linear" in sth.models.available()

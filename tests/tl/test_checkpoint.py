@@ -109,17 +109,20 @@ def test_without_a_checkpoint_an_interrupt_says_that_nothing_is_kept(tissue, mon
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_a_signal_that_ends_the_process_interrupts_the_fit(tissue, monkeypatch, tmp_path, caplog, number):
-    before, epoch = signal.getsignal(number), loop._epoch
+    epoch, before = loop._epoch, signal.signal(number, signal.SIG_DFL)  # nohup has SIGHUP ignored
 
     def signaled(*args):
         os.kill(os.getpid(), number)
         return epoch(*args)
 
     monkeypatch.setattr(loop, "_epoch", signaled)
-    with pytest.raises(KeyboardInterrupt):
-        sth.tl.fit(tissue, checkpoint=tmp_path / "kept", **METHODS["danet"])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sth.tl.fit(tissue, checkpoint=tmp_path / "kept", **METHODS["danet"])
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert signal.Signals(number).name in caplog.text
-    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import coo_matrix, csr_matrix, vstack
 
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
 from sthisto._utils.arguments import checked
@@ -201,4 +201,4 @@ def _widen(counts: pd.DataFrame, genes: pd.Index) -> csr_matrix:
     """Give the counts of one section a column for every gene of all, (n_spots, n_genes)."""
     own = csr_matrix(counts.to_numpy(np.float32)).tocoo()
     columns = genes.get_indexer(counts.columns)
-    return csr_matrix((own.data, (own.row, columns[own.col])), shape=(len(counts), len(genes)))
+    return coo_matrix((own.data, (own.row, columns[own.col])), shape=(len(counts), len(genes))).tocsr()

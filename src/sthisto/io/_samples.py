@@ -94,4 +94,5 @@ def _widen(counts: Any, names: pd.Index, genes: pd.Index) -> sp.csr_matrix:
     """Give the counts a column for every gene of all; those of a symbol that repeats are added up."""
     own = sp.coo_matrix(counts)
     columns = genes.get_indexer(names)[own.col]
-    return sp.csr_matrix((own.data.astype(np.float32), (own.row, columns)), shape=(own.shape[0], len(genes)))
+    values = own.data.astype(np.float32)
+    return sp.coo_matrix((values, (own.row, columns)), shape=(own.shape[0], len(genes))).tocsr()

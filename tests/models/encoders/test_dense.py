@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from builders import skip_without_maps
 from scipy.ndimage import gaussian_filter
 from tissue import make_tissue
 from torch import nn
@@ -71,6 +72,7 @@ def test_means_of_resampled_pixels_are_those_of_the_patches_at_fractions_of_a_pi
 )
 @pytest.mark.parametrize("extent", [96, 120.5, 192])
 def test_borders_of_tiles_do_not_show(name, layer, extent):
+    skip_without_maps(name)
     encoder = encoder_at(name, layer)
     source = PatchSource(level(), points(), extent=extent, size=96)
     maps = EncoderMaps(encoder, 96)
@@ -138,6 +140,7 @@ def test_reach_is_what_a_changed_pixel_tells():
     ("name", "layer"), [("test_vit", 1), ("mobilenetv3_small_050", 1), ("legacy_xception", 0), ("test_resnet", None)]
 )
 def test_layers_that_look_at_the_whole_patch_are_refused(name, layer):
+    skip_without_maps(name)
     encoder = encoder_at(name, layer)
     assert reach(encoder) is None
     with pytest.raises(ValueError, match=r"dense_features=True needs .*(encoder_layer|earlier layer)"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from builders import skip_without_maps
 from tissue import GENES, PATCHES, Pool, make_section, make_tissue
 from torch import nn
 
@@ -48,6 +49,7 @@ def hooked(encoder, name: str, given: np.ndarray) -> torch.Tensor:
     ],
 )
 def test_layer_is_the_mean_of_the_map_that_a_hook_on_the_whole_network_sees(name, layer):
+    skip_without_maps(name)
     weights = None if name == "efficientnet_lite0" else "random"
     whole = load_encoder(name, weights=weights, input_size="patch")
     encoder = load_encoder(name, weights=weights, input_size="patch", layer=layer)
@@ -96,6 +98,7 @@ def test_several_layers_are_concatenated_from_the_first_to_the_last():
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "densenet121", "test_resnet", "test_vit", "legacy_xception"])
 def test_network_behind_the_layer_is_not_kept(name):
+    skip_without_maps(name)
     weights = None if name == "efficientnet_lite0" else "random"
     whole = load_encoder(name, weights=weights)
     last = load_encoder(name, weights=weights, layer=1).module.layers[0].name
