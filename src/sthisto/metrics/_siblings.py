@@ -81,7 +81,7 @@ class SiblingReference:
         >>> metrics.SiblingReference.fit(sections).components.shape
         (20, 1)
         """
-        if not is_list(training) and getattr(training, "ndim", 0) < 1:
+        if issparse(training) or (not is_list(training) and getattr(training, "ndim", 0) < 1):
             msg = f"`training` must be a list of matrices, one for each section, found {shown(training)}."
             raise TypeError(msg)
         sections = _sample([_centered(_as_matrix(one, name="training")) for one in training], seed)
