@@ -536,8 +536,7 @@ class ExpressionModel(ABC):
     @property
     def n_features(self) -> int:
         """Features that the frozen encoder gives a spot, over all widths of context; given ones have one width."""
-        widths = len(self.patch.context) if self.encoder.reads_pixels else 1
-        return self.encoder.n_features(self.patch.size) * widths
+        return self.encoder.n_features(self.patch.size) * self.encoder.n_widths(len(self.patch.context))
 
     def bank_state(self) -> dict[str, Tensor]:
         """Return the tensors of the bank, for methods that retrieve."""

@@ -349,8 +349,7 @@ class BlockModel(ExpressionModel):
 
     def _check_values(self) -> None:
         """Raise ValueError for what no fit gives: negative spreads or weights, other blocks than the options name."""
-        reads_pixels = self._encoder is None or self._encoder.reads_pixels
-        n_encoder = len(self.patch.context) if reads_pixels else 1
+        n_encoder = 0 if self._encoder is None else self._encoder.n_widths(len(self.patch.context))
         widths = {"texture": len(self.options.texture_context), "encoder": n_encoder, "border": 1}
         n_blocks = sum(widths[kind] for kind in used_kinds(self.options.features, self._encoder))
         sizes, weights = self._layout.sizes, np.array(self._layout.weights)

@@ -118,8 +118,7 @@ def _section_features(
     found: dict[str, list[np.ndarray]] = {}
     if "encoder" in kinds:
         assert encoder is not None  # the model was made with one
-        n_widths = len(context) if encoder.reads_pixels else 1  # given features have one
-        found["encoder"] = np.split(extract(section, encoder).values, n_widths, axis=1)
+        found["encoder"] = np.split(extract(section, encoder).values, encoder.n_widths(len(context)), axis=1)
     fingerprint = section.fingerprint()
     if "texture" in kinds:
         source = section.patches[0]

@@ -151,6 +151,10 @@ class Encoder(nn.Module):
         self.train(was_training)
         return n_features
 
+    def n_widths(self, n_context: int) -> int:
+        """Return how many widths give features, of `n_context`: given features have one, whatever was looked at."""
+        return n_context if self.reads_pixels else 1
+
     def digest(self) -> str:
         """Return a digest of what decides the features: weights, architecture as its `repr` tells it, normalization."""
         arrays = {key: _as_numpy(value) for key, value in self.module.state_dict().items()}
