@@ -18,6 +18,9 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "her2st"
 
 
+PINNED = "0123456789abcdef" * 2 + "01234567"
+
+
 class Server:
     """Answers as GitHub does, from a folder."""
 
@@ -35,13 +38,14 @@ class Server:
         if url.endswith("/commits/HEAD"):
             return json.dumps({"sha": "abc123"}).encode()
         files = [p for p in self.root.rglob("*") if p.is_file()]
-        if "/git/trees/abc123" in url:
+        revision = PINNED if PINNED in url else "abc123"
+        if f"/git/trees/{revision}" in url:
             tree = [
                 {"path": str(p.relative_to(self.root)), "sha": _download.git_object_id(p), "type": "blob"}
                 for p in files
             ]
             return json.dumps({"tree": tree, "truncated": False}).encode()
-        path = url.split("/abc123/")[1]
+        path = url.split(f"/{revision}/")[1]
         return b"damaged" if path == self.damaged else (self.root / path).read_bytes()
 
 
@@ -67,6 +71,31 @@ def test_what_is_there_is_not_fetched_again(cache, server):
     second = her2st(sections=["B1"])
     assert len(server.asked) == n_asked
     np.testing.assert_array_equal(first["counts"].X.toarray(), second["counts"].X.toarray())
+
+
+def test_a_commit_is_kept_beside_what_is_current(cache, server, caplog):
+    caplog.set_level("INFO")
+    current = her2st(sections=["B1"])
+    assert "the files of commit abc123" in caplog.text
+    n_asked = len(server.asked)
+    pinned = her2st(sections=["B1"], revision=PINNED)
+    assert f"the files of commit {PINNED}" in caplog.text
+    assert all(PINNED in url for url in server.asked[n_asked:])
+    assert sum("/commits/" in url for url in server.asked) == 1
+    assert {folder.name for folder in cache.parent.iterdir()} >= {"her2st", f"her2st-{PINNED}"}
+    np.testing.assert_array_equal(current["counts"].X.toarray(), pinned["counts"].X.toarray())
+
+
+@pytest.mark.parametrize("revision", ["main", "abc123", PINNED.upper(), f"{PINNED}0", "../" + PINNED[3:]])
+def test_what_is_no_commit_is_refused(cache, server, revision):
+    with pytest.raises(ValueError, match="`revision` must be the id of a commit, 40 hexadecimal digits"):
+        her2st(revision=revision)
+    assert not server.asked
+
+
+def test_a_folder_and_a_commit_are_not_given_together(tmp_path):
+    with pytest.raises(ValueError, match="`revision` chooses what is downloaded, but `path` names the folder"):
+        her2st(tmp_path, revision=PINNED)
 
 
 def test_a_damaged_file_is_refused_and_the_next_try_goes_on(cache, server):

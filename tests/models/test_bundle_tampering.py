@@ -441,7 +441,7 @@ def old_models(tmp_path_factory):
     return folder / "models_by_0_1"
 
 
-@pytest.mark.parametrize("method", [*(set(OPTIONS) - {"color"}), "colour"])
+@pytest.mark.parametrize("method", [*sorted(set(OPTIONS) - {"color"}), "colour"])
 def test_models_of_0_1_load_with_a_warning_and_predict_the_same(old_models, method):
     with pytest.warns(FutureWarning, match="saved by sthisto 0.1.0, which kept no checksums"):
         model = read(old_models / method)

@@ -26,7 +26,7 @@ _PAGE: Final = (b"<!doctype html", b"<html")
 
 
 class Repository:
-    """A public GitHub repository at the revision that was current when it was first asked for.
+    """A public GitHub repository at one revision.
 
     The revision and its list of files are kept in `folder`, so that later downloads come from the same one. git names
     a file by the SHA-1 of its content: a file with another content is refused when it arrives, and fetched again when
@@ -37,11 +37,13 @@ class Repository:
     name
         Owner and repository, "almaan/her2st".
     folder
-        Where the files go, at the same paths as in the repository.
+        Where the files go, at the same paths as in the repository; one folder holds one revision.
+    revision
+        Id of a commit. None is the one that is current when it is first asked for.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: Path, revision: str | None = None) -> None:
+        self.name, self.folder, self.wanted = name, folder, revision
 
     def files(self) -> dict[str, str]:
         """Path -> git object id of every file of the revision.
@@ -53,7 +55,7 @@ class Repository:
         ValueError
             What arrived is no list of files, or one of files outside the folder.
         """
-        url = f"{_API}/{self.name}/git/trees/{self._revision()}?recursive=1"
+        url = f"{_API}/{self.name}/git/trees/{self.revision()}?recursive=1"
         listed: dict[str, str] = self._kept_json(url, "listing.json", self._read_listing)
         return listed
 
@@ -72,14 +74,23 @@ class Repository:
             if git_object_id(target) == object_id:
                 return target
             _warn_of_damage(target)
-        url = f"{_RAW}/{self.name}/{self._revision()}/{path}"
+        url = f"{_RAW}/{self.name}/{self.revision()}/{path}"
         with atomic_file(target) as staged:
             _download(url, staged)
             if (found := git_object_id(staged)) != object_id:
                 _refuse(url, f"its git object id is {found}, not {object_id}", staged)
         return target
 
-    def _revision(self) -> str:
+    def revision(self) -> str:
+        """Return the id of the commit, asking for it where it is not known.
+
+        Raises
+        ------
+        OSError
+            The server can't be reached or refuses.
+        """
+        if self.wanted is not None:
+            return self.wanted
         revision: str = self._kept_json(f"{_API}/{self.name}/commits/HEAD", "revision.json", _read_revision)
         return revision
 

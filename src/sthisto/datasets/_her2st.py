@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from scipy.sparse import coo_matrix, csr_matrix, vstack
 
 from sthisto._sdata.slots import KEY, UM_PER_UNIT
 from sthisto._utils.arguments import checked
+from sthisto._utils.checks import Check
+from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 from sthisto._utils.validate import check_key
 from sthisto.datasets._download import Repository
@@ -29,10 +32,20 @@ _LAYOUT = (
     "data/ST-cnts/A1.tsv.gz, data/ST-spotfiles/A1_selection.tsv, data/ST-imgs/A/A1/<any name>.jpg and, where there are "
     "labels, data/ST-pat/lbl/A1_labeled_coordinates.tsv"
 )
+_COMMIT = Check(
+    "the id of a commit, 40 hexadecimal digits",
+    lambda value: isinstance(value, str),
+    lambda value: re.fullmatch("[0-9a-f]{40}", value) is not None,
+)
 
 
-@checked()
-def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str] | None = None) -> SpatialData:
+@checked(revision=_COMMIT)
+def her2st(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    sections: Sequence[str] | None = None,
+    revision: str | None = None,
+) -> SpatialData:
     """Read sections of HER2-positive breast tumors: 36 of 8 patients, A to H, with counts and H&E.
 
     Parameters
@@ -45,6 +58,10 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
         fetched, since the authors published no checksums.
     sections
         Names such as ``["C2", "C3"]``. None reads all available sections.
+    revision
+        Commit of the repository to download, 40 hexadecimal digits, for work that must be repeated on the same files;
+        it is kept in a folder of its own. None downloads the commit that is current at the first download, and stays
+        with it; the log names it. A folder that is read from disk has no commit that could be checked.
 
     Returns
     -------
@@ -71,6 +88,8 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
         A section does not exist.
     OSError
         The download failed; the message lists the files that are needed.
+    ValueError
+        A downloaded file is damaged, `revision` is no commit's id, or the files are read from a folder.
 
     References
     ----------
@@ -84,7 +103,7 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
     """
     from spatialdata import SpatialData
 
-    files = find_sections(_folder(path, sections))
+    files = find_sections(_folder(path, sections, revision))
     chosen = list(files) if sections is None else list(dict.fromkeys(sections))
     for section in chosen:
         check_key(section, files, name="sections", where="the folder")
@@ -101,10 +120,15 @@ def her2st(path: str | os.PathLike[str] | None = None, *, sections: Sequence[str
     return sdata
 
 
-def _folder(path: str | os.PathLike[str] | None, sections: Sequence[str] | None) -> Path:
+def _folder(path: str | os.PathLike[str] | None, sections: Sequence[str] | None, revision: str | None) -> Path:
     configured = path if path is not None else os.environ.get(_VARIABLE)
     if configured is None:
-        return _download(settings.cache_dir / "her2st", sections)
+        name = "her2st" if revision is None else f"her2st-{revision}"
+        return _download(Repository(_REPOSITORY, settings.cache_dir / name, revision), sections)
+    if revision is not None:
+        origin = "`path`" if path is not None else f"the environment variable {_VARIABLE}"
+        msg = f"`revision` chooses what is downloaded, but {origin} names the folder {configured}. Give one of the two."
+        raise ValueError(msg)
     root = Path(configured).expanduser()
     for folder in (root / "data", root):
         if (folder / "ST-cnts").is_dir():
@@ -113,8 +137,8 @@ def _folder(path: str | os.PathLike[str] | None, sections: Sequence[str] | None)
     raise FileNotFoundError(msg)
 
 
-def _download(root: Path, sections: Sequence[str] | None) -> Path:
-    repository = Repository(_REPOSITORY, root)
+def _download(repository: Repository, sections: Sequence[str] | None) -> Path:
+    root = repository.folder
     try:
         listed = repository.files()
         counts = [Path(file).name.split(".")[0] for file in listed if file.startswith("data/ST-cnts/")]
@@ -125,6 +149,7 @@ def _download(root: Path, sections: Sequence[str] | None) -> Path:
         for file, object_id in listed.items():
             if file.startswith(wanted):
                 repository.fetch(file, object_id)
+        logger.info("her2st: the files of commit %s of %s.", repository.revision(), _REPOSITORY)
     except OSError as error:
         msg = (
             f"{error} To work without network, put the files of https://github.com/{_REPOSITORY} into {root} or into "
