@@ -121,7 +121,7 @@ def brightest_value(dtype: np.dtype, lowest: float, brightest: float, what: str)
 
 
 def to_uint8(values: np.ndarray, white: float) -> np.ndarray:
-    """Scale stored values to 0..255; what is NaN is white."""
+    """Scale stored values of any shape to 0..255, uint8; NaN becomes white."""
     if values.dtype == np.uint8:
         return values
     scaled = np.rint(values.astype(np.float32, copy=False) * np.float32(255 / white))

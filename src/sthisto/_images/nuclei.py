@@ -80,17 +80,17 @@ class Tiles:
         return len(self.centers)
 
     def read(self, index: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the number of each tile, of some where `index` is given, and its pixels with the margins."""
+        """Yield the number and pixels with margins, (size, size, 3) uint8, of all tiles or those at `index`, (n,)."""
         source = self._source if index is None else self._source.subset(index)
         for (number,), (tile,) in source.batches(1):
             yield int(number if index is None else index[number]), tile
 
     def holds(self, xy: np.ndarray) -> bool:
-        """Return whether a point in px of the full resolution lies in the image, not in its reflection beyond it."""
+        """Return whether a point, (2,) in px of the full resolution, lies in the image, not in its reflection."""
         return bool(((xy >= 0) & (xy < self._size)).all())
 
     def origin(self, number: int) -> np.ndarray:
-        """Return x and y of the corner of a tile with its margins, in px of the full resolution."""
+        """Return x and y, (2,), of the corner of a tile with its margins, in px of the full resolution."""
         return np.asarray(self.centers[number] - (_CORE_PX / 2 + _MARGIN_PX) * self.full_px)
 
 

@@ -79,7 +79,7 @@ class PatchSource:
     Raises
     ------
     ValueError
-        A center lies outside the level and `outside` is False.
+        A center lies 1 px or more outside the level and `outside` is False.
     """
 
     @renamed_arguments(centres="centers")
@@ -125,7 +125,7 @@ class PatchSource:
         return patches
 
     def subset(self, index: np.ndarray) -> PatchSource:
-        """Return the source of the patches at `index`, in that order."""
+        """Return the source of the patches at `index`, (n,), in that order."""
         centers = self.centers[index]
         return PatchSource(self.level, centers, extent=self.extent, size=self.size, outside=self._outside)
 
@@ -206,7 +206,7 @@ def read_once(sources: Sequence[PatchSource], *, passes: int = 1) -> list[PatchS
 
 
 def _reflected(start: int, stop: int, size: int) -> np.ndarray:
-    """Return positions inside an axis of `size` pixels for those from `start` to `stop`, mirrored at both ends."""
+    """Return the positions from `start` to `stop`, (n,), mirrored into an axis of `size` pixels at both ends."""
     period = max(1, 2 * (size - 1))
     position = np.arange(start, stop) % period
     return np.minimum(position, period - position)

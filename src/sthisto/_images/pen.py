@@ -55,7 +55,7 @@ def pen_mask(rgb: np.ndarray, um_per_px: float) -> np.ndarray:
 
 
 def _wide(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Return the parts of a mask that hold a disk of that radius in px; beyond the border, the mask goes on."""
+    """Return the parts of a (height, width) mask that hold a disk of that radius in px; the mask goes on outside."""
     if radius < 1:
         return mask
     footprint = disk(int(radius))

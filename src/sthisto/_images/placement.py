@@ -128,14 +128,14 @@ def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Return Pearson's correlation, 0 where one picture is blank."""
+    """Return Pearson's correlation of two (height, width) pictures, 0 where one is blank."""
     if one.std() < 1e-3 or other.std() < 1e-3:
         return 0.0
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
 def _channel_order(one: np.ndarray, other: np.ndarray) -> str:
-    """Return the order of the first picture's channels, such as "bgr", where another than RGB fits plainly better."""
+    """Return the order of the channels of `one`, (height, width, 3), such as "bgr"; "" where RGB fits about as well."""
     chroma = other - other.mean(axis=-1, keepdims=True)
     if chroma.std() < _COLORFUL:
         return ""

@@ -136,7 +136,7 @@ class Level:
             yield Band(pixels, first)
 
     def _fill(self, pixels: np.ndarray, top: int, runs: list[tuple[int, int]], origin: int = 0) -> None:
-        """Read the runs of columns into `pixels`, whose first row is `top` and first column `origin`."""
+        """Read the runs of columns into `pixels`, (rows, columns, 3) uint8 from row `top` and column `origin` on."""
         parts = [self.array[:, top : top + len(pixels), left:right] for left, right in runs]
         canvases: Any = [_Canvas(pixels[:, left - origin : right - origin], self.brightness) for left, right in runs]
         if isinstance(self.array, da.Array):
@@ -156,7 +156,7 @@ class Level:
             )
 
     def _column_runs(self, boxes: np.ndarray) -> list[tuple[int, int]]:
-        """Return where the columns of chunks that some box touches begin and end, neighbors joined."""
+        """Return where the columns of chunks that some of the boxes, (n, 4), touch begin and end, neighbors joined."""
         edges = np.cumsum((0, *self._chunks(2)))
         touched = np.zeros(len(edges), dtype=np.int64)
         np.add.at(touched, np.searchsorted(edges, boxes[:, 0], "right") - 1, 1)
@@ -259,7 +259,7 @@ class Pyramid:
 
     @staticmethod
     def _shrunk(level: Level, box: tuple[int, int, int, int], max_size: int) -> np.ndarray:
-        """Read a box of a level and shrink it: at once where it is small, else strip by strip, for bounded memory."""
+        """Read a box of a level, shrunk to (rows, columns, 3) uint8; a large one strip by strip, for bounded memory."""
         x0, y0, x1, y1 = box
         shrink = max(1.0, max(x1 - x0, y1 - y0) / max_size)
         columns = max(1, round((x1 - x0) / shrink))

@@ -56,7 +56,7 @@ class Quality:
 
     @property
     def worst(self) -> np.ndarray:
-        """One minus the largest of blur, marker and fold: 1 is a faultless image, whatever its share of tissue."""
+        """One less the largest of blur, marker and fold, (n,): 1 is a faultless image, whatever its share of tissue."""
         worst: np.ndarray = 1 - np.maximum.reduce([self.blur, self.pen, self.fold])
         return worst
 
@@ -110,7 +110,7 @@ class _Slide:
 
 
 class _Windows:
-    """Squares around spots at two resolutions, both averaged over whole px of a finer level."""
+    """Squares around spots, (n, 2) centers, at two resolutions, both averaged over whole px of a finer level."""
 
     def __init__(self, image: Pyramid, centers: np.ndarray, um_per_px: float, width_um: float) -> None:
         fine_um, self.coarse_um = max(FINEST_UM, um_per_px), max(COARSE_UM, um_per_px)

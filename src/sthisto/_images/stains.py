@@ -46,7 +46,7 @@ class SlideStains:
 
     @classmethod
     def from_key(cls, key: np.ndarray) -> SlideStains:
-        """Return the stains of the numbers that `key` returned."""
+        """Return the stains of the numbers, (9,), that `key` returned."""
         return cls(key[:6].reshape(2, 3), key[6:8], float(key[8]))
 
     def key(self) -> np.ndarray:
