@@ -61,7 +61,7 @@ class FeatureMap:
 
     @property
     def tissue_box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Left and top, right and bottom of what has features, in px of the full resolution."""
+        """Left and top, right and bottom of what has features, (2,) each, in px of the full resolution."""
         rows, columns = np.nonzero(np.isfinite(self.values[..., 0]))
         low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()])
         return self.origin + low * self.step, self.origin + high * self.step
@@ -246,7 +246,7 @@ def _minus_neighborhood(centers: np.ndarray, radius: float) -> sp.csr_array:
 
 
 def _folds(centers: np.ndarray) -> np.ndarray:
-    """Return the fold of each spot: 25 blocks, dealt to five folds."""
+    """Return the fold of each of the (n_spots, 2) centers, (n_spots,): 25 blocks, dealt to five folds."""
     low, high = centers.min(axis=0), centers.max(axis=0)
     cell = np.minimum((centers - low) / np.maximum(high - low, 1e-9) * _CELLS, _CELLS - 1).astype(int)
     return np.asarray((cell[:, 0] + 2 * cell[:, 1]) % _N_FOLDS)

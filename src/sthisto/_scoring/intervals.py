@@ -86,7 +86,7 @@ def intervals(
     scope
         The sections.
     chosen
-        Positions of the genes, for each section.
+        (n_chosen,) positions of the genes in each section.
     keys
         Names of the predictions.
     target
@@ -143,7 +143,8 @@ def differences(
 def reproducibility(sections: Sequence[Measured], chosen: Sequence[np.ndarray]) -> Interval:
     """Return what a second sequencing of the same spots would reach: of several sections, from their mean reliability.
 
-    The interval of several sections is NaN. The order of the genes, which decides the random splits, is the sections'.
+    `chosen` has the positions of the genes in each section, (n_chosen,). The interval of several sections is NaN. The
+    order of the genes, which decides the random splits, is the sections'.
     """
     found = [
         metrics.reproducibility(one.counts[:, np.sort(at)], totals=one.totals)
@@ -179,7 +180,10 @@ def with_intervals(summary: pd.DataFrame, found: Sequence[Mapping[str, Any]]) ->
 def _stacked(
     scope: Scope, chosen: Sequence[np.ndarray], keys: Sequence[Key], target: Target
 ) -> tuple[np.ndarray, dict[Key, np.ndarray]]:
-    """Return target and predictions of all sections, (n_spots, n_genes); the target is NaN for genes not chosen."""
+    """Return target and predictions of all sections, (n_spots, n_genes).
+
+    Of one section, these are the chosen genes alone; of several, the target is NaN for genes that are not chosen.
+    """
     if len(scope.sections) == 1:
         (one,), (at,) = scope.sections, chosen
         return target(one)[:, at], {key: one.predictions[key][:, at] for key in keys}

@@ -101,7 +101,7 @@ def measure(
     predictions
         Name of a prediction -> (n_spots, n_genes) for the `spots`.
     spots
-        Positions in the section of the spots to score; None is all.
+        (n_spots,) positions in the section of the spots to score; None is all.
     normalization
         Scale of the predictions; None is log1p of the counts in X.
     counts_layer
@@ -175,7 +175,8 @@ def _measure_targets(
 ) -> Measured:
     """Read what was measured of sets of genes or of proportions; the residual score is against the same.
 
-    Proportions need no counts: without any, the depth of the spots is unknown, NaN.
+    Arrays have the shapes that `measure` states. Proportions need no counts: without any, the depth of the spots is
+    unknown, NaN.
     """
     if counts_layer is not None:
         scale = replace(scale, layer=counts_layer)

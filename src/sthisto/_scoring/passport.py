@@ -176,14 +176,14 @@ def _variance_of_groups(values: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def _over(values: np.ndarray) -> np.ndarray:
-    """Return the means of the columns without their NaN; NaN for a column of NaN."""
+    """Return the mean of each column without its NaN, (n_columns,); NaN for a column of NaN."""
     known = np.isfinite(values)
     total = np.where(known, values, 0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def _references(parts: Sequence[HeldOut]) -> tuple[pd.DataFrame, list[np.ndarray]]:
-    """Return each gene's references, and its raw score in each section as the mean over seeds."""
+    """Return each gene's references, and its raw score in each section, (n_genes,) each, as the mean over seeds."""
     tables, raw = [], []
     for part in parts:
         first, *others = part.keys

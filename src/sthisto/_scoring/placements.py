@@ -53,11 +53,11 @@ class Placement:
         return _TURNS[self.turn] @ _MIRROR if self.mirrored else _TURNS[self.turn]
 
     def about(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Return where the center comes to lie when the spots are turned about `old`, which comes to lie at `new`."""
+        """Return where the center lies, (2,), when the spots are turned about the point `old`, which moves to `new`."""
         return np.asarray((self.center - old) @ self._matrix.T + new)
 
     def moved(self, by: np.ndarray) -> Placement:
-        """Return the placement with another shift on top."""
+        """Return the placement with another shift, (2,), on top."""
         return replace(self, shift=self.shift + by)
 
     def apart(self, other: Placement) -> float:
@@ -68,7 +68,7 @@ class Placement:
 
 
 def orientations(centers: np.ndarray) -> list[Placement]:
-    """Return the eight symmetries of the square about the middle of the spots' bounding box, as it is first."""
+    """Return the eight symmetries of the square about the middle of the box around (n, 2) centers, identity first."""
     middle = (centers.min(axis=0) + centers.max(axis=0)) / 2
     return [Placement(turn, mirrored, middle, np.zeros(2)) for mirrored in (False, True) for turn in _TURNS]
 
@@ -82,7 +82,7 @@ def lattice(reach: float, step: float) -> Iterator[np.ndarray]:
 
 
 def shifts_to(low: np.ndarray, high: np.ndarray, start: Placement, step: float) -> Iterator[Placement]:
-    """Yield a placement with all shifts on a lattice that bring its center into a box."""
+    """Yield a placement with all shifts on a lattice that bring its center between the corners of a box, (2,) each."""
     for x in np.arange(np.ceil((low[0] - start.center[0]) / step), (high[0] - start.center[0]) / step):
         for y in np.arange(np.ceil((low[1] - start.center[1]) / step), (high[1] - start.center[1]) / step):
             yield start.moved(np.array([x, y]) * step)

@@ -23,7 +23,7 @@ class PowerLaw:
     exponent: float
 
     def __call__(self, size: np.ndarray) -> np.ndarray:
-        """Return the score at each size."""
+        """Return the score at each size, (n_sizes,)."""
         return np.asarray(self.limit - self.scale * np.asarray(size, dtype=float) ** -self.exponent)
 
 

@@ -182,7 +182,11 @@ def _by_means(values: np.ndarray, counts: np.ndarray, totals: np.ndarray) -> str
 def _candidates(
     predicted: np.ndarray, counts: np.ndarray, totals: np.ndarray, share: np.ndarray
 ) -> Iterator[_Candidate]:
-    """Yield the scales that are told apart; those of other library sizes and bases are near to log1p."""
+    """Yield the scales that are told apart; those of other library sizes and bases are near to log1p.
+
+    `predicted` are the means of the genes, (n_genes,), `counts` and `share`, the counts over the totals, are
+    (n_spots, n_genes).
+    """
     far, near = (0.5, 2.5), (0.05, 3.0)
     yield _Candidate(COUNTS, counts.mean(axis=0), *far)
     linear, usual = share.mean(axis=0), np.log1p(LIBRARY * share).mean(axis=0)
@@ -206,13 +210,13 @@ def _candidates(
 
 
 def _cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the cosine of two profiles, 1 where one is zero."""
+    """Return the cosine of two profiles, (n_genes,) each, 1 where one is zero."""
     size = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / size if size else 1.0
 
 
 def _library_size(predicted: np.ndarray, share: np.ndarray) -> float:
-    """Return the library size at which the measured means of log1p are closest to the predicted ones."""
+    """Return the library size at which means of log1p of `share`, (n_spots, n_genes), come nearest to `predicted`."""
 
     def error(log_size: float) -> float:
         return float(np.square(predicted - np.log1p(np.exp(log_size) * share).mean(axis=0)).sum())

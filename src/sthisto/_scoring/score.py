@@ -84,7 +84,7 @@ def _pcc_residual(one: Measured, prediction: np.ndarray, options: ScoreOptions) 
 
 
 def _pcc_partial_depth(one: Measured, prediction: np.ndarray, options: ScoreOptions) -> np.ndarray:
-    """Correlate what is left of both after a spline of the log total count, its knots from the training spots."""
+    """Correlate what a spline of the log total count, its knots from the training spots, leaves of both, (n_genes,)."""
     if not len(options.depth_knots):
         return np.full(len(one.genes), np.nan)
     if not np.isfinite(one.totals).all():

@@ -16,7 +16,7 @@ _NOT_AVERAGED = ("mean_expression", "reproducibility")
 def gene_sets(
     mean: np.ndarray, *, variance: np.ndarray | None = None, is_marker: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Return the sets of genes that means are taken over, as positions.
+    """Return the sets of genes that means are taken over, as positions, (n,) each.
 
     Parameters
     ----------
