@@ -51,7 +51,7 @@ def apply_affine(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 
 def scale(matrix: np.ndarray) -> float:
-    """Return by how much an affine map enlarges."""
+    """Return by how much an affine map, (3, 3), enlarges."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
@@ -62,7 +62,7 @@ def corners(image: Any) -> np.ndarray:
 
 
 def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.ndarray]:
-    """Return the levels of an image and the affine from its full resolution to the coordinate system.
+    """Return the levels of an image and the (3, 3) affine from its full resolution to the coordinate system.
 
     Coarse levels that rounding to whole pixels has stretched by more than a percent are left out: finer ones serve in
     their place.
@@ -89,7 +89,7 @@ def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.n
 
 
 def _from_full(full: DataArray, level: DataArray, declared: np.ndarray) -> np.ndarray:
-    """Return the affine from px of the full resolution to px of a level.
+    """Return the (3, 3) affine from px of the full resolution to px of a level.
 
     SpatialData declares the ratio of both shapes, but the levels it makes are means over blocks of whole pixels, and
     where the blocks don't fill the image its first rows and columns are dropped: of 901 px, level 8 has 112 px of 8
@@ -144,7 +144,7 @@ def _channels(image: DataArray, image_key: str) -> Channels:
 def _level(
     values: Any, channels: Channels, from_full: np.ndarray, brightness: float, name: str, *, has_alpha: bool
 ) -> Level:
-    """Return a level in RGB; transparency is laid over white when the level is read."""
+    """Return (c, height, width) values as a level in RGB; transparency is laid over white when the level is read."""
     colors = values[list(channels.rgb)]
     if not has_alpha:
         return Level(colors, from_full, brightness, name)

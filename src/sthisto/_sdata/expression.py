@@ -82,7 +82,7 @@ class Normalization:
         matrix
             (n_spots, n_all_genes) values of one section.
         columns
-            Positions of the genes to return; None is all.
+            (n_genes,) positions of the genes to return; None is all.
 
         Returns
         -------
@@ -158,6 +158,6 @@ def check_finite(matrix: Any) -> None:
 
 
 def _blocks(matrix: Any) -> Iterator[np.ndarray]:
-    """Yield the stored values in blocks that stay in the processor's cache, so that large matrices are not copied."""
+    """Yield the stored values in (n,) blocks that stay in the processor's cache, so that no large matrix is copied."""
     values = matrix.data if sp.issparse(matrix) else np.asarray(matrix).reshape(-1)
     return (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))

@@ -24,7 +24,7 @@ _MOST_APART: Final = 1.1
 
 @dataclass(frozen=True)
 class TableFeatures:
-    """Reads features of some rows of a table by their slot of ``obsm``."""
+    """Reads features of some rows of a table, (n_spots,), by their slot of ``obsm``."""
 
     table: AnnData
     rows: np.ndarray

@@ -87,7 +87,7 @@ def _fit(centers: np.ndarray, xy: np.ndarray, pitch: float) -> _Fit:
 
 
 def _readings(section: Section, xy: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield other readings of the places: what would have to be the case, and the places in px then."""
+    """Yield other readings of the places, (n, 2): what would have to be the case, and the places in px then."""
     yield "x and y are swapped", xy[:, ::-1]
     if section.um_per_px is not None:
         yield "they are in µm", xy / section.um_per_px

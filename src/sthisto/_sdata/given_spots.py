@@ -75,7 +75,7 @@ def match_spots(sections: Sequence[Section], spots: GivenSpots) -> list[np.ndarr
 
 
 def _match(section: Section, spots: GivenSpots, candidates: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return the rows, and how far off the places are where these were compared."""
+    """Return the prediction's row at each spot, (n_spots,), -1 for none, and how far off compared places are."""
     if spots.instances is not None and len(candidates):
         attrs = section.table.uns[TableModel.ATTRS_KEY]
         instances = section.table.obs[attrs[TableModel.INSTANCE_KEY]].to_numpy()[section.rows]
@@ -100,7 +100,7 @@ def _match(section: Section, spots: GivenSpots, candidates: np.ndarray) -> tuple
 
 
 def _by_index(wanted: pd.Index, known: pd.Index, candidates: np.ndarray) -> np.ndarray:
-    """Return the candidate of each wanted name, -1 without one."""
+    """Return the candidate of each wanted name, (n_wanted,), -1 without one."""
     needed = known.isin(wanted)
     if (repeated := known[needed][known[needed].duplicated()].unique()).size:
         msg = f"The prediction has several rows for the spots {listed(repeated, 5)}. Keep one of each."
@@ -122,7 +122,7 @@ def _by_place(section: Section, xy: np.ndarray, candidates: np.ndarray) -> tuple
 
 
 def _check_once(section: Section, found: np.ndarray, known: np.ndarray, xy: np.ndarray) -> None:
-    """Raise ValueError where several predicted spots lie on one place, so that which is meant is unknown."""
+    """Raise ValueError where several predicted spots have one place, (n, 2), so that it is unclear which is meant."""
     _, place, count = np.unique(xy[known], axis=0, return_inverse=True, return_counts=True)
     repeated = known[count[place.ravel()] > 1]
     if len(same := np.intersect1d(repeated, found)):

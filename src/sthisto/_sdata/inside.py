@@ -61,7 +61,7 @@ def check_inside(
     centers
         (n, 2) in px of the image.
     size
-        Width and height of the image.
+        (2,) width and height of the image.
     what, image, remedy, go_on
         What the error names.
     allow_outside
@@ -82,7 +82,7 @@ def check_inside(
 
 
 def _mixed_up(centers: np.ndarray, size: np.ndarray) -> str:
-    """Return what was probably mixed up where spots lie outside an image of `size`, width and height."""
+    """Return what was probably mixed up where (n, 2) centers lie outside an image of `size`, (2,) width and height."""
 
     def lie_inside(xy: np.ndarray) -> bool:
         return bool(((xy >= 0) & (xy < size)).all(axis=1).mean() > 1 - _MOST_OUTSIDE)
@@ -99,6 +99,6 @@ def _mixed_up(centers: np.ndarray, size: np.ndarray) -> str:
 
 
 def warn_left_out(left_out: np.ndarray, region: str, why: str) -> None:
-    """Warn of the spots of a region that are left out, where there are any."""
+    """Warn of the spots of a region that are left out, (n,) bool, where there are any."""
     if left_out.any():
         logger.warning("%d of %d spots of %r %s: they are left out.", left_out.sum(), len(left_out), region, why)

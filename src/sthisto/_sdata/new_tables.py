@@ -116,7 +116,7 @@ def members_of(cohort: Sequence[SpatialData], sections: Sequence[Section]) -> li
 def table_of_spots(
     sections: Sequence[Section], spots: Sequence[np.ndarray], *, role: str | None, features: Sequence[str] = ()
 ) -> tuple[AnnData, np.ndarray]:
-    """Return a table of some spots of sections that share one, its X all zeros, and the rows that they have there.
+    """Return a table of some spots of sections that share one, its X all zeros, and their rows there, (n,).
 
     Columns of ``obs`` and ``var`` are those of the table, without a choice of genes that other spots took part in;
     layers, ``uns`` and ``obsm`` are left out, but for given features.
@@ -151,7 +151,7 @@ def table_of_spots(
 
 
 def copy_expression(source: AnnData, rows: np.ndarray, table: AnnData, layers: Sequence[str]) -> None:
-    """Put X and some layers of the rows of `source` into `table`, whose rows they are."""
+    """Put X and some layers of the rows, (n,), of `source` into `table`, whose rows they are."""
     if source.X is not None:
         table.X = source.X[rows]
     for layer in layers:
@@ -159,7 +159,7 @@ def copy_expression(source: AnnData, rows: np.ndarray, table: AnnData, layers: S
 
 
 def copy_features(source: AnnData, rows: np.ndarray, table: AnnData, keys: Sequence[str]) -> None:
-    """Put some slots of ``obsm`` of the rows of `source` into `table`, with what is known of features among them."""
+    """Put some slots of ``obsm`` of the rows, (n,), of `source` into `table`, with the records of features in them."""
     for key in keys:
         if key in source.obsm:
             stored = source.obsm[key]

@@ -125,7 +125,7 @@ def _check_agreement(sdata: SpatialData, region: str, image_key: str, systems: l
 def match_rows(
     table: AnnData, region: str, instances: pd.Index, *, with_unusable: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the table's usable rows on tissue that annotate the region, and each one's position in the element.
+    """Return the table's usable rows on tissue that annotate the region, and their positions in the element, (n,) each.
 
     Instances are matched as they are, or as text where one side holds numbers and the other one text.
 
@@ -169,7 +169,8 @@ def match_rows(
 def _check_repeats(position: np.ndarray, instances: pd.Index, region: str, instance_key: str) -> None:
     """Warn of several rows for one instance, as after a join; raise where one has far more than the rows allow.
 
-    Chunks of instances that a copied store lacks are read as one value: all of their rows would be of one spot.
+    `position` is that of each row's instance, (n,). Chunks of instances that a copied store lacks are read as one
+    value: all of their rows would be of one spot.
     """
     counts = pd.Series(position).value_counts()
     if not len(counts) or counts.iloc[0] == 1:
@@ -191,7 +192,7 @@ def _check_repeats(position: np.ndarray, instances: pd.Index, region: str, insta
 
 
 def _positions(wanted: pd.Series, instances: pd.Index, region: str) -> np.ndarray:
-    """Return each wanted instance's position in the element, -1 where it has none."""
+    """Return each wanted instance's position in the element, (n,), -1 where it has none."""
     if wanted.dtype.kind in "iu" and instances.dtype.kind in "iu":
         return _lookup(pd.Index(wanted.to_numpy()), instances, region)
     position = _lookup(pd.Index(wanted.to_numpy(), dtype=object), instances.astype(object), region)
@@ -214,7 +215,7 @@ def _lookup(wanted: pd.Index, instances: pd.Index, region: str) -> np.ndarray:
 
 
 def _on_tissue(values: pd.Series, found: np.ndarray, region: str) -> np.ndarray:
-    """Return which rows lie on tissue; a row without a value lies off it, unless the whole region has none."""
+    """Return which rows lie on tissue, (n,) bool; one without a value lies off it, unless the whole region has none."""
     flags, missing = read_flags(values, "in_tissue")
     if missing.all():
         logger.warning("No spot of %r has a value of in_tissue: all are taken for tissue.", region)

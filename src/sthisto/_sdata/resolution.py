@@ -85,13 +85,13 @@ def um_per_unit_of_xenium(obs: pd.DataFrame, areas: np.ndarray) -> float | None:
 
 
 def _is_mirrored(um: np.ndarray, px: np.ndarray) -> bool:
-    """Return whether the affine from array to px turns left into right."""
+    """Return whether the affine from array to px, (n, 2) positions each, turns left into right."""
     linear, *_ = np.linalg.lstsq(np.column_stack([um, np.ones(len(um))]), px, rcond=None)
     return bool(np.linalg.det(linear[:2]) < 0)
 
 
 def _um_per_px(um: np.ndarray, px: np.ndarray) -> float | None:
-    """Fit an affine map from µm to px; None unless it is a similarity that the positions follow.
+    """Return the µm per px of the affine from µm to px, (n, 2) positions each; None unless it is a similarity.
 
     Rounded to three digits: a table of fewer rows must not see the same spots resampled to other pixels.
     """

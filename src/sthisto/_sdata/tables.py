@@ -55,7 +55,7 @@ def gene_names(table: AnnData, gene_symbols: str | None = None) -> pd.Index:
 
 
 def gene_positions(table: AnnData, genes: Sequence[str], gene_symbols: str | None = None) -> np.ndarray:
-    """Return the column of each gene in the table; raise KeyError when one is missing."""
+    """Return the column of each gene in the table, (n_genes,); raise KeyError when one is missing."""
     names = gene_names(table, gene_symbols)
     position = names.get_indexer(pd.Index(list(genes)))
     if (position < 0).any():
@@ -164,7 +164,7 @@ def read_rows(section: Section, layer: str | None, spots: np.ndarray | None = No
     layer
         As for `read_matrix`.
     spots
-        Positions in the section of those to read; None is all.
+        (n_spots,) positions in the section of those to read; None is all.
     """
     rows = section.rows if spots is None else section.rows[spots]
     matrix = sp.csr_array(in_memory(_rows_of(read_matrix(section.table, layer), rows)))
@@ -175,7 +175,7 @@ def read_rows(section: Section, layer: str | None, spots: np.ndarray | None = No
 
 
 def _check_no_repeats(matrix: sp.csr_array, section: str) -> None:
-    """Raise ValueError for several values of one gene in a row, as where indices of a store are missing."""
+    """Raise ValueError for several values of a gene in a row of (n_spots, n_genes), as where a store lacks indices."""
     ordered = matrix.copy()
     ordered.sort_indices()
     row = np.repeat(np.arange(ordered.shape[0]), np.diff(ordered.indptr))
@@ -190,7 +190,7 @@ def _check_no_repeats(matrix: sp.csr_array, section: str) -> None:
 
 
 def _rows_of(matrix: Any, rows: np.ndarray) -> Any:
-    """Return some rows of any kind of matrix; those on disk take them in ascending order only."""
+    """Return some rows, (n,), of any kind of (n_obs, n_vars) matrix; those on disk take ascending rows only."""
     if isinstance(matrix, np.ndarray) or sp.issparse(matrix):
         return matrix.tocsr()[rows] if sp.issparse(matrix) else matrix[rows]
     order = np.argsort(rows, kind="stable")

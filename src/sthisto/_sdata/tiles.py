@@ -99,7 +99,7 @@ def _shortened(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _report(tile: np.ndarray, name: str) -> None:
-    """Warn of spots without a tile; raise ValueError where none has one."""
+    """Warn of spots without a tile, -1 in `tile`, (n_spots,); raise ValueError where none has one."""
     missing = int((tile < 0).sum())
     if missing == len(tile):
         msg = (

@@ -84,7 +84,7 @@ def resolve_normalization(
 ) -> Normalization:
     """Return the normalization to fit on: counts are recognized, other values are used as they are.
 
-    Only training and validation spots are read.
+    Only training and validation spots are read, by the roles of each section's spots, (n_spots,).
 
     Raises
     ------
@@ -134,7 +134,7 @@ def _warn_of_panels(sections: Sequence[Section], n_genes: Sequence[int]) -> None
 def _check_no_negative_counts(
     sections: Sequence[Section], roles: Sequence[np.ndarray], counts: Sequence[bool], layer: str | None
 ) -> None:
-    """Raise ValueError for whole numbers some of which are negative."""
+    """Raise ValueError for whole numbers some of which are negative; `roles` are (n_spots,) for each section."""
     for section, role, is_counts in zip(sections, roles, counts, strict=True):
         values = read_rows(section, layer, np.flatnonzero(is_known(role))).data
         if not is_counts and (values < 0).any() and (values == np.rint(values)).all():

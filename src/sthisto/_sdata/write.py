@@ -163,7 +163,7 @@ def var_updates(
     genes: Sequence[str],
     gene_symbols: str | None = None,
 ) -> list[Update]:
-    """Put one value a gene into the column `slot` of every table's `var`: False, NaN or "" for the other genes.
+    """Put (n_genes,) values into the column `slot` of every table's `var`: False, NaN or "" for the other genes.
 
     Strings become a categorical column.
     """

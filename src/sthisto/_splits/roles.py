@@ -17,7 +17,7 @@ from sthisto._utils.validate import check_key, listed
 
 
 def read_roles(sections: Sequence[Section], *, validation: float = 0.0, seed: int = 0) -> list[np.ndarray]:
-    """Return the role of every spot of each section: "train", "val", "test", "calibration", or "" for none.
+    """Return the role of each section's spots, (n_spots,): "train", "val", "test", "calibration", or "" for none.
 
     Parameters
     ----------

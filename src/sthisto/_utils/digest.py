@@ -9,7 +9,7 @@ import numpy as np
 
 
 def digest_arrays(arrays: Mapping[str, np.ndarray], *labels: str) -> str:
-    """Return a digest of named arrays, whatever their order, and of labels."""
+    """Return a digest of named arrays of any shape, whatever their order, and of labels."""
     state = blake2b(digest_size=16)
     for label in labels:
         state.update(label.encode() + b"\0")

@@ -13,7 +13,7 @@ from sthisto._utils.atomic import atomic_file
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays to an npz file; killed in between, the file is not there or as it was."""
+    """Write named arrays of any shape to an npz file; killed in between, the file is not there or as it was."""
     with atomic_file(path) as staged, staged.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **dict(arrays))
 
