@@ -146,7 +146,7 @@ def _open_image(path: Path) -> ImageFile:
 
 
 def _decode(path: Path, digest: str) -> np.ndarray:
-    """Return the pixels of a file with that digest; the last image is kept, since its chunks come one by one."""
+    """Return the pixels of a file, (3, height, width) uint8; the last image is kept, as its chunks come one by one."""
     with _DECODING:
         return _decode_once(path, digest)
 

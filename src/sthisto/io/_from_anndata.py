@@ -178,7 +178,7 @@ def _check_new(name: str, library: Library, libraries: Sequence[Library]) -> Non
 
 
 def _um_per_px(obs: pd.DataFrame, xy: np.ndarray, library: Library, of_file: float | None) -> float | None:
-    """Return the µm per px of the full resolution: by the array, by Space Ranger, or by the image file."""
+    """Return the µm per px of the full resolution: by the array and (n, 2) `xy`, Space Ranger, or the image file."""
     bin_size, diameter = library.number("bin_size_um"), library.number("spot_diameter_fullres")
     by_array = um_per_px_of_visium(obs, xy, f"{element_name(library.name)}_spots", bin_size_um=bin_size)
     if by_array and diameter and not bin_size:
@@ -231,7 +231,7 @@ def _circles(library: Library, rows: np.ndarray, xy: np.ndarray, spot_diameter: 
 
 
 def _table(adata: AnnData, region: np.ndarray, spatial_key: str) -> AnnData:
-    """Return a copy of the rows that have a region, which annotates it."""
+    """Return a copy of the rows that have a region, (n_obs,) names or "", which annotates the regions."""
     from spatialdata.models import TableModel
 
     used = np.flatnonzero(region != "")

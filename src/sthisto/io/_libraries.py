@@ -23,7 +23,7 @@ _PARTS = ("images", "scalefactors")
 
 @dataclass(frozen=True)
 class Library:
-    """One library of `uns["spatial"]` and its rows of the table."""
+    """One library of `uns["spatial"]` and its rows of the table, (n_spots,)."""
 
     name: str
     rows: np.ndarray
@@ -134,7 +134,10 @@ def _chosen(
     where: str,
     spatial_key: str,
 ) -> dict[str, str | None]:
-    """Return the libraries to convert, each with its name in the column where that is another one."""
+    """Return the libraries to convert, each with its name in the column where that is another one.
+
+    `names` has the library of each row, (n_obs,), None where a row has none.
+    """
     present = list(dict.fromkeys(name for name in names if name is not None))
     if unnamed := int(sum(name is None for name in names)):
         logger.warning("%d of %d spots have no library in %s: they are left out.", unnamed, len(names), where)

@@ -55,7 +55,7 @@ class Pictures:
         return self._read[key], None
 
     def check_shared(self, obs: pd.DataFrame, xy: np.ndarray, libraries: Sequence[Library]) -> None:
-        """Refuse one image for libraries that overlap on it and repeat array positions: each has its own image."""
+        """Refuse one image for libraries that overlap on it, by `xy`, (n_obs, 2), and repeat array positions."""
         unknown = libraries if self._given is None and self._read else []
         boxes = [(np.nanmin(xy[one.rows], axis=0), np.nanmax(xy[one.rows], axis=0)) for one in unknown]
         for i, (low, high) in enumerate(boxes):

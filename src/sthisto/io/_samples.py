@@ -91,7 +91,7 @@ def _observations(sample: Sample) -> pd.DataFrame:
 
 
 def _widen(counts: Any, names: pd.Index, genes: pd.Index) -> sp.csr_matrix:
-    """Give the counts a column for every gene of all; those of a symbol that repeats are added up."""
+    """Return counts with a column for every gene of all, (n_spots, n_genes); those of repeated symbols are added up."""
     own = sp.coo_matrix(counts)
     columns = genes.get_indexer(names)[own.col]
     values = own.data.astype(np.float32)

@@ -211,7 +211,7 @@ def _positions_of_csv(path: Path) -> pd.DataFrame:
 
 
 def _overviews(run: Path, folder: Path) -> dict[str, np.ndarray]:
-    """Return the small images in RGB; Visium HD may keep them beside the bins alone."""
+    """Return the small images in RGB, (height, width, 3); Visium HD may keep them beside the bins alone."""
     found = {}
     for name in ("hires", "lowres"):
         paths = [one / "spatial" / f"tissue_{name}_image.png" for one in (run, folder)]
@@ -224,7 +224,9 @@ def _overviews(run: Path, folder: Path) -> dict[str, np.ndarray]:
 def _full_image(
     folder: Path, image: Path | None, overviews: dict[str, np.ndarray], scalefactors: dict[str, Any]
 ) -> Scan | None:
-    """Return the image of the full resolution: the given one, or the only one whose size fits the overview.
+    """Return the image of the full resolution: the given one, or the only one whose size fits the overviews.
+
+    The overviews are (height, width, 3), by name.
 
     Raises
     ------
@@ -260,7 +262,7 @@ def _candidates(folder: Path) -> Sequence[Path]:
 
 
 def _fits(path: Path, overviews: dict[str, np.ndarray], scalefactors: dict[str, Any]) -> bool:
-    """Return whether an image in RGB has the size that the overview and its scale factor say."""
+    """Return whether an image in RGB has the size that overviews, (height, width, 3), and their scale factors say."""
     try:
         size = open_scan(path).size
     except (ValueError, ImportError) as error:
@@ -270,7 +272,7 @@ def _fits(path: Path, overviews: dict[str, np.ndarray], scalefactors: dict[str, 
 
 
 def _fault(size: tuple[int, int], overviews: dict[str, np.ndarray], scalefactors: dict[str, Any]) -> str:
-    """Return what is wrong with the size of an image for the overviews, empty where it fits."""
+    """Return what is wrong with the size of an image for overviews, (height, width, 3), empty where it fits."""
     known = [(one, scalefactors.get(f"tissue_{name}_scalef")) for name, one in overviews.items()]
     faults = [compare_sizes(size, overview.shape[:2], scale) for overview, scale in known if scale]
     return next(filter(None, faults), "")

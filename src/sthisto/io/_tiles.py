@@ -129,7 +129,7 @@ def _width(attrs: dict[str, Any], kind: str) -> tuple[float | None, float | None
 
 
 def _distance(corners: np.ndarray, path: Path) -> float:
-    """Return the distance of neighboring tiles, in x or y."""
+    """Return the distance of neighboring tiles, (n, 2) corners, in x or y."""
     places = np.unique(corners, axis=0)
     if len(places) < 2:
         msg = f"{path} does not state the width of its tiles, and a single place does not tell it."

@@ -119,7 +119,7 @@ def nearest_spot(one: PredictedSection, downsample: float) -> np.ndarray:
 
 
 def _tiles(values: np.ndarray, spot: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the tiles of each gene's map, row by row."""
+    """Yield the tiles of each gene's map, row by row, of `values`, (n_spots, n_genes), at `spot`, (height, width)."""
     height, width = spot.shape
     for gene in values.T:
         known = np.append(gene, np.float32(0))  # -1 is the last one

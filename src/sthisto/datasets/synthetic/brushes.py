@@ -47,7 +47,7 @@ class Brushes:
     """Textures and nuclei at one resolution, shared by all sections of a call."""
 
     um_per_px: float
-    fine: np.ndarray  # periodic noise, as are the next three
+    fine: np.ndarray  # (size, size) periodic noise, as are the next three
     mottle: np.ndarray
     bundles: np.ndarray  # collagen, rows across the fibers in steps of 0.5 µm, columns along them in steps of 1 µm
     threads: np.ndarray
@@ -67,7 +67,7 @@ def prepare_brushes(um_per_px: float, rng: np.random.Generator) -> Brushes:
 
 
 def step(x: np.ndarray) -> np.ndarray:
-    """Rise smoothly from 0 to 1 where `x` changes sign."""
+    """Rise smoothly from 0 to 1 where `x`, of any shape, changes sign."""
     return 1 / (1 + np.exp(np.clip(-x, -30, 30)))
 
 

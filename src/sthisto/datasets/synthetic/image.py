@@ -78,7 +78,7 @@ class _Canvas:
         return tall[:, self._low] * (1 - self._share) + tall[:, self._low + 1] * self._share
 
     def cover(self, tile: np.ndarray) -> np.ndarray:
-        """Repeat a periodic `tile` over the image, from a random corner."""
+        """Repeat a periodic (width, width) `tile` over the image, (size, size), from a random corner."""
         shifted = np.roll(tile, tuple(self.rng.integers(0, len(tile), 2)), axis=(0, 1))
         times = -(-self.size // len(tile))
         return np.tile(shifted, (times, times))[: self.size, : self.size]
@@ -118,12 +118,12 @@ class _Canvas:
     def mix(
         self, stain: int, cover: np.ndarray, value: np.ndarray | float, where: tuple[slice, slice] | None = None
     ) -> None:
-        """Replace what `cover` (0 to 1) hides by `value`."""
+        """Replace what `cover`, (height, width) from 0 to 1, hides of the part `where` by `value`."""
         part = self.stains[stain][where]
         part += cover * (value - part)
 
     def window(self, center: np.ndarray, reach: float) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-        """Pixels within `reach` µm of a center, and their offsets from it in µm."""
+        """Pixels within `reach` µm of a center, (2,), and their offsets from it in µm, (1, width) and (height, 1)."""
         low = np.clip(((center - reach) / self.um).astype(int), 0, self.size)
         high = np.clip(((center + reach) / self.um).astype(int) + 1, 0, self.size)
         x = ((np.arange(low[0], high[0]) + 0.5) * self.um - center[0])[None, :]
@@ -131,7 +131,7 @@ class _Canvas:
         return (slice(low[1], high[1]), slice(low[0], high[0])), x, y
 
     def paint_fat(self, adipocytes: np.ndarray) -> None:
-        """Draw adipocytes: empty cells whose thin walls meet."""
+        """Draw adipocytes, (n, 3) x, y and radius in µm: empty cells whose thin walls meet."""
         first = np.full((self.size, self.size), 1e3, np.float32)
         second = first.copy()
         for x0, y0, radius in adipocytes:
@@ -146,7 +146,7 @@ class _Canvas:
         self.mix(_HEMATOXYLIN, cell, 0.03 * wall)
 
     def ring(self, ring: Ring, reach: float) -> tuple[tuple[slice, slice], np.ndarray]:
-        """Window of a ring and every pixel's distance from its center as a share of its radius."""
+        """Window of a ring and each pixel's distance from its center as a share of the radius, (height, width)."""
         where, x, y = self.window(ring.center, ring.radii.max() * reach)
         u = (x * np.cos(ring.angle) + y * np.sin(ring.angle)) / ring.radii[0]
         v = (y * np.cos(ring.angle) - x * np.sin(ring.angle)) / ring.radii[1]
@@ -190,7 +190,7 @@ class _Canvas:
         self.stains[_HEMATOXYLIN] = np.maximum(self.stains[_HEMATOXYLIN], layer * grain)
 
     def develop(self, stain: Stain) -> np.ndarray:
-        """Concentrations to light, with the blur of the lens and the noise of the camera."""
+        """Concentrations to light, (3, size, size) uint8, with the blur of the lens and the noise of the camera."""
         for layer in self.stains:
             gaussian_filter(layer, 0.35 / self.um, truncate=3, output=layer)
         density = 1.75 * (stain.absorbers * stain.strength[:, None]).T.astype(np.float32)
@@ -227,7 +227,10 @@ def _on_the_wall(adipocytes: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def _stamp(layer: np.ndarray, sprites: np.ndarray, which: np.ndarray, xy: np.ndarray) -> None:
-    """Lay sprite `which[i]` over `layer` at pixel `xy[i]`; where several overlap, the darkest shows."""
+    """Lay sprite `which[i]` over `layer` at pixel `xy[i]`; where several overlap, the darkest shows.
+
+    `layer` is (size, size), `sprites` (n_sprites, width, width), `which` (n,) and `xy` (n, 2).
+    """
     half = sprites.shape[1] // 2
     corner = np.floor(xy).astype(int) - half
     inside = ((corner >= 0) & (corner + 2 * half < len(layer))).all(axis=1)

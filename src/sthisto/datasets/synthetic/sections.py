@@ -155,7 +155,7 @@ def _image(pixels: np.ndarray, section: str, to_um: np.ndarray) -> object:
 
 
 def _spots(tissue: Tissue, section: str, pose: np.ndarray) -> object:
-    """Circles in a scanner's frame: 0.25 µm per pixel, turned by 90 degrees, its y axis upwards."""
+    """Circles in a scanner's frame, which `pose`, (3, 3), places: 0.25 µm per px, turned by 90 degrees, y upwards."""
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import Affine
 

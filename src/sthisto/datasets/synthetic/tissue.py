@@ -39,7 +39,7 @@ class Ring:
     wobble: np.ndarray  # (2,) amplitude and phase of its deviation from the ellipse
 
     def radius_at(self, phase: np.ndarray) -> np.ndarray:
-        """How far the outline deviates from the ellipse, as a factor."""
+        """How far the outline deviates from the ellipse at a phase in rad, of any shape, as a factor."""
         return 1 + self.wobble[0] * np.sin(3 * phase + self.wobble[1])
 
 
@@ -58,7 +58,7 @@ class Tissue:
     angles: np.ndarray = field(default_factory=lambda: np.empty(0))  # (n_cells,) long axis of the nucleus, rad
     glands: list[Ring] = field(default_factory=list)
     vessels: list[Ring] = field(default_factory=list)
-    adipocytes: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))  # x, y, radius in µm
+    adipocytes: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))  # (n, 3) x, y, radius in µm
 
     def at(self, values: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Read a grid of `values` at `points` (n, 2), by linear interpolation."""
@@ -92,7 +92,7 @@ def _read(values: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _noise(n_grid: int, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of mean 0 and variance 1 whose features are about `length` µm wide."""
+    """Smooth noise, (n_grid, n_grid), of mean 0 and variance 1 whose features are about `length` µm wide."""
     sigma = length / GRID_UM
     pad = int(2 * sigma)
     values = gaussian_filter(rng.standard_normal((n_grid + 2 * pad,) * 2), sigma, mode="wrap")
