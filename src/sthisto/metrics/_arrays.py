@@ -28,7 +28,7 @@ def as_array(values: Any, *, name: str) -> Any:
 
 
 def check_matrix(x: Matrix, *, name: str) -> Any:
-    """Return `x` as a two-dimensional numeric array or as a CSR matrix without repeated entries."""
+    """Return `x` as a numeric (n_spots, n_genes) array, or as a CSR matrix without repeated entries."""
     if sp.issparse(x):
         matrix: Any = x
         check_numeric(matrix.dtype, name=name)
@@ -53,7 +53,7 @@ def check_numeric(dtype: np.dtype[Any], *, name: str) -> None:
 
 
 def check_pair(truth: Matrix, prediction: Matrix) -> tuple[Any, Any]:
-    """Return both matrices after checking that they have the same spots and genes."""
+    """Return both matrices after checking that they have the same spots and genes, (n_spots, n_genes)."""
     truth, prediction = check_matrix(truth, name="truth"), check_matrix(prediction, name="prediction")
     if truth.shape != prediction.shape:
         msg = f"`truth` {truth.shape} and `prediction` {prediction.shape} must have the same spots and genes."
@@ -62,7 +62,7 @@ def check_pair(truth: Matrix, prediction: Matrix) -> tuple[Any, Any]:
 
 
 def check_spotwise(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any]:
-    """Return `values` after checking that there is one for each spot."""
+    """Return `values` after checking that there is one for each spot, (n_spots,)."""
     array = as_array(values, name=name)
     if array.shape != (n_spots,):
         msg = f"`{name}` must have one value for each of the {n_spots} spots, found the shape {array.shape}."
@@ -71,14 +71,14 @@ def check_spotwise(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any
 
 
 def check_amounts(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[np.float64]:
-    """Return a number for each spot, as float64."""
+    """Return a number for each spot, (n_spots,) float64."""
     array = check_spotwise(values, n_spots, name=name)
     check_numeric(array.dtype, name=name)
     return array.astype(np.float64)
 
 
 def check_groups(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any]:
-    """Return which group each spot belongs to, after checking that none is missing and all are of one kind."""
+    """Return each spot's group, (n_spots,), after checking that none is missing and that all are of one kind."""
     array = check_spotwise(values, n_spots, name=name)
     if n_missing := int(pd.isna(array).sum()):
         msg = f"`{name}` is missing (NaN or None) for {n_missing} of {n_spots} spots. Give each spot a value."
@@ -93,14 +93,14 @@ def check_groups(values: ArrayLike, n_spots: int, *, name: str) -> NDArray[Any]:
 
 
 def dense(block: Any) -> NDArray[np.floating]:
-    """Return a block as a C-ordered array of float32 or float64."""
+    """Return a block of genes, (n_spots, n_block), dense or sparse, as a C-ordered array of float32 or float64."""
     array = block.toarray() if sp.issparse(block) else block
     dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float64
     return np.ascontiguousarray(array, dtype=dtype)
 
 
 def gene_blocks(*matrices: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield a slice of genes and those columns of every matrix, all spots, as new float64 arrays."""
+    """Yield a slice of genes and those columns of every matrix as new float64 arrays, (n_spots, n_block)."""
     n_spots, n_genes = matrices[0].shape
     by_column = [m.tocsc() if sp.issparse(m) else m for m in matrices]
     step = max(16, 4 * _BLOCK_VALUES // max(n_spots, 1))
@@ -110,7 +110,7 @@ def gene_blocks(*matrices: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def paired_blocks(truth: Any, prediction: Any) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield blocks of genes in which a value that is NaN in one matrix is NaN in both."""
+    """Yield blocks of genes, (n_spots, n_block), in which a value that is NaN in one matrix is NaN in both."""
     for genes, t, p in gene_blocks(truth, prediction):
         missing = np.isnan(t) | np.isnan(p)
         t[missing] = p[missing] = np.nan
@@ -118,7 +118,7 @@ def paired_blocks(truth: Any, prediction: Any) -> Iterator[tuple[slice, NDArray[
 
 
 def predicted_part(x: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which spots and which genes form the part of `x` without NaN.
+    """Return which spots, (n_spots,) bool, and genes, (n_genes,) bool, form the part of `x` without NaN.
 
     Genes that are NaN everywhere were not predicted and are left out; of the rest, spots with any NaN are left out.
     """

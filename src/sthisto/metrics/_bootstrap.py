@@ -280,7 +280,12 @@ def _gene_scores(
 def _block_scores(
     columns: list[NDArray[np.float64]], starts: NDArray[np.intp], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Pearson of each method in each resample, from the blocks' sums of spots, values, squares and products."""
+    """Pearson of each method in each resample, from the blocks' sums of spots, values, squares and products.
+
+    `columns` are the measured and each method's values, (n_spots, n_block_genes), sorted by spatial block; `starts` are
+    the first rows of the blocks, (n_blocks,), and `weights` is (1 + n_boot, n_blocks). Returns (n_methods, 1 + n_boot,
+    n_block_genes); 0 where the measured values vary and a method's do not.
+    """
     present = np.asarray(~np.isnan(np.stack(columns)).any(axis=0))
     n = np.maximum(present.sum(axis=0), 1)
     centered = []

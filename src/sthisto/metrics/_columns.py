@@ -67,18 +67,18 @@ def by_gene(
 
 
 def mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average each column over what is not NaN; NaN where nothing is."""
+    """Average each column over what is not NaN, (n_columns,); NaN where nothing is."""
     return np.nansum(x, axis=0) / (~np.isnan(x)).sum(axis=0)
 
 
 def variance(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the variance of each column, exactly 0 for a constant one."""
+    """Return the variance of each column, (n_columns,), exactly 0 for a constant one."""
     varies = np.fmax.reduce(x, axis=0) != np.fmin.reduce(x, axis=0)
     return np.where(varies, mean((x - mean(x)) ** 2), 0.0)
 
 
 def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rank each column from 1, ties by their mean rank; NaN keeps its place."""
+    """Rank each column of (n_spots, n_columns) from 1, ties by their mean rank; NaN keeps its place."""
     missing = np.isnan(x)
     ranked = rankdata(np.where(missing, np.inf, x), axis=0)
     ranked[missing] = np.nan

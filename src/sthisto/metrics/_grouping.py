@@ -42,7 +42,8 @@ def per_section(
     section
         (n_spots,) section of each spot.
     spotwise
-        Further arguments that have one row a spot and go to the metric by section, such as ``{"totals": totals}``.
+        Further arguments with one row a spot, (n_spots, ...), that go to the metric by section, such as
+        ``{"totals": totals}``.
     **options
         Further arguments of the metric, the same for all sections.
 

@@ -30,7 +30,7 @@ def leiden(
 
 
 def _neighbor_graph(components: NDArray[np.floating], n_neighbors: int) -> Any:
-    """Weight each pair of neighbors by the Jaccard index of their neighborhoods, themselves included."""
+    """Weight neighbors in (n_spots, n_components) by the Jaccard index of their neighborhoods, themselves included."""
     try:
         import igraph
     except ImportError as error:

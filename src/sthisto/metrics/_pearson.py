@@ -53,7 +53,7 @@ def pearson(truth: Matrix, prediction: Matrix) -> NDArray[np.float64]:
 
 
 def correlation(product: NDArray[np.float64], squares: Any, *, floors: Any) -> NDArray[np.float64]:
-    """Divide centered products by both centered squares; NaN where one of these is not above its floor."""
+    """Divide centered products by the roots of both squares, all of one shape; NaN where one is not above its floor."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         varies = (squares[0] > floors[0]) & (squares[1] > floors[1])
         r = product / (np.sqrt(squares[0]) * np.sqrt(squares[1]))
@@ -61,7 +61,7 @@ def correlation(product: NDArray[np.float64], squares: Any, *, floors: Any) -> N
 
 
 def paired_pearson(t: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlate the columns of two float64 arrays in which NaN stands at the same places."""
+    """Correlate the columns of two (n_spots, n_columns) float64 arrays in which NaN stands at the same places."""
     present = ~np.isnan(t)
     n = np.maximum(present.sum(axis=0), 1)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -74,7 +74,7 @@ def paired_pearson(t: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np
 def _centered(
     x: NDArray[np.float64], present: NDArray[np.bool_], n: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the columns less their means, 0 where nothing is, and the means; twice, since large means are rounded."""
+    """Return (n_spots, n_columns) less the means, 0 where nothing is, and these; twice, as large means are rounded."""
     mean = np.where(present, x, 0.0).sum(axis=0) / n
     x = np.where(present, x - mean, 0.0)
     return np.where(present, x - x.sum(axis=0) / n, 0.0), mean

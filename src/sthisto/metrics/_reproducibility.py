@@ -43,7 +43,7 @@ class Reproducibility:
 
     @property
     def ceiling(self) -> NDArray[np.float64]:
-        """Deprecated name of `reproducibility`."""
+        """Deprecated name of `reproducibility`, (n_genes,)."""
         warnings.warn("`ceiling` is now `reproducibility`.", FutureWarning, stacklevel=2)
         return self.reproducibility
 
@@ -182,7 +182,7 @@ def _check_weights(set_weights: ArrayLike, n_genes: int) -> NDArray[np.float64]:
 def _split(
     matrix: Any, totals: NDArray[np.float64], *, n_splits: int, seed: int
 ) -> list[tuple[Any, NDArray, Any, NDArray]]:
-    """Draw the halves of every split: counts and totals of the first, counts and totals of the second."""
+    """Draw the halves of every split: counts, (n_spots, n_genes), and totals, (n_spots,), of one, then of the other."""
     values = sp.csc_matrix(matrix)
     whole = values.data.astype(np.int64)
     rest = np.rint(totals - np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel())
@@ -230,7 +230,7 @@ def _half_correlation(
 def _residuals_of_halves(
     pair: tuple[tuple[Any, NDArray], tuple[Any, NDArray]], *, theta: float, weights: NDArray | None
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield residuals of both halves, block by block; with `weights` those of all sets at once."""
+    """Yield residuals of both halves, (n_spots, n_block); with `weights`, (n_genes, n_sets), of all sets at once."""
     (first, first_totals), (second, second_totals) = pair
     clip = float(np.sqrt(len(first_totals)))
     sums = None
@@ -249,7 +249,7 @@ def _residuals_of_halves(
 
 
 def _standardized(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Center and scale each column; NaN for a constant one."""
+    """Center and scale each column of (n_spots, n_columns); NaN for a constant one."""
     sd = x.std(axis=0)
     return (x - x.mean(axis=0)) / np.where(sd > 1e-12, sd, np.nan)
 
@@ -273,5 +273,5 @@ def _summary(r: NDArray[np.float64], influence: NDArray[np.float64], *, quantile
 
 
 def _full_depth(r: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spearman-Brown: the correlation of two measurements of twice the depth."""
+    """Spearman-Brown: the correlation of two measurements of twice the depth, (n_genes,)."""
     return 2 * r / (1 + r)

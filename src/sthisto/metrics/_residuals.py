@@ -131,7 +131,7 @@ def residual_pearson(
 
 
 def check_counts(counts: Matrix) -> Any:
-    """Return counts as a matrix after checking that none is negative, NaN or infinite."""
+    """Return counts as a matrix, (n_spots, n_genes), after checking that none is negative, NaN or infinite."""
     matrix = check_matrix(counts, name="counts")
     values = getattr(matrix, "data", matrix) if not isinstance(matrix, np.ndarray) else matrix
     if values.size and not (values.min() >= 0 and np.isfinite(values.max())):
@@ -141,7 +141,7 @@ def check_counts(counts: Matrix) -> Any:
 
 
 def check_totals(totals: ArrayLike | None, counts: Any) -> NDArray[np.float64]:
-    """Return the depth of each spot over all genes, at least the sum of its counts."""
+    """Return the depth of each spot over all genes, (n_spots,) float64, at least the sum of its counts."""
     sums = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     if totals is None:
         return sums

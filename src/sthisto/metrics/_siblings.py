@@ -218,14 +218,14 @@ def _centered(residuals: ArrayLike) -> NDArray[np.float64]:
 
 
 def _sample(sections: Sequence[NDArray[np.float64]], seed: int) -> list[NDArray[np.float64]]:
-    """Return the sections that have two spots at least, thinned alike where they have too many in all."""
+    """Return the (n_spots, n_genes) sections with two spots or more, thinned alike if too many; without any, all."""
     used = [one for one in sections if len(one) > 1]
     rows = sample_rows([len(one) for one in used], seed)
     return [one[kept] for one, kept in zip(used, rows, strict=True)] or list(sections)
 
 
 def sample_rows(n_spots: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
-    """Return which spots of each section fit the components: all, or of too many a sample with the same share of each.
+    """Return the spots of each section, (n,), that fit the components: all, or of too many a like share of each.
 
     Parameters
     ----------
@@ -264,6 +264,6 @@ def _parts(n_genes: int, n_folds: int, seed: int) -> Iterator[NDArray[np.int64]]
 
 
 def _mean(scores: NDArray[np.float64]) -> float:
-    """Average over the genes that have a score, 0 without any."""
+    """Average over the genes, (n_genes,), that have a score, 0 without any."""
     known = scores[np.isfinite(scores)]
     return float(known.mean()) if len(known) else 0.0

@@ -65,7 +65,7 @@ def gene_correlation_agreement(truth: Matrix, prediction: Matrix) -> float:
 
 
 def _complete(truth: Any, prediction: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standardize both matrices over the shared spots, each gene to length 1."""
+    """Standardize both matrices, (n_spots, n_genes), over shared spots and varying genes, each gene to length 1."""
     both = [np.asarray(m if isinstance(m, np.ndarray) else m.toarray(), dtype=np.float64) for m in (truth, prediction)]
     genes = np.logical_and(*(predicted_part(m)[1] for m in both))
     both = [m[:, genes] for m in both]

@@ -112,7 +112,7 @@ def _check_variation(x: NDArray[Any]) -> None:
 
 
 def _principal_components(x: NDArray[Any], n_components: int, seed: int) -> NDArray[np.floating]:
-    """Compute as many components as scanpy does: `n_components`, or the smaller side less one where that is fewer."""
+    """Compute (n_spots, n_components) as scanpy does: `n_components`, or the smaller side less one if that is fewer."""
     smallest = min(x.shape)
     if smallest < 2:
         msg = f"Clustering needs at least two predicted spots and two predicted genes in `prediction`, found {x.shape}."
