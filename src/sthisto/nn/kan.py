@@ -44,7 +44,7 @@ class KANLinear(nn.Module):
     torch.Size([4, 32])
     """
 
-    grid: torch.Tensor
+    grid: torch.Tensor  # (in_features, grid_size + 2 * spline_order + 1)
 
     def __init__(
         self,
@@ -76,7 +76,10 @@ class KANLinear(nn.Module):
             self.spline_weight.copy_(self._random_splines(scale_noise / grid_size))
 
     def _random_splines(self, scale: float) -> torch.Tensor:
-        """Coefficients of the smallest splines that take uniform random values at the knots between -1 and 1."""
+        """Coefficients of the smallest splines that take uniform random values at the knots between -1 and 1.
+
+        They are (out_features, in_features, n_bases).
+        """
         order = self.spline_order
         knots = self.grid[:1, order : self.grid.shape[1] - order].T.double()
         bases = spline_bases(knots, self.grid[:1].double(), order).squeeze(1)  # (grid_size + 1, n_bases)

@@ -99,7 +99,7 @@ class Mamba(nn.Module):
             return self.out_proj(inner)
 
     def _composed(self, xz: torch.Tensor, *, on_cuda: bool) -> torch.Tensor:
-        """Compute what lies between the outer projections, operation by operation."""
+        """Map (batch, length, 2 * d_inner) to (batch, length, d_inner) between the outer projections, step by step."""
         u, gate = xz.chunk(2, dim=-1)
         u = F.silu(self._convolve(u))
         step_weight, state_weight = self._input_projections()
@@ -108,7 +108,7 @@ class Mamba(nn.Module):
         return (y + self.D * u) * F.silu(gate)
 
     def _fused(self, xz: torch.Tensor) -> torch.Tensor:
-        """Compute the same in one compiled loop."""
+        """Compute the same, (batch, length, d_inner), in one compiled loop."""
         from sthisto.nn._kernels.block import NativeBlock
 
         step_weight, state_weight = self._input_projections()
@@ -119,7 +119,7 @@ class Mamba(nn.Module):
         )
 
     def _input_projections(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Split `x_proj` into the part for the step size and the part for B and C."""
+        """Split `x_proj` into parts for the step size, (dt_rank, d_inner), and B and C, (2 * d_state, d_inner)."""
         step_weight, state_weight = self.x_proj.weight.split([self.dt_rank, 2 * self.d_state])
         return step_weight, state_weight
 

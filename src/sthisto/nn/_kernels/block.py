@@ -353,7 +353,10 @@ class NativeBlock(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Gradients of `xz`, `a` and the parameters, each summed over the batch in a fixed order."""
+        """Gradients of `xz`, (batch, length, 2 * channels), of `a` and of the parameters.
+
+        The last two are summed over the batch in a fixed order.
+        """
         xz, a, *rest = ctx.saved_tensors
         parameters, saved = tuple(rest[:-4]), tuple(rest[-4:])
         grad_xz = torch.empty_like(xz)

@@ -26,7 +26,7 @@ def scan_backend(x: torch.Tensor, backend: ScanBackend = "auto") -> str:
     Parameters
     ----------
     x
-        A tensor on the device and of the type of the block's parameters.
+        A tensor of any shape, on the device and of the type of the block's parameters.
     backend
         "numba": a fused loop for float32 on the CPU. "cuda": mamba-ssm's kernel. "torch": the blocked scan in
         plain PyTorch, for every device and type; half precision is scanned in float32. "auto" takes "numba" or
@@ -123,6 +123,8 @@ def _cuda_scan(u: torch.Tensor, delta: torch.Tensor, a: torch.Tensor, b: torch.T
 def _recurrence(decay: torch.Tensor, drive: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     """Solve ``h[t] = decay[t] * h[t-1] + drive[t]`` along dimension 1, with ``h[-1] = start``.
 
+    `decay` and `drive` are (batch, length, channels, states), `start` is (batch, channels, states).
+
     All blocks of `BLOCK` steps advance together from zero; then each block's first state is carried into it through
     the product of its decays. Nothing is divided, so no decay is too small.
     """
@@ -151,7 +153,10 @@ def _segment(
 
 
 class BlockedScan(torch.autograd.Function):
-    """The scan in plain PyTorch: exact, for every device and type, with the states of one segment in memory."""
+    """The scan in plain PyTorch: exact, for every device and type, with the states of one segment in memory.
+
+    Maps u and delta, (batch, length, channels), a, (channels, states), b and c, (batch, length, states), to y like u.
+    """
 
     @staticmethod
     def forward(
