@@ -337,7 +337,7 @@ class ExpressionModel(ABC):
         self.projection_mean = expression.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def _finished(self, expression: np.ndarray) -> np.ndarray:
-        """Return predictions on their scale: projected if asked for, log1p at least 0, proportions as such."""
+        """Return (n_spots, n_genes) on its scale: projected if asked for, log1p at least 0, proportions as such."""
         if self.is_projected:
             centered = expression - self.projection_mean
             expression = self.projection_mean + (centered @ self.projection) @ self.projection.T
@@ -379,7 +379,7 @@ class ExpressionModel(ABC):
         return self.familiarity.confidence(self._looks(section))
 
     def _looks(self, section: SectionInput) -> list[np.ndarray]:
-        """Return what the method sees of the spots, and their pixels where it sees these."""
+        """Return what the method sees of the spots, and their pixels where it sees these: (n_spots, n) blocks."""
         reads_pixels = self._encoder is None or self._encoder.reads_pixels
         return [*self.appearance(section), *(pixel_blocks(section) if reads_pixels else [])]
 

@@ -212,7 +212,7 @@ class BlockModel(ExpressionModel):
     def _fit_exactly(
         self, targets: Sequence[np.ndarray], group: np.ndarray, folds: np.ndarray
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Fit the kernel between all training spots; return their scores, and those left out."""
+        """Fit the kernel between all training spots; return the scores as `_learn` does."""
         kernel = block_kernel(self._x, self._x, self._layout, self.kernel_name)
         self._row_mean = kernel.mean(axis=0)
         kernel = center_columns(center_columns(kernel, group).T, group).T
@@ -223,7 +223,7 @@ class BlockModel(ExpressionModel):
     def _fit_landmarks(
         self, x: np.ndarray, kept: np.ndarray, targets: Sequence[np.ndarray], group: np.ndarray, folds: np.ndarray
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Fit the kernel of all training spots with the kept ones; return their scores, and those left out."""
+        """Fit the kernel of all training spots with the kept ones; return the scores as `_learn` does."""
         fit = fit_landmarks(
             x,
             kept,
@@ -272,7 +272,11 @@ class BlockModel(ExpressionModel):
         left_out: Sequence[np.ndarray],
         kept: np.ndarray,
     ) -> None:
-        """Keep what brings predictions to the expression's scale, and the errors of the training spots left out."""
+        """Keep what brings predictions to the expression's scale, and the errors of the training spots left out.
+
+        `expression` is (n, n_genes), `group` and `folds` are (n,), `inside` and `left_out` scores, (n, n_components) a
+        target; `kept` are the rows of the landmarks, (n_landmarks,).
+        """
         self._mean = expression.mean(axis=0, dtype=np.float64)
         self._total_sd = np.maximum(column_sd(self._standard_genes(inside, self._gene_sd)), _TINY)
         predicted = self._standard_genes(left_out, self._gene_spread(left_out))
@@ -304,7 +308,7 @@ class BlockModel(ExpressionModel):
         return combined, spread
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
-        """Return each kind of features as a block, not standardized, but for the distance to the tissue's border."""
+        """Return the features of each kind, (n_spots, n) float32, not standardized; see `SectionFeatures.of_look`."""
         return self._features(section).of_look()
 
     def state(self) -> dict[str, Tensor]:
@@ -381,7 +385,7 @@ class BlockModel(ExpressionModel):
 
 
 def _within(coefficients: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Return coefficients less their mean in each group: the kernel's columns need not be centered any more."""
+    """Return (n, n_components) less the mean of each group: the kernel's columns need not be centered any more."""
     return centered_by(coefficients, group)
 
 

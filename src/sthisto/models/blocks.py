@@ -158,12 +158,12 @@ class Standard:
         return cls(mean.astype(np.float32), sd.astype(np.float32))
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Return both as tensors that a model can keep: an infinite standard deviation is 0 there."""
+        """Return both as tensors, (n_features,), that a model can keep: an infinite standard deviation is 0 there."""
         return torch.from_numpy(self.mean), torch.from_numpy(np.where(np.isfinite(self.sd), self.sd, np.float32(0)))
 
     @classmethod
     def from_tensors(cls, mean: Tensor, sd: Tensor) -> Standard:
-        """Return what `tensors` returned."""
+        """Return the statistics that `tensors` returned, (n_features,) each."""
         values = sd.numpy()
         return cls(mean.numpy(), np.where(values == 0, np.float32(np.inf), values))
 

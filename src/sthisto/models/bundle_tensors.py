@@ -131,7 +131,7 @@ def check_training(tensors: Mapping[str, Tensor], config: Mapping[str, Any], fil
 
 
 def _counts(section: Tensor, n_sections: int) -> list[int]:
-    """Return the training spots of each section; [] where there are more sections or negative numbers."""
+    """Return the number of training spots of each section, from `section`, (n_spots,); [] if it has other numbers."""
     if int(section.min()) < 0 or int(section.max()) >= n_sections:
         return []
     return [int(n) for n in torch.bincount(section, minlength=n_sections)]

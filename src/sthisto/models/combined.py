@@ -130,7 +130,7 @@ class CombinedModel(ExpressionModel):
         return own
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
-        """Return what the spots look like to the first member."""
+        """Return what the spots look like to the first member, blocks (n_spots, n) float32."""
         return self._members[0].appearance(section)
 
     def embed(self, section: SectionInput) -> np.ndarray:
@@ -210,7 +210,7 @@ def _mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _spread(spreads: Sequence[np.ndarray], between: np.ndarray) -> np.ndarray | None:
-    """Return the spread within the members and between them: the square root of both variances."""
+    """Return the spread within and between members, (n_spots, n_genes): the root of the sum of both variances."""
     if not spreads:
         return None
     within = np.mean(np.square(spreads), axis=0)

@@ -119,7 +119,7 @@ class SectionInput:
         return self._measured[key]
 
     def _warn_of_one_color(self, fingerprint: np.ndarray) -> None:
-        """Warn of patches without any structure: there is no tissue, or a part of the image is missing."""
+        """Warn of patches of one color, 0 in `fingerprint`, (n_spots,): tissue or a part of the image is missing."""
         if empty := int((fingerprint == 0).sum()):
             logger.warning(
                 "%d of %d patches of section %r are of one color: look whether the image is complete there.",
@@ -160,7 +160,7 @@ def patch_fingerprints(source: PatchSource, known: np.ndarray | None = None) -> 
     Parameters
     ----------
     known
-        Those that were found when the patches were cut for another end.
+        (n_patches,) those that were found when the patches were cut for another end.
     """
 
     def look() -> np.ndarray:
@@ -184,7 +184,7 @@ class TrainingSection:
         (n_spots, n_genes) float32 on the scale of the model's normalization; NaN in every row that is neither in
         `train` nor in `validation`, so that it cannot be learned from.
     train, validation
-        Rows that weights are fitted on, and rows that choose the epoch.
+        (n,) rows that weights are fitted on, and rows that choose the epoch.
     residuals
         (n_spots, n_genes) float32 Pearson residuals of the counts, for methods that learn from them beside the
         expression; NaN in the same rows. None where a method doesn't, or where there are no counts.
@@ -205,12 +205,12 @@ class TrainingSection:
         return self.inputs.name
 
     def rows(self, part: str) -> np.ndarray:
-        """Return the rows of "train" or of "validation"."""
+        """Return the rows of "train" or of "validation", (n,)."""
         return {"train": self.train, "validation": self.validation}[part]
 
     @property
     def used(self) -> np.ndarray:
-        """Rows of `train`, then those of `validation`."""
+        """Rows of `train`, then those of `validation`, (n,)."""
         return np.concatenate([self.train, self.validation])
 
 
@@ -245,7 +245,7 @@ class TrainingSpots:
         return np.isin(fingerprint, self.fingerprint[self.fingerprint != 0])
 
     def sections_of(self, fingerprint: np.ndarray) -> np.ndarray:
-        """Return the positions of the training sections that share a spot with these fingerprints."""
+        """Return the positions, (n,), of the training sections that share a spot with (n_spots,) fingerprints."""
         return np.unique(self.section[np.isin(self.fingerprint, fingerprint[fingerprint != 0])])
 
     def rows_of(self, fingerprint: np.ndarray) -> np.ndarray:

@@ -132,7 +132,10 @@ def fit_block_distance(
 
 
 def median_and_width(values: np.ndarray, fold: np.ndarray) -> tuple[float, float]:
-    """Return the median of values and the width of the logistic distribution of their quartiles; folds weigh alike."""
+    """Return the median of (n,) values and the width of the logistic distribution of their quartiles.
+
+    `fold` is that of each value, (n,); all folds have the same weight.
+    """
     _, number, size = np.unique(fold, return_inverse=True, return_counts=True)
     weight = 1 / size[number]
     order = np.argsort(values, kind="stable")

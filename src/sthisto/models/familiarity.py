@@ -162,7 +162,7 @@ def _dealt(group: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _sample(section: np.ndarray, n_most: int, seed: int) -> np.ndarray:
-    """Return at most `n_most` positions in ascending order, from each section as many as from any other."""
+    """Return at most `n_most` ascending positions in `section`, (n_spots,), from each as many as from any other."""
     rng = np.random.default_rng(seed)
     rank = np.empty(len(section), dtype=int)
     for number in np.unique(section):

@@ -59,7 +59,7 @@ def block_kernel(one: np.ndarray, other: np.ndarray, layout: BlockLayout, kind: 
 
 
 def center_columns(kernel: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Take the mean over the columns of each group from every row, in place."""
+    """Subtract the mean over the columns of each group, (m,), from every row of a kernel, (n, m), in place."""
     for group in np.unique(groups):
         columns = groups == group
         kernel[:, columns] -= kernel[:, columns].mean(axis=1, keepdims=True)
@@ -137,7 +137,7 @@ def scales(
     fitted
         (n, n_scores) of the components of all targets, side by side.
     ends
-        Where the scores of one target end and those of the next begin.
+        (n_targets - 1,) where the scores of one target end and those of the next begin.
     n_genes
         Of each target.
 
@@ -161,7 +161,7 @@ def _scale(fitted: np.ndarray, components: Components, n_genes: int) -> np.ndarr
 
 
 def _inverses(kernel: np.ndarray, alphas: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield each strength and the inverse of the kernel plus it on the diagonal."""
+    """Yield each strength and the inverse, (n, n), of the kernel plus it on the diagonal."""
     trace = max(float(np.trace(kernel)), _TINY)
     if len(kernel) <= _EIGEN_SPOTS:
         values, vectors = eigh(kernel)

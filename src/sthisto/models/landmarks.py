@@ -41,7 +41,7 @@ class LandmarkFit:
 
 
 def choose_landmarks(n_spots: int, seed: int) -> np.ndarray:
-    """Return the rows of the training spots that are kept, ascending: all of them up to `EXACT_SPOTS`."""
+    """Return the rows, (n,) ascending, of the training spots that are kept: all of them up to `EXACT_SPOTS`."""
     if n_spots <= EXACT_SPOTS:
         return np.arange(n_spots)
     return np.sort(np.random.default_rng(seed).choice(n_spots, min(N_LANDMARKS, n_spots), replace=False))
@@ -69,7 +69,7 @@ def fit_landmarks(
     x
         (n, n_features) standardized features of the training spots.
     kept
-        Rows of `x` that are landmarks.
+        (n_landmarks,) rows of `x` that are landmarks.
     layout, kind
         Of the kernel.
     targets, components, alphas

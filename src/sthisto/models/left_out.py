@@ -94,5 +94,5 @@ def spread_of_nearest(kernel: np.ndarray, squared_error: np.ndarray) -> np.ndarr
 
 
 def column_sd(values: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of each column, float64."""
+    """Return the standard deviation of each column, (n_columns,) float64."""
     return np.asarray(values.std(axis=0, dtype=np.float64))

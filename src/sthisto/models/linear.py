@@ -18,7 +18,17 @@ _MOST_FOLDS = 5
 
 @dataclass(frozen=True)
 class LinearMap:
-    """`x @ weight + bias`: centering, PCA and ridge in one, with the strength that was chosen."""
+    """`x @ weight + bias`: centering, PCA and ridge in one.
+
+    Attributes
+    ----------
+    weight
+        (n_features, n_targets).
+    bias
+        (n_targets,).
+    alpha
+        The strength of ridge that was chosen.
+    """
 
     weight: np.ndarray
     bias: np.ndarray

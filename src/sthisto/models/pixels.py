@@ -49,10 +49,10 @@ def color_numbers(patches: np.ndarray) -> np.ndarray:
 def sharpness_numbers(patches: np.ndarray) -> np.ndarray:
     """Return how much structure patches have at each scale, and how sparse it is, (n, 2 n_levels) float32.
 
-    At the patch's resolution, at half of it, and so on down to a sixteenth, or to 4 px: the logarithms of the root mean
-    square of the Laplacian of the brightness (Pech-Pacheco et al., ICPR 2000, take its variance at the finest scale for
-    focus), and of its mean absolute value divided by that. Blur takes away fine structure, another magnification moves
-    it to another scale, and blocks of pixels make it sparse.
+    Patches are (n, height, width, 3). At the patch's resolution, at half of it, and so on down to a sixteenth, or to
+    4 px: the logarithms of the root mean square of the Laplacian of the brightness (Pech-Pacheco et al., ICPR 2000,
+    take its variance at the finest scale for focus), and of its mean absolute value divided by that. Blur takes away
+    fine structure, another magnification moves it to another scale, and blocks of pixels make it sparse.
     """
     gray = (patches[..., 0].astype(np.float32) + patches[..., 1] + patches[..., 2]) / 3
     columns = []

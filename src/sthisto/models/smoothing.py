@@ -21,6 +21,10 @@ def smooth_expression(expression: np.ndarray, centers: np.ndarray, share: float)
     share
         Weight of the neighbors' mean; 0 changes nothing. A spot has the 6 nearest as neighbors, and those that have
         it among theirs.
+
+    Returns
+    -------
+    (n_spots, n_genes).
     """
     if len(expression) < 2:
         return expression
@@ -30,7 +34,7 @@ def smooth_expression(expression: np.ndarray, centers: np.ndarray, share: float)
 
 
 def variance_kept(before: list[np.ndarray], after: list[np.ndarray]) -> float:
-    """Return the share of the variance over spots that smoothing left, over all genes and sections; NaN without any."""
+    """Return the share of the variance over spots, (n_spots, n_genes) each, that smoothing left; NaN without any."""
     total = sum(float(values.var(axis=0, dtype=np.float64).sum()) for values in before)
     left = sum(float(values.var(axis=0, dtype=np.float64).sum()) for values in after)
     return left / total if total else float("nan")

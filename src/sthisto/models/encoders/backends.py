@@ -98,7 +98,7 @@ class BackendModule(nn.Module):
         return torch.from_numpy(run(_as_array(pixels)))
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
-        """Return the maps of the module's layers, which torch computes."""
+        """Return the maps of the module's layers, (batch, n_channels, rows, columns) each, which torch computes."""
         found: list[Tensor] = self._torch[0].maps(pixels)  # type: ignore[operator]
         return found
 
@@ -108,7 +108,7 @@ class BackendModule(nn.Module):
         return self._torch[0].layers
 
     def _checked(self, pixels: Tensor) -> Run | None:
-        """Return what computes patches of this size, None where that is torch."""
+        """Return what computes patches of this size, (batch, 3, height, width), None where that is torch."""
         some = pixels[:_COMPARED]
         expected = np.asarray(self._torch[0](some))
         try:

@@ -61,7 +61,7 @@ def batch_key(patches: np.ndarray, fingerprints: np.ndarray) -> str:
 
 
 def read(identity: str, key: str) -> np.ndarray | None:
-    """Return the features that `write` kept; None, with a warning, where they cannot be read or are damaged."""
+    """Return the array that `write` kept; None, with a warning, where it cannot be read or is damaged."""
     file = _file(identity, key)
     try:
         stored = file.read_bytes()
@@ -80,7 +80,7 @@ def read(identity: str, key: str) -> np.ndarray | None:
 
 
 def write(identity: str, key: str, features: np.ndarray) -> None:
-    """Keep features; where the disk refuses, say so once and go on. Another process sees the whole file or none."""
+    """Keep an array of any shape, atomically; where the disk refuses, warn once and go on."""
     content = io.BytesIO()
     np.save(content, features, allow_pickle=False)
     file = _file(identity, key)
@@ -96,7 +96,7 @@ def write(identity: str, key: str, features: np.ndarray) -> None:
 
 
 def kept(identity: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return what the cache keeps, or compute and keep it; without a cache (see the settings), compute it."""
+    """Return the array, of any shape, from the cache, or compute and keep it; without a cache, compute it."""
     if not settings.cache_features:
         return compute()
     found = read(identity, key)
@@ -107,7 +107,7 @@ def kept(identity: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarr
 
 
 def of_sources(identity: str, sources: Sequence[PatchSource], compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return what is kept of whole sources of patches, or compute and keep it.
+    """Return the array kept of whole sources of patches, (n_patches, ...), or compute and keep it.
 
     Only images that are recognized without being read are kept so: no patch is cut to look anything up. Of others,
     `compute` looks up batches.
@@ -136,7 +136,7 @@ def clear_cache() -> None:
 
 
 def _decoded(stored: bytes) -> np.ndarray | None:
-    """Return the features in a file's content; None where it is damaged."""
+    """Return the array in a file's content, of any shape; None where it is damaged."""
     digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
     if _digest(content) != digest:
         return None

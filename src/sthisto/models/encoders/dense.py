@@ -61,7 +61,7 @@ class Tiling:
     core, margin
         Width of a tile without its margins, and that of a margin.
     windows, starts
-        Windows of tile i are ``windows[starts[i] : starts[i + 1]]``.
+        (n,) and (n_tiles + 1,): windows of tile i are ``windows[starts[i] : starts[i + 1]]``.
     """
 
     source: PatchSource
@@ -175,9 +175,9 @@ def _tile_key(tile: np.ndarray, corners: np.ndarray, tiling: Tiling) -> str:
 
 
 def _touched(corners: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row and column of each tile that a window touches, and the window, both sorted by tile.
+    """Return the column and row, (n, 2), of each tile that a window touches, and the window, (n,), sorted by tile.
 
-    Tiles are as wide as 1.
+    `corners` are left and top of the windows, (n_windows, 2), in widths of a tile, as is `width`.
     """
     first = np.floor(corners).astype(np.int64)
     last = np.ceil(corners + width).astype(np.int64) - 1

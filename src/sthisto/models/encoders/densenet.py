@@ -105,7 +105,7 @@ class _Transition(nn.Module):
 
 
 class _NormReLU(nn.Module):
-    """Batch norm with its running statistics, and ReLU, as one product and one sum."""
+    """Batch norm with its running statistics, and ReLU, as one product and one sum, of (batch, c, height, width)."""
 
     scale: Tensor
     shift: Tensor
@@ -121,7 +121,7 @@ class _NormReLU(nn.Module):
 
 
 class _FoldedConv(nn.Module):
-    """Convolution, the batch norm that follows it, and ReLU."""
+    """Convolution, the batch norm that follows it, and ReLU, of (batch, c, height, width)."""
 
     weight: Tensor
     bias: Tensor

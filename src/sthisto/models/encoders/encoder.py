@@ -46,8 +46,8 @@ class Encoder(nn.Module):
         Path of local weights, or "random"; "" are the ones that belong to the name.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Tensor  # (1, 3, 1, 1)
+    std: Tensor  # (1, 3, 1, 1)
     reads_pixels: ClassVar[bool] = True
     """Whether features come from pixels, and not from a table."""
 

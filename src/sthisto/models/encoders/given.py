@@ -62,7 +62,7 @@ class GivenFeatures(Encoder):
         return cls([GivenPart(**part) for part in stored])
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Refuse to encode patches, whose features were given.
+        """Refuse to encode patches, (batch, size, size, 3), whose features were given.
 
         Raises
         ------

@@ -76,7 +76,7 @@ class Batches:
         self._at_once = at_once
 
     def __call__(self, function: Callable[[Tensor], Tensor], values: np.ndarray, device: torch.device) -> np.ndarray:
-        """Return what `function` makes of the rows of `values`, float32.
+        """Return what `function` makes of the rows of `values`, (n_rows, ...) float32 of (n_rows, ...).
 
         Raises
         ------
@@ -96,7 +96,7 @@ class Batches:
         return np.concatenate(parts)
 
     def _try(self, function: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> np.ndarray | None:
-        """Return what `function` makes of the rows; None where the device has not enough memory for them."""
+        """Return what `function` makes of the rows, (n_rows, ...); None where the device has too little memory."""
         try:
             with torch.inference_mode():
                 return np.asarray(function(rows.to(device)).float().cpu().numpy())

@@ -83,7 +83,7 @@ def slide_grid(section: SectionInput) -> SlideGrid:
 
 
 def _kept(grid: SlideGrid, arguments: Sequence[np.ndarray], compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return what the cache keeps of the pixels of a grid and of arguments, or compute and keep it."""
+    """Return what the cache keeps of a grid's pixels and of arguments, arrays of any shape, or compute and keep it."""
     if not settings.cache_features:
         return compute()
     named = {str(i): argument for i, argument in enumerate(arguments)}
@@ -108,7 +108,7 @@ def _measure(grid: SlideGrid, stains: SlideStains, centers: np.ndarray, across: 
 
 
 def _tiles(grid: SlideGrid, boxes: np.ndarray) -> Iterator[tuple[int, int, int, int, np.ndarray]]:
-    """Yield left, top, right, bottom of each tile that some box touches, and the rows of these boxes."""
+    """Yield left, top, right, bottom of each tile that boxes, (n, 4), touch, and the rows of these, (n_touched,)."""
     by_top = np.argsort(boxes[:, 1], kind="stable")
     for top in range(0, grid.height, _TILE):
         bottom = min(top + _TILE, grid.height)

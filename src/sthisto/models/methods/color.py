@@ -54,7 +54,7 @@ class Color(ExpressionModel):
         return Prediction(expression=expression, seen=self.seen(colors.fingerprint))
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
-        """Return the colors of each spot's patches."""
+        """Return the colors of each spot's patches as one block, (n_spots, 9 n_widths) float32."""
         return [patch_colors(section).values]
 
     def state_axes(self) -> dict[str, tuple[int | str, ...]]:

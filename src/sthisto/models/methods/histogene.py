@@ -217,7 +217,7 @@ def array_positions(xy: np.ndarray) -> np.ndarray:
 
 
 def _shifted(section: SectionInput, shift: np.ndarray) -> SectionInput:
-    """Move all spots by a share of their distance, as far as the image reaches."""
+    """Move all spots by a share of their distance, (2,) in x and y, as far as the image reaches."""
     if len(section) < 2:
         msg = f"Section {section.name!r} has {len(section)} spots; between them there is nothing to predict."
         raise ValueError(msg)

@@ -74,8 +74,8 @@ class LinearOutputs(nn.Module):
         Trained with the outputs where it is given: the input is then uint8 patches, else features.
     """
 
-    center: Tensor
-    scale: Tensor
+    center: Tensor  # (n_features,)
+    scale: Tensor  # ()
 
     def __init__(self, n_features: int, n_genes: int, encoder: Encoder | None) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class LinearOutputs(nn.Module):
         self.scale.fill_(max(float((features - center).std()), 1e-6))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map patches or features to (batch, n_genes)."""
+        """Map patches, (batch, size, size, 3), or features, (batch, n_features), to (batch, n_genes)."""
         features = image if self.encoder is None else self.encoder(image)
         return self.outputs((features - self.center) / self.scale)
 
@@ -180,7 +180,7 @@ class STNet(ExpressionModel):
         return self._features(section).values
 
     def appearance(self, section: SectionInput) -> Sequence[np.ndarray]:
-        """Return the features, the mean over the symmetries."""
+        """Return the features as one block, (n_spots, n_features) float32, the mean over the symmetries."""
         return [self.embed(section)]
 
     def _features(self, section: SectionInput) -> Features:

@@ -55,7 +55,7 @@ class FaissIndex:
     def top_k(self, queries: np.ndarray, k: int, exclusion: Exclusion) -> tuple[np.ndarray, np.ndarray]:
         """Find k allowed spots near each query; a query whose lists hold fewer than k is searched exactly.
 
-        Returns as `exact_top_k`.
+        Takes queries, (n_queries, n_dimensions), and returns as `exact_top_k`.
         """
         found = np.full((len(queries), k), -1, np.int64)
         labels = exclusion.queries_section if exclusion.by_section else np.zeros(len(queries), np.int64)

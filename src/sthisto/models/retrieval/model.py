@@ -126,7 +126,7 @@ class RetrievalModel(ExpressionModel):
     def _excluded(
         self, fingerprint: np.ndarray, exclude: Exclude | None
     ) -> tuple[set[int] | None, np.ndarray | None, str]:
-        """Return the sections and the bank's rows that these spots may not retrieve, and the rule's name."""
+        """Return the sections, or each spot's row of the bank, (n_spots,), not to be retrieved, and the rule's name."""
         own = self.training_spots.sections_of(fingerprint)
         if exclude is None:
             exclude = "section" if len(own) < len(self.training_sections) else "spot"
@@ -164,7 +164,7 @@ class RetrievalModel(ExpressionModel):
 
 
 def _check_bank(row: Tensor, n_spots: int) -> None:
-    """Raise ValueError unless a stored bank says of each training spot where it was."""
+    """Raise ValueError unless a stored bank says where each training spot was, (n_spots,) int64."""
     if row.dtype != torch.int64 or row.shape != (n_spots,) or int(row.min()) < 0:
         msg = f"'row' must hold the position of each of {n_spots} training spots."
         raise ValueError(msg)

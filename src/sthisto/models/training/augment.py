@@ -56,7 +56,7 @@ class SymmetricSource(PatchSource):
         return SymmetricSource(self._source.on(level), self._symmetry)
 
     def subset(self, index: np.ndarray) -> SymmetricSource:
-        """Return the source of the patches at `index`, in that order."""
+        """Return the source of the patches at `index`, (n,), in that order."""
         return SymmetricSource(self._source.subset(index), self._symmetry)
 
 
@@ -89,6 +89,10 @@ def augment(patches: Tensor, *, stain: float = 0.0) -> Tensor:
         Standard deviation of the logarithm of the factors by which hematoxylin and eosin are multiplied, and a
         tenth of it that of the optical density that is added to each. 0 leaves colors as they are.
 
+    Returns
+    -------
+    (batch, size, size, 3) uint8.
+
     Notes
     -----
     Stains are unmixed with the vectors of Ruifrok and Johnston, as scikit-image has them; after Tellez et al., IEEE
@@ -104,7 +108,7 @@ def augment(patches: Tensor, *, stain: float = 0.0) -> Tensor:
 
 
 def jitter_stain(patches: Tensor, strength: float) -> Tensor:
-    """Multiply and shift the hematoxylin and the eosin of each patch at random; the residual stain stays."""
+    """Multiply and shift the H and E of each patch, (batch, size, size, 3) uint8, at random; the residual stays."""
     unmix, mix = (torch.tensor(m, dtype=torch.float32, device=patches.device) for m in (hed_from_rgb, rgb_from_hed))
     density = -torch.log((patches.float() / 255).clamp_min(_DARKEST)) @ unmix  # (batch, size, size, 3): H, E, residual
     noise = torch.randn(2, len(patches), 1, 1, 2).to(patches.device)

@@ -16,7 +16,7 @@ Gather = Callable[[Tensor], Tensor]
 
 
 def share_of(index: np.ndarray, rank: int, n_processes: int) -> np.ndarray:
-    """Return one process's share of a global batch; all shares together are the batch, in its order."""
+    """Return one process's share of a global batch, (n,); all shares together are the batch, in its order."""
     return np.array_split(index, n_processes)[rank]
 
 

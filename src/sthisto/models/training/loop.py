@@ -182,7 +182,7 @@ def train(
 
 
 def _check_size(groups: np.ndarray, training: Training, n_processes: int) -> None:
-    """Raise ValueError where a batch has fewer spots than there are processes to share it."""
+    """Raise ValueError where a batch, of (n_spots,) in all, has fewer spots than processes share it."""
     if training.batch_by == "section":
         smallest = int(np.unique(groups, return_counts=True)[1].min())
     else:
@@ -239,7 +239,7 @@ def _validate(fabric: Fabric, module: Any, validation: Batch | None, loss: Loss,
 
 
 def _batches(groups: np.ndarray, training: Training, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield each spot once, in random order, in batches of nearly the same size."""
+    """Yield each spot once, (n_batch,) positions at a time: by section, or at random in nearly equal batches."""
     if training.batch_by == "section":
         sections: Sequence[np.ndarray] = [
             np.flatnonzero(groups == group) for group in rng.permutation(np.unique(groups))

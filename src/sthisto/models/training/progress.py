@@ -145,7 +145,7 @@ def resumable(
 
 
 def digest_tensors(*tensors: Tensor) -> str:
-    """Return what recognizes tensors by their values; of large ones, evenly spaced rows are looked at."""
+    """Return what recognizes tensors of any shape by their values; of large ones, some evenly spaced rows."""
     state = blake2b(digest_size=16)
     for tensor in tensors:
         state.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())

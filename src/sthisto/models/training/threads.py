@@ -26,7 +26,7 @@ def threads_that_pay(device: torch.device, data: Sequence[Tensor]) -> Iterator[N
     device
         Where the network is trained; nothing is changed for a GPU.
     data
-        What it is trained on.
+        What it is trained on, (n_spots, ...) each.
     """
     before = torch.get_num_threads()
     if device.type != "cpu":
