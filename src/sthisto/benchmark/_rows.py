@@ -103,7 +103,10 @@ def _gene_sets(one: Measured, markers: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _correlations(outcome: Outcome, scope: Scope, chosen: Sequence[np.ndarray], reference: str) -> Iterator[Row]:
-    """Yield each correlation with its interval, those of depth last; a constant prediction has none."""
+    """Yield each correlation with its interval, those of depth last; a constant prediction has none.
+
+    `chosen` has the positions of the genes in each section, (n_chosen,).
+    """
     for seed in dict.fromkeys(seed for _, seed in outcome.keys):
         keys = [key for key in outcome.keys if key[1] == seed]
         for (metric, scale), target in _TARGETS.items():
@@ -119,7 +122,10 @@ def _correlations(outcome: Outcome, scope: Scope, chosen: Sequence[np.ndarray], 
 def _means(
     tables: Mapping[tuple[str, Key], pd.DataFrame], sections: Sequence[Measured], chosen: Sequence[np.ndarray]
 ) -> Iterator[Row]:
-    """Yield the references, and the other scores of each prediction: means over genes, then sections."""
+    """Yield the references, and the other scores of each prediction: means over genes, then sections.
+
+    `chosen` has the positions of the genes in each section, (n_chosen,).
+    """
     yield {"method": REPRODUCIBILITY, **_row("pcc_residual", RESIDUALS, reproducibility(sections, chosen))}
     siblings = [
         tables[one.name, next(iter(tables))[1]]["sibling"].iloc[at].mean()

@@ -170,7 +170,7 @@ def _outcome(context: FoldContext, fold: Fold, protocol: Protocol, out: Path, tr
 
 
 def _predicted(context: FoldContext, run: FoldRun, out: Path, warm_up: bool) -> dict[str, np.ndarray]:
-    """Return the predictions of a run from its file, or make and keep them."""
+    """Return the predictions of a run, as `FoldContext.predictions`, from its file, or make and keep them."""
     if warm_up and not context.path(run, out, ".npz").is_file():
         has_epochs = check_fit(run.method, run.options)[0].has_epochs
         brief = {"max_epochs": 1} if has_epochs else {}

@@ -140,7 +140,7 @@ def _correlations(values: np.ndarray) -> np.ndarray:
 
 
 def _limit(correlations: np.ndarray) -> float:
-    """Return the end of the color scale: the 99 % quantile of the correlations between different genes."""
+    """Return the end of the color scale: the 99 % quantile of |r| between different genes, of (n_genes, n_genes)."""
     off_diagonal = np.abs(correlations[~np.eye(len(correlations), dtype=bool)])
     finite = off_diagonal[np.isfinite(off_diagonal)]
     return float(np.quantile(finite, 0.99)) if len(finite) else 1.0

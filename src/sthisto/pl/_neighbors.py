@@ -140,7 +140,7 @@ def _find(sections: Sequence[Section], spot: str) -> tuple[Section, int]:
 
 
 def _training_patch(section: Section, position: int, model: Any) -> np.ndarray:
-    """Return the patch of a training spot; raise ValueError where the data hold another spot under its name."""
+    """Return a training spot's patch, (size, size, 3); raise ValueError where the data hold another under its name."""
     patch = _patch(section, position, model) if position < len(section) else np.zeros((1, 1, 3), dtype=np.uint8)
     expected = model.fingerprint(section.name, position)
     is_first = min(model.patch.context) == model.patch.context[0]  # which the model recognizes its spots by

@@ -59,7 +59,7 @@ class Style:
     image_alpha: float
 
     def norm(self, kind: Kind, values: Sequence[np.ndarray]) -> Normalize:
-        """Return the scale that all panels of a kind share."""
+        """Return the scale that all panels of a kind, (n_spots,) values each, share."""
         if kind == "difference":
             return symmetric_norm(*values)
         if kind == "spread":
@@ -90,7 +90,7 @@ class GeneRow:
     unit: str
 
     def values(self, kind: Kind) -> list[np.ndarray]:
-        """Return the values of all panels of a kind."""
+        """Return the values of all panels of a kind, (n_spots,) each."""
         return [panel.values for panel in self.panels if panel.kind == kind]
 
 
@@ -155,7 +155,7 @@ def _panels(
     spreads: Mapping[str, np.ndarray],
     kinds: Mapping[str, bool],
 ) -> Iterable[Panel]:
-    """Yield the panels of gene `i`; without `truth` nothing was measured."""
+    """Yield the panels of gene `i` of (n_spots, n_genes) arrays; without `truth` nothing was measured."""
     if kinds["measured"] and truth is not None:
         yield Panel("expression", "Measured", truth[:, i])
     for title, values in predictions.items():

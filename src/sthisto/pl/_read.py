@@ -256,7 +256,7 @@ def read_scored(
 
 
 def within_sections(values: np.ndarray, section: np.ndarray) -> np.ndarray:
-    """Subtract each section's mean from every gene.
+    """Return values less each section's mean of every gene, (n_spots, n_genes) float64.
 
     Parameters
     ----------

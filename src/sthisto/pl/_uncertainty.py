@@ -188,7 +188,7 @@ def _draw_charts(
 
 
 def _calibration(ax: Axes, sd: np.ndarray, error: np.ndarray, color: str) -> None:
-    """Draw the root mean square of the error over that of the standard deviation, in bins with equally many values."""
+    """Draw the RMS of the error over that of the spread, (n_spots, n_genes) each, in bins of equally many values."""
     finite = np.isfinite(sd) & np.isfinite(error)
     x, y = _binned(sd[finite], np.square(sd[finite]), np.square(error[finite]))
     x, y = np.sqrt(x), np.sqrt(y)

@@ -122,7 +122,7 @@ def tissue_grid(
 def _good(
     centers: np.ndarray, found: Quality, min_quality: float, image_key: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the centers whose image is good enough, and their columns of ``obs``."""
+    """Return the centers, (n, 2), whose image is good enough, and their columns of ``obs``, (n,) each."""
     good = found.worst >= min_quality
     if not good.any():
         msg = (

@@ -80,7 +80,7 @@ def _by_residuals(sections: Sequence[sp.csr_matrix], names: np.ndarray, n_top_ge
 
 
 def _by_dispersion(values: sp.csr_matrix, n_top_genes: int) -> np.ndarray:
-    """Return the columns of one section that "seurat" chooses."""
+    """Return the columns of one section, (n_spots, n_genes), that "seurat" chooses."""
     import scanpy as sc
     from anndata import AnnData
     from threadpoolctl import threadpool_limits

@@ -136,7 +136,7 @@ def _means(spots: Section, cells: list[Section], genes: list[str], *, is_log: bo
 
 
 def _consistency(spots: list[Section], values: list[np.ndarray], genes: list[str], reference: str) -> float:
-    """Return the mean over genes of the correlation of both predictions, over spots that have both."""
+    """Return the genes' mean correlation of both predictions, (n_spots, n_genes) each, over spots that have both."""
     table, layer = spots[0].table, prediction(reference)
     if layer not in layer_names(table):
         msg = f"`reference`={reference!r} has no prediction in the table of spots. Call sth.tl.predict first."

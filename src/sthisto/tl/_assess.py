@@ -60,7 +60,7 @@ class _Runs:
     keys: Sequence[str]
 
     def predictions(self, fold: Fold, out: Path | None) -> dict[str, dict[str, np.ndarray]]:
-        """Return what is predicted on a fold, by key."""
+        """Return what is predicted on a fold, by key, as `FoldContext.predictions`."""
         runs = {key: FoldRun(fold, self.method, seed, self.options) for seed, key in enumerate(self.keys)}
         return {key: self.context.predictions(run, out) for key, run in runs.items()}
 
@@ -327,7 +327,7 @@ def _measured(
     counts_layer: str | None,
     gene_symbols: str | None,
 ) -> Measured:
-    """Read what was measured of the model's genes on some spots of a section and put predictions beside it."""
+    """Read what was measured of the model's genes on some spots and put predictions beside it, as `measure`."""
     return measure(
         section,
         model.genes,

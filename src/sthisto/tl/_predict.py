@@ -234,7 +234,7 @@ def _check_interval(model: ExpressionModel, interval: float | None, smooth: floa
 def _bounds(
     model: ExpressionModel, predictions: Sequence[Prediction], interval: float | None, chosen: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the bounds of each section, NaN for genes that are not chosen; nothing without intervals."""
+    """Return both bounds of each section, (n_spots, n_genes), NaN for genes not chosen; nothing without intervals."""
     if interval is None:
         return []
     found = [model.bounds(prediction, interval) for prediction in predictions]

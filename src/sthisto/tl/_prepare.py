@@ -183,7 +183,7 @@ def use_dense(
 
 
 def _trained(roles: Sequence[np.ndarray]) -> list[int]:
-    """Return the positions of the sections that have training spots."""
+    """Return the positions of the sections with training or validation spots, by their roles, (n_spots,) each."""
     trained = [i for i, role in enumerate(roles) if is_known(role).any()]
     if not trained:
         msg = f"No spot of {len(roles)} sections is marked 'train' in obs[{SPLIT!r}]. Call sth.pp.split."

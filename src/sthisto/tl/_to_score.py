@@ -75,7 +75,7 @@ class ToScore:
     confidence: np.ndarray | None = None
 
     def scored_spots(self) -> np.ndarray:
-        """Return the positions in the section of the spots that are scored.
+        """Return the positions in the section of the spots that are scored, (n_scored,).
 
         Raises
         ------
