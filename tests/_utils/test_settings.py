@@ -128,8 +128,9 @@ def test_the_home_of_an_unknown_user_is_an_error(homeless):
 def test_a_user_without_home_and_entry_has_a_cache_folder(tmp_path):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp").chmod(0o777)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and str(folder) != tempfile.gettempdir():
+            folder.chmod(0o755)
     script = (
         "import os, pathlib, pwd, tempfile; from sthisto._utils.settings import Settings; "
         "os.setgid(54321); os.setuid(54321); print(Settings().cache_dir)"

@@ -210,10 +210,13 @@ LONG = {"patch_size": PATCH, "k": 5, "batch_size": 4, "max_epochs": 20, "patienc
     "embedding_dim": 8, "bottleneck": 4
 }  # fmt: skip
 SCRIPT = """
-import sys
+import sys, time
 sys.path.insert(0, {tests!r})
 import sthisto as sth
+from sthisto.models.training import loop
 from tissue import Pool, make_tissue
+epoch = loop._epoch
+loop._epoch = lambda *arguments: (time.sleep(0.05), epoch(*arguments))[1]  # so that it is killed long before its end
 sth.settings.progress = False
 sth.settings.cache_features = False
 sth.tl.fit(make_tissue(), checkpoint=sys.argv[1], image_encoder=Pool(), **{arguments!r})
