@@ -227,6 +227,46 @@ def test_part_of_another_fit_is_refused(saved, tmp_path, file):
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("kernel", lambda config: config["options"].update(kernel="linear")),
+        ("kernel", lambda config: config["options"].update(alphas=[0.5])),
+        ("ridge", lambda config: config["normalization"].update(target="pearson_residuals")),
+        ("ridge", lambda config: config["normalization"].update(target_sum=1e6)),
+        ("ridge", lambda config: config["patch"].update(um_per_px=3.25)),
+        ("ridge", lambda config: config["training_sections"].reverse()),
+        ("danet", lambda config: config["options"].update(k=1)),
+        ("danet", lambda config: config["depth_knots"].append(2.5)),
+    ],
+)
+def test_settings_that_were_changed_are_refused_even_with_a_new_manifest(saved, tmp_path, method, change):
+    path = saved(method, tmp_path)
+    before = (path / "config.json").read_text()
+    change_config(path, change)
+    assert json.loads((path / "config.json").read_text()) != json.loads(before)
+    with pytest.raises(ValueError, match=f"{path} was changed: the settings in config.json and the tensors"):
+        read(path)
+    read(path, verify=False)
+    (path / "config.json").write_text(json.dumps(json.loads(before), indent=7))
+    write_manifest(path)
+    read(path)
+
+
+@pytest.mark.parametrize(("method", "file"), [("danet", FILES[1]), ("danet", FILES[2]), ("kernel", FILES[1])])
+def test_values_that_were_changed_are_refused_even_with_a_new_manifest(saved, tmp_path, method, file):
+    path = saved(method, tmp_path)
+
+    def change(tensors):
+        name = max(tensors, key=lambda one: tensors[one].numel() * tensors[one].is_floating_point())
+        tensors[name].view(-1)[0] += 1
+
+    change_tensors(path / file, change)
+    with pytest.raises(ValueError, match=f"{path} was changed: the settings in config.json and the tensors"):
+        read(path)
+    read(path, verify=False)
+
+
 WRONG = {
     "no json": b"{",
     "deep": b"[" * 100_000,
@@ -376,7 +416,7 @@ def test_a_hub_is_asked_where_it_was_allowed_or_is_known(saved, tmp_path, monkey
     path, asked = saved("knn", tmp_path), []
     _name_encoder(path, name, "new")
     monkeypatch.setattr("sthisto.models.bundle_encoder.load_encoder", lambda name, **_: asked.append(name) or encoder())
-    load(path, allow_download=allow)
+    load(path, allow_download=allow, verify=False)
     assert asked == [name]
 
 

@@ -54,6 +54,11 @@ from sthisto.models.torch_state import seeded
 
 MODEL: Final = "model.safetensors"
 BANK: Final = "bank.safetensors"
+_DECIDES: Final = (
+    *("method", "options", "genes", "patch", "normalization", "encoder", "training_sections", "depth_knots"),
+    "confidence_groups",
+)
+"""Entries of the configuration that predictions, their scores or their confidence follow from."""
 Part = TypeVar("Part")
 
 
@@ -79,7 +84,8 @@ def save(model: ExpressionModel, path: Path, *, overwrite: bool) -> None:
     bank, state = model.bank_state(), _state(model)
     for tensors in (state, bank):
         check_finite(tensors, f"This {model.method!r} model cannot be saved", "Fit it again, with other options.")
-    config = _config(model) | {"fit": _digest(state)}
+    config = _config(model)
+    config["fit"] = _fit(config, state, bank)
     metadata = {"genes": digest_names(model.genes), "fit": config["fit"]}
     with atomic_folder(path, overwrite=overwrite) as folder:
         save_file(state, folder / MODEL, metadata=metadata)
@@ -101,7 +107,7 @@ def save_passport(model: ExpressionModel) -> bool:
     """
     if model.path is None:
         return False
-    fit = _digest(_state(model))
+    fit = _fit(_config(model), _state(model), model.bank_state())
     try:
         stored = ModelFolder(model.path).json(CONFIG).get("fit")
     except FileNotFoundError:
@@ -151,10 +157,18 @@ def load(
     """Read a bundle and check that it is what was saved."""
     folder = ModelFolder(path, verify=verify)
     config = _read_config(folder, methods)
-    state = _with_names_of_today(read_tensors(folder.file(MODEL), config))
-    bank = {k: v for k, v in read_tensors(folder.file(BANK), config).items() if not k.endswith(NO_LONGER_READ)}
+    state, bank = (read_tensors(folder.file(name), config) for name in (MODEL, BANK))
+    is_whole = not verify or folder.listed is None or _fit(config, state, bank) == config["fit"]
+    state = _with_names_of_today(state)
+    bank = {name: values for name, values in bank.items() if not name.endswith(NO_LONGER_READ)}
     model = _unfitted(folder, config, methods, state, image_encoder, allow_download)
     _take(model, state, bank, folder)
+    if not is_whole:
+        msg = (
+            f"{path} was changed: the settings in {CONFIG} and the tensors beside it are not those of the fit "
+            f"{config['fit']} that it names. Copy or save the model again; verify=False loads it nevertheless."
+        )
+        raise ValueError(msg)
     if PASSPORT in folder:
         model.passport = read_passport(folder.file(PASSPORT), model.genes, fit=config.get("fit", ""))
     model.is_fitted = True
@@ -325,10 +339,19 @@ def _plain(value: Any) -> Any:
     raise TypeError(msg)
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """Return what tells one fit from another; it stands in every file, so that parts of two are never mixed."""
+def _fit(config: Mapping[str, Any], state: Mapping[str, Tensor], bank: Mapping[str, Tensor]) -> str:
+    """Return what tells one fit from another: a digest of all that a prediction follows from, but for the images.
+
+    It stands in every file, so that parts of two fits, or settings that were changed, are never taken for one.
+    """
+    settings = json.dumps({name: config[name] for name in _DECIDES}, sort_keys=True, default=_plain)
+    tensors = dict(state) | {f"bank.{name}": values for name, values in bank.items()}
     return digest_arrays(
-        {name: value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for name, value in state.items()}
+        {
+            name: values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            for name, values in tensors.items()
+        },
+        settings,
     )
 
 
