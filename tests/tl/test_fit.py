@@ -234,9 +234,10 @@ def test_unknown_role_is_refused(tissue):
     mark_split(tissue, {"A": "train", "B": "testing"})
     with pytest.raises(ValueError, match=r"holds 'testing'.*sth\.pp\.split"):
         sth.tl.fit(tissue, method="mean")
-    mark_split(tissue, {"A": "test", "B": "test"})
-    with pytest.raises(ValueError, match="No spot of 2 sections is marked 'train'"):
-        sth.tl.fit(tissue, method="mean")
+    for role in ("test", "val"):
+        mark_split(tissue, {"A": "test", "B": role})
+        with pytest.raises(ValueError, match="No spot of 2 sections is marked 'train'"):
+            sth.tl.fit(tissue, method="mean")
 
 
 @pytest.mark.parametrize("method", ["danet", "ridge"])

@@ -160,7 +160,7 @@ def _by_means(values: np.ndarray, counts: np.ndarray, totals: np.ndarray) -> str
     wanted = _Candidate("log1p", np.log1p(LIBRARY * share).mean(axis=0), 1.0, 1.0)
     if (expected := wanted.error(predicted)) < _CLOSE:
         return None
-    others = list(_candidates(predicted, counts, totals, share))
+    others = list(_candidates(predicted, counts, share))
     errors = [one.error(predicted) for one in others]
     best, least = others[int(np.argmin(errors))], min(errors)
     if np.quantile(values, 0.999) > _HIGHEST:
@@ -179,9 +179,7 @@ def _by_means(values: np.ndarray, counts: np.ndarray, totals: np.ndarray) -> str
     return None
 
 
-def _candidates(
-    predicted: np.ndarray, counts: np.ndarray, totals: np.ndarray, share: np.ndarray
-) -> Iterator[_Candidate]:
+def _candidates(predicted: np.ndarray, counts: np.ndarray, share: np.ndarray) -> Iterator[_Candidate]:
     """Yield the scales that are told apart; those of other library sizes and bases are near to log1p.
 
     `predicted` are the means of the genes, (n_genes,), `counts` and `share`, the counts over the totals, are

@@ -12,7 +12,7 @@ from sthisto._images.patches import PatchSpec
 from sthisto._sdata.expression import Normalization, Target
 from sthisto._sdata.inputs import default_patch_size, default_patch_um, patch_spec, section_input
 from sthisto._sdata.sections import Section
-from sthisto._sdata.slots import GENES_GIVEN, SPLIT
+from sthisto._sdata.slots import GENES_GIVEN, SPLIT, TRAIN
 from sthisto._sdata.targets import TargetSets, resolve_scale
 from sthisto._sdata.training import depth_knots, is_known, sibling_components, training_section
 from sthisto._splits.roles import known_patients, read_roles, warn_of_overlap
@@ -185,7 +185,7 @@ def use_dense(
 def _trained(roles: Sequence[np.ndarray]) -> list[int]:
     """Return the positions of the sections with training or validation spots, by their roles, (n_spots,) each."""
     trained = [i for i, role in enumerate(roles) if is_known(role).any()]
-    if not trained:
+    if not any((roles[i] == TRAIN).any() for i in trained):
         msg = f"No spot of {len(roles)} sections is marked 'train' in obs[{SPLIT!r}]. Call sth.pp.split."
         raise ValueError(msg)
     return trained
