@@ -1,4 +1,4 @@
-"""How much memory a fit is said to take, against what it takes."""
+"""How much memory and time a fit is said to take, against what it takes."""
 
 from __future__ import annotations
 
@@ -68,3 +68,28 @@ def test_much_memory_is_told_and_too_much_is_warned_of(model, monkeypatch, caplo
     told = [record for record in caplog.records if "takes about" in record.getMessage()]
     assert [record.levelno for record in told] == ([] if level is None else [level])
     assert words in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.01, None), (0.5, "400 training spots for 2 strengths takes about 1 minute")]
+)
+def test_a_long_inversion_is_told_by_the_cube_of_the_spots(monkeypatch, caplog, seconds, words):
+    """4 times the spots that are timed: 64 times the time, for each strength."""
+    caplog.set_level(logging.INFO, "sthisto")
+    monkeypatch.setattr(kernels, "_EIGEN_SPOTS", 200)
+    monkeypatch.setattr(kernels, "_TIMED_SPOTS", 100)
+    clock = iter([10.0, 10.0 + seconds])
+    monkeypatch.setattr(kernels, "perf_counter", lambda: next(clock))
+    kernel = np.eye(400)
+    inverses = dict(kernels._inverses(kernel, (0.01, 0.1)))
+    for strength, inverse in inverses.items():
+        np.testing.assert_allclose(inverse, np.eye(400) / (1 + strength), atol=1e-12)
+    assert [record.getMessage() for record in caplog.records if "Inverting" in record.getMessage()] == (
+        [] if words is None else [f"Inverting the kernel between {words} on this machine."]
+    )
+
+
+def test_a_short_inversion_is_not_timed(monkeypatch):
+    monkeypatch.setattr(kernels, "_EIGEN_SPOTS", 100)
+    monkeypatch.setattr(kernels, "perf_counter", None)
+    assert len(list(kernels._inverses(np.eye(200), (1.0,)))) == 1

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final, Literal
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
+from sthisto._utils.duration import in_words
+from sthisto._utils.logging import logger
 from sthisto.models.blocks import BlockLayout
 from sthisto.models.low_rank import Components
 
@@ -17,6 +20,9 @@ _EIGEN_SPOTS: Final = 3000
 _FLOAT64_ENTRIES: Final = 10_000_000
 _MATRICES: Final = 6
 """Matrices as large as the kernel that are in memory at once while it is inverted for several strengths."""
+_TIMED_SPOTS: Final = 2048
+"""Spots whose kernel is inverted to tell how long that of all takes."""
+_TOLD_SECONDS: Final = 60.0
 _TINY: Final = 1e-12
 
 
@@ -169,10 +175,35 @@ def _inverses(kernel: np.ndarray, alphas: Sequence[float]) -> Iterator[tuple[flo
         for alpha in alphas:
             yield alpha * trace, (vectors / (values + alpha * trace)) @ vectors.T
         return
-    identity = np.eye(len(kernel), dtype=kernel.dtype)
+    _tell_time(kernel, alphas[0] * trace, len(alphas))
     for alpha in alphas:
-        factor = cho_factor(kernel + alpha * trace * identity, lower=True, overwrite_a=True)
-        yield alpha * trace, cho_solve(factor, identity)
+        yield alpha * trace, _inverse(kernel, alpha * trace)
+
+
+def _inverse(kernel: np.ndarray, strength: float) -> np.ndarray:
+    """Return the inverse, (n, n), of a kernel plus a strength on the diagonal."""
+    identity = np.eye(len(kernel), dtype=kernel.dtype)
+    factor = cho_factor(kernel + strength * identity, lower=True, overwrite_a=True)
+    return cho_solve(factor, identity)
+
+
+def _tell_time(kernel: np.ndarray, strength: float, n_strengths: int) -> None:
+    """Say about how long inverting an (n, n) kernel takes, where it is a minute or more, by a part of it.
+
+    The work grows with the cube of n. Where it is little by that, no part is timed.
+    """
+    if len(kernel) < 3 * _TIMED_SPOTS:
+        return
+    start = perf_counter()
+    _inverse(kernel[:_TIMED_SPOTS, :_TIMED_SPOTS], strength)
+    seconds = (perf_counter() - start) * (len(kernel) / _TIMED_SPOTS) ** 3 * n_strengths
+    if seconds >= _TOLD_SECONDS:
+        logger.info(
+            "Inverting the kernel between %d training spots for %d strengths takes about %s on this machine.",
+            len(kernel),
+            n_strengths,
+            in_words(seconds),
+        )
 
 
 def _left_out(inverse: np.ndarray, wanted: np.ndarray, solved: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Final
 
+from sthisto._utils.duration import in_words
 from sthisto._utils.logging import logger
 from sthisto._utils.settings import settings
 
@@ -44,12 +45,7 @@ class Pace:
                 "is faster.%s",
                 self._n_spots,
                 self._name,
-                _in_words(left),
+                in_words(left),
                 n_done / seconds,
                 " Interrupted, the same call goes on: features are kept." if settings.cache_features else "",
             )
-
-
-def _in_words(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes} minutes" if minutes < 120 else f"{seconds / 3600:.0f} hours"
