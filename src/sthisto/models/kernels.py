@@ -20,7 +20,7 @@ _EIGEN_SPOTS: Final = 3000
 _FLOAT64_ENTRIES: Final = 10_000_000
 _MATRICES: Final = 6
 """Matrices as large as the kernel that are in memory at once while it is inverted for several strengths."""
-_TIMED_SPOTS: Final = 2048
+_TIMED_SPOTS: Final = 4096
 """Spots whose kernel is inverted to tell how long that of all takes."""
 _TOLD_SECONDS: Final = 60.0
 _TINY: Final = 1e-12
@@ -192,7 +192,7 @@ def _tell_time(kernel: np.ndarray, strength: float, n_strengths: int) -> None:
 
     The work grows with the cube of n. Where it is little by that, no part is timed.
     """
-    if len(kernel) < 3 * _TIMED_SPOTS:
+    if len(kernel) < 2 * _TIMED_SPOTS:
         return
     start = perf_counter()
     _inverse(kernel[:_TIMED_SPOTS, :_TIMED_SPOTS], strength)
