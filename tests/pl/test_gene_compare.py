@@ -172,6 +172,19 @@ def test_score_is_over_test_spots_and_training_spots_are_named(sdata):
     assert right.replace("\n", " ").endswith("(trained on)")
 
 
+def test_a_section_outside_the_split_is_not_said_to_be_trained_on(sdata):
+    """Its model has not seen it, but no spot of it was set aside as a test either."""
+    table = sdata["spots"]
+    table.obs["sthisto_split"] = np.where(table.obs["region"].astype(str) == "left", "test", "")
+    assert table.obs.loc[table.obs["region"] == "right", "sthisto_seen"].all()
+    _, right = titles(sth.pl.gene_compare(sdata, "FN1"))[1::3]
+    assert right.replace("\n", " ").endswith("(trained on)")
+    table.obs["sthisto_seen"] = 0.0
+    left, right = titles(sth.pl.gene_compare(sdata, "FN1"))[1::3]
+    assert "(" not in left
+    assert right.replace("\n", " ").endswith("(no test spots)")
+
+
 def test_constant_prediction_has_no_score(sdata):
     sdata["spots"].layers["sthisto_pred"][:] = 1
     assert titles(sth.pl.gene_compare(sdata, "FN1", sections="left"))[1] == "DANet, PCC undefined"

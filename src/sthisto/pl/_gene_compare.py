@@ -52,8 +52,8 @@ def gene_compare(
     side by side, and the H&E of each section comes first, once. All panels of a gene, over all sections, share one
     color scale, from the 1 % to the 99 % quantile of the drawn values. Spots have their true size over the faded image;
     spots without a value are left out. Titles give the Pearson correlation with the measurement over the spots that
-    `sthisto.tl.evaluate` scores; in sections without any, over all spots, marked "(trained on)". The verdict of the
-    model's passport stands behind it, where there is one (`sthisto.tl.assess`).
+    `sthisto.tl.evaluate` scores; in sections without any, over all spots, marked "(trained on)" or "(no test spots)".
+    The verdict of the model's passport stands behind it, where there is one (`sthisto.tl.assess`).
 
     Parameters
     ----------

@@ -115,13 +115,12 @@ def gene_correlation(
     matrices = {title: _correlations(values) for title, values in centered.items()}
     order = _hierarchical_order(matrices["Measured"])
     figure, axes = _axes(ax, len(matrices), scored.genes, figsize, dpi)
-    note = "" if scored.unseen else " (trained on)"
     for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
         limit = _limit(matrix)
         image = panel.imshow(matrix[np.ix_(order, order)], vmin=-limit, vmax=limit, cmap=cmap, interpolation="nearest")
         if title != "Measured":
             agreement = gene_correlation_agreement(centered["Measured"], centered[title])
-            title = f"{title}, agreement {agreement:.2f}{note}"
+            title = f"{title}, agreement {agreement:.2f}{scored.remark}"
         set_title(panel, title)
         _name_genes(panel, [scored.genes[i] for i in order], with_rows=panel is axes[0])
         color_bar(panel, image, "Pearson r" if panel is axes[-1] else "")

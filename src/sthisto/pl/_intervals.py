@@ -15,7 +15,15 @@ from sthisto._sdata.slots import INTERVAL, INTERVAL_HOLDS_FOR, KEY, high, low
 from sthisto.pl._arguments import ONE_AXES, checked_plot
 from sthisto.pl._decorations import TICK_SIZE
 from sthisto.pl._figures import closes_on_error
-from sthisto.pl._read import choose_sections, measured, predicted_sections, read_scale, scored_spots, shared_genes
+from sthisto.pl._read import (
+    choose_sections,
+    joint_remark,
+    measured,
+    predicted_sections,
+    read_scale,
+    scored_spots,
+    shared_genes,
+)
 from sthisto.pl._style import METHOD_COLORS, cycle, single_axes, tidy
 
 if TYPE_CHECKING:
@@ -69,7 +77,7 @@ def intervals(
     -------
     The axes: a histogram of the genes by the share of the measured values within their intervals, a line for the mean
     and a dashed one for the level. If any spots are scored by `sthisto.tl.evaluate`, these are counted; else all spots,
-    marked "(trained on)".
+    marked "(trained on)" or "(no test spots)".
 
     Raises
     ------
@@ -98,8 +106,8 @@ def intervals(
     for key, color in zip(keys, cycle(METHOD_COLORS, len(keys)), strict=True):
         level, holds_for = stated[key]
         of_genes = found[key].groupby("gene", sort=False)["coverage"].mean()
-        trained = " (trained on)" if found[key]["trained_on"].any() else ""
-        label = f"{labels[key]}{trained}: {of_genes.mean():.0%} within {level:.0%}, {holds_for}"
+        remark = found[key]["remark"].iloc[0]
+        label = f"{labels[key]}{remark}: {of_genes.mean():.0%} within {level:.0%}, {holds_for}"
         ax.hist(of_genes, bins=_BINS.tolist(), histtype="step", color=color, linewidth=1.2)
         ax.axvline(float(of_genes.mean()), color=color, linewidth=1, label=label)
         ax.axvline(level, color="0.5", linewidth=0.8, linestyle="--")
@@ -112,16 +120,17 @@ def intervals(
 def coverage(sections: Sequence[Section], key: str) -> pd.DataFrame:
     """Return the share of the measured values that lie within the intervals, a row for each section and gene.
 
-    Columns section, gene, coverage, width (the mean of the intervals), trained_on (there was no other spot).
+    Columns section, gene, coverage, width (the mean of the intervals), remark (on the spots, "" where
+    they are held out).
     """
     tables = [section.table for section in sections]
     symbols, scale = symbols_of(tables[0], key), read_scale(tables, [key])
     genes = shared_genes(tables, [key], symbols)
     scored = [scored_spots(section, [key]) for section in sections]
-    is_unseen = any(unseen for _, unseen in scored)
+    remark = joint_remark([one for _, one in scored])
     parts = []
-    for section, (spots, unseen) in zip(sections, scored, strict=True):
-        if is_unseen and not unseen:
+    for section, (spots, one) in zip(sections, scored, strict=True):
+        if one and not remark:
             continue
         truth = measured(section, scale, genes, symbols)[spots]
         bottom, top = (
@@ -135,7 +144,7 @@ def coverage(sections: Sequence[Section], key: str) -> pd.DataFrame:
             "gene": genes,
             "coverage": np.where(known.any(axis=0), within, np.nan),
             "width": np.where(known, top - bottom, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1),
-            "trained_on": not unseen,
+            "remark": remark,
         }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)

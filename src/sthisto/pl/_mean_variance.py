@@ -122,7 +122,7 @@ def mean_variance(
     for row, (label, statistic) in zip(axes, statistics.items(), strict=True):
         measured = 100 * statistic(scored.truth)
         for panel, (title, values) in zip(row, scored.predictions.items(), strict=True):
-            name = title if scored.unseen else f"{title} (trained on)"
+            name = f"{title}{scored.remark}"
             _draw(panel, measured, 100 * np.nan_to_num(statistic(values)), name, colors[title])
             tidy(panel, x="Genes, ranked by measurement", y=label)
     return figure_of(axes[0, 0])

@@ -169,11 +169,11 @@ def _panels(
         yield Panel("image", "H&E", np.empty(0))
 
 
-def _scores(truth: np.ndarray, prediction: np.ndarray, spots: np.ndarray, unseen: bool) -> list[str]:
-    """Return the text of each gene's correlation over some spots, (n_spots,) bool, of (n_spots, n_genes) arrays."""
+def _scores(truth: np.ndarray, prediction: np.ndarray, spots: np.ndarray, remark: str) -> list[str]:
+    """Return the text of each gene's correlation over some spots, (n_spots,) bool, and the remark on these."""
     scores = correlations(truth, prediction, spots)
     texts = ["PCC undefined" if np.isnan(score) else f"PCC {score:.2f}" for score in scores]
-    return texts if unseen else [f"{text} (trained on)" for text in texts]
+    return [f"{text}{remark}" for text in texts]
 
 
 def draw_gene_rows(

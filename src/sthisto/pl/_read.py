@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from sthisto._sdata.measured import read_expression
 from sthisto._sdata.predictions import has_spread, predicted_names, predicted_values
 from sthisto._sdata.record import check_predicted, method_labels, read_normalization, read_record, symbols_of
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.slots import SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen, verdict
+from sthisto._sdata.slots import FITTED, SPLIT, TEST, modeled_gene, prediction, prediction_sd, seen, verdict
 from sthisto._sdata.tables import gene_positions, read_matrix, read_rows, where_counts_may_be
 from sthisto._utils.targets import OBSM, SET_MEANS, is_proportions
 from sthisto._utils.validate import check_key, listed
@@ -24,6 +24,9 @@ from sthisto.metrics import pearson
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+TRAINED_ON: Final = " (trained on)"
+NO_TEST_SPOTS: Final = " (no test spots)"
 
 
 def choose_sections(
@@ -182,18 +185,30 @@ def read_layer(section: Section, layer: str, genes: Sequence[str], symbols: str 
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float32)
 
 
-def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray, bool]:
-    """Return the spots to score, (n_spots,) bool, and whether no method was trained on them.
+def scored_spots(section: Section, keys: Sequence[str] = ()) -> tuple[np.ndarray, str]:
+    """Return the spots to score, (n_spots,) bool, and the remark on them, "" where they are held out.
 
     They are those that `sthisto.tl.evaluate` scores: the test spots, or all without a split, except those that a model
-    was trained on. If none remains, all spots are returned.
+    was trained on. If none remains, all spots are returned, with the remark that stands behind the name of a method.
     """
     obs = section.table.obs.iloc[section.rows]
     scored = obs[SPLIT].eq(TEST).to_numpy() if SPLIT in obs else np.ones(len(section), dtype=bool)
-    for key in keys:
-        if seen(key) in obs:
-            scored = scored & obs[seen(key)].ne(1).to_numpy()
-    return (scored, True) if scored.any() else (np.ones(len(section), dtype=bool), False)
+    recorded = [obs[seen(key)].eq(1) for key in keys if seen(key) in obs]
+    for trained in recorded:
+        scored = scored & ~trained.to_numpy()
+    if scored.any():
+        return scored, ""
+    if not recorded and SPLIT in obs:
+        recorded = [obs[SPLIT].isin(FITTED)]
+    is_trained = any(trained.any() for trained in recorded)
+    return np.ones(len(section), dtype=bool), TRAINED_ON if is_trained else NO_TEST_SPOTS
+
+
+def joint_remark(remarks: Sequence[str]) -> str:
+    """Return the remark on several sections, of which only those without one count where there are such."""
+    if "" in remarks:
+        return ""
+    return TRAINED_ON if TRAINED_ON in remarks else NO_TEST_SPOTS
 
 
 def correlations(truth: np.ndarray, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
@@ -215,15 +230,15 @@ class Scored:
         (n_spots, n_genes) predictions by the method's title.
     section
         (n_spots,) number of each spot's section.
-    unseen
-        Whether no method was trained on any of the spots.
+    remark
+        What stands behind the name of a method, "" where the spots are held out.
     """
 
     genes: list[str]
     truth: np.ndarray
     predictions: dict[str, np.ndarray]
     section: np.ndarray
-    unseen: bool
+    remark: str
 
 
 def read_scored(
@@ -235,10 +250,8 @@ def read_scored(
     chosen = list(genes) if genes is not None else shared_genes(tables, keys, symbols)
     scale, titles = read_scale(tables, keys), method_labels(tables, keys)
     scored = [scored_spots(section, keys) for section in sections]
-    if any(unseen for _, unseen in scored):
-        kept = [(section, spots) for section, (spots, unseen) in zip(sections, scored, strict=True) if unseen]
-    else:
-        kept = [(section, spots) for section, (spots, _) in zip(sections, scored, strict=True)]
+    remark = joint_remark([one for _, one in scored])
+    kept = [(section, spots) for section, (spots, one) in zip(sections, scored, strict=True) if remark or not one]
     truth = np.concatenate([measured(section, scale, chosen, symbols)[spots] for section, spots in kept])
     finite = np.isfinite(truth).all(axis=1)
     predictions = {}
@@ -251,7 +264,7 @@ def read_scored(
         truth=truth[finite],
         predictions={title: values[finite] for title, values in predictions.items()},
         section=np.repeat(np.arange(len(kept)), [spots.sum() for _, spots in kept])[finite],
-        unseen=any(unseen for _, unseen in scored),
+        remark=remark,
     )
 
 

@@ -18,6 +18,7 @@ from sthisto.pl._layout import given_axes
 from sthisto.pl._read import (
     choose_sections,
     is_measured,
+    joint_remark,
     measured,
     predicted,
     predicted_sections,
@@ -101,7 +102,7 @@ def uncertainty(
     Returns
     -------
     The figure. If any spots are scored by `sthisto.tl.evaluate`, errors are those of these spots; else of all spots,
-    marked "(trained on)".
+    marked "(trained on)" or "(no test spots)".
 
     Raises
     ------
@@ -163,7 +164,7 @@ def _draw_charts(
     charts: Sequence[Axes],
     label: str,
     color: str,
-    scored: Sequence[tuple[np.ndarray, bool]],
+    scored: Sequence[tuple[np.ndarray, str]],
     *by_section: Sequence[np.ndarray],
 ) -> None:
     """Draw the error by standard deviation and by confidence.
@@ -171,16 +172,16 @@ def _draw_charts(
     Parameters
     ----------
     scored
-        For each section, the spots to use, (n_spots,) bool, and whether no method was trained on them.
+        For each section, the spots to use, (n_spots,) bool, and the remark on them.
     *by_section
         Errors (n_spots, n_genes), standard deviations (n_spots, n_genes) and confidence (n_spots,) of each section.
     """
-    unseen = any(one for _, one in scored)
-    spots = [rows & (one or not unseen) for rows, one in scored]
+    remark = joint_remark([one for _, one in scored])
+    spots = [rows & bool(remark or not one) for rows, one in scored]
     error, sd, likeness = (
         np.concatenate([values[rows] for values, rows in zip(parts, spots, strict=True)]) for parts in by_section
     )
-    title = label if unseen else f"{label} (trained on)"
+    title = f"{label}{remark}"
     _calibration(charts[0], sd, error, color)
     tidy(charts[0], x="Predicted spread", y="Error (RMSE)", title=title)
     _by_confidence(charts[1], likeness, error, color)

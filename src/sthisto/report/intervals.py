@@ -9,6 +9,7 @@ from sthisto._sdata.slots import INTERVAL, INTERVAL_HOLDS_FOR
 from sthisto.models.conformal import HOLDS_FOR
 from sthisto.pl._decorations import figure_of
 from sthisto.pl._intervals import coverage
+from sthisto.pl._read import TRAINED_ON
 from sthisto.report.page import Block, Table
 from sthisto.report.pictures import encode
 from sthisto.report.subject import Subject
@@ -31,8 +32,8 @@ def intervals_block(subject: Subject, most_bytes: int) -> Block | None:
     if not subject.is_measured():
         return Block("Intervals: how far off", text)
     found = coverage(subject.sections, subject.key)
-    if found["trained_on"].any():
-        text.append("All spots were trained on, so that the coverage is too high.")
+    if found["remark"].eq(TRAINED_ON).any():
+        text.append("No spot is held out, and some were trained on: the coverage is too high.")
     rows = found.groupby("section", sort=False)[["coverage", "width"]].mean().reset_index()
     rows["coverage"] = [f"{share:.1%}" for share in rows["coverage"]]
     rows = rows.rename(columns={"coverage": "measured values within", "width": "mean width"})
