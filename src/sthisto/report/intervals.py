@@ -23,7 +23,8 @@ def intervals_block(subject: Subject, most_bytes: int) -> Block | None:
     if INTERVAL not in more:
         return None
     level, holds_for = float(more[INTERVAL]), str(more[INTERVAL_HOLDS_FOR])
-    text = [f"Intervals at {level:.0%}, from the errors on spots that were not trained on. They hold for {holds_for}."]
+    whom = f"the {holds_for}" if holds_for == _SAME else holds_for
+    text = [f"Intervals at {level:.0%}, from the errors on spots that were not trained on. They hold for {whom}."]
     if holds_for == _SAME:
         text[0] += (
             " There were too few calibration patients: on a new patient, fewer of the values may lie within, and how "
