@@ -80,7 +80,7 @@ def test_spaces_around_names_do_not_count(tmp_path):
     ("name", "content", "match"),
     [
         ("x.npy", "", "must end with"),
-        ("x.h5ad", "no hdf5", "is no h5ad file"),
+        ("x.h5ad", "no hdf5", "can't be read as an AnnData"),
         ("x.parquet", "no parquet", "is no parquet file"),
         ("x.csv", "", "is no table"),
         ("x.csv", "spot,G1\na,high\n", "something else: 'G1'|hold something else"),

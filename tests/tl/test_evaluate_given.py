@@ -279,7 +279,7 @@ def test_measured_spots_of_one_name_are_refused(tissue, theirs):
     names = table.obs_names.to_numpy().astype(object)
     names[rows[1]] = names[rows[0]]
     table.obs_names = names
-    with pytest.raises(ValueError, match="Several spots of section .* are named"):
+    with pytest.raises(ValueError, match=r"Several spots of section .* are named"):
         sth.tl.evaluate(tissue, prediction=theirs, key_added="theirs")
     assert "theirs_pcc" not in table.var
 

@@ -14,6 +14,7 @@ import numpy as np
 from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
+from sthisto.io._reading import read_anndata
 from sthisto.io._samples import Sample, assemble, lazy_tiff
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) 
 
 
 def _read(root: Path, name: str) -> Sample:
-    from anndata import read_h5ad
-
     slide, patches = root / "wsis" / f"{name}.tif", root / "patches" / f"{name}.h5"
     metadata = root / "metadata" / f"{name}.json"
     missing = [] if metadata.is_file() else [str(metadata)]
@@ -95,7 +94,7 @@ def _read(root: Path, name: str) -> Sample:
         raise FileNotFoundError(msg)
     about: dict[str, Any] = json.loads(metadata.read_text(encoding="utf-8"))
     check_key("pixel_size_um_estimated", about, name="pixel size", where=str(metadata))
-    adata = read_h5ad(root / "st" / f"{name}.h5ad")
+    adata = read_anndata(root / "st" / f"{name}.h5ad")
     check_key("spatial", adata.obsm, name="coordinates", where=f"obsm of sample {name!r}")
     um_per_px = float(about["pixel_size_um_estimated"])
     sample = Sample(
@@ -173,6 +172,6 @@ def _patient(about: Mapping[str, Any], name: str) -> str:
 def _spot_diameter(spatial: Mapping[str, Any], about: Mapping[str, Any], um_per_px: float) -> float:
     """Return the diameter of a spot in px: as the sample states it, else Visium's 55 µm."""
     for entry in spatial.values():
-        if "spot_diameter_fullres" in entry.get("scalefactors", {}):
+        if isinstance(entry, Mapping) and "spot_diameter_fullres" in entry.get("scalefactors", {}):
             return float(entry["scalefactors"]["spot_diameter_fullres"])
     return float(about.get("spot_diameter") or 55.0 / um_per_px)

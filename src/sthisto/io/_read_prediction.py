@@ -13,6 +13,7 @@ from sthisto._sdata.given import SECTION_COLUMNS
 from sthisto._sdata.slots import GIVEN_NAME, SPATIAL
 from sthisto._utils.arguments import checked
 from sthisto._utils.validate import listed
+from sthisto.io._reading import read_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,7 +75,7 @@ def read_prediction(path: str | os.PathLike[str]) -> AnnData:
     plain = source.with_suffix("") if source.suffix.lower() == ".gz" else source
     ending = plain.suffix.lower()
     if ending == ".h5ad" and plain == source:
-        adata = _read_h5ad(source)
+        adata = read_anndata(source)
     elif ending in _TABLES and not (ending == ".parquet" and plain != source):
         adata = _from_table(_read_table(source, ending), source.name)
     else:
@@ -88,16 +89,6 @@ def is_prediction_file(path: Path) -> bool:
     """Return whether the name of a file is one that `read_prediction` takes."""
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return path.is_file() and plain.suffix.lower() in (".h5ad", ".parquet", ".csv", ".tsv")
-
-
-def _read_h5ad(source: Path) -> AnnData:
-    import anndata as ad
-
-    try:
-        return ad.read_h5ad(source)
-    except (OSError, KeyError) as error:
-        msg = f"{source} is no h5ad file, or damaged: {error}"
-        raise ValueError(msg) from error
 
 
 def _read_table(source: Path, ending: str) -> pd.DataFrame:
@@ -163,8 +154,8 @@ def _check_header(names: list[str], file: str, separator: str) -> None:
 
     Pandas would rename a repeated column, and the first one would stand for the gene.
     """
-    is_comment = names[0].startswith("#")
-    if len(names) == 1 and not is_comment and (others := [one for mark, one in _SEPARATORS.items() if mark in names[0]]):
+    is_one = len(names) == 1 and not names[0].startswith("#")
+    if is_one and (others := [name for mark, name in _SEPARATORS.items() if mark in names[0]]):
         msg = (
             f"The columns of {file} are not separated by {_SEPARATORS[separator]} but by {others[0]}. Save it with "
             "commas as .csv, with tabs as .tsv, or as .parquet."
