@@ -377,12 +377,34 @@ def test_what_is_unknown_and_arguments_that_do_not_belong_are_refused(tmp_path):
         sth.io.read(tmp_path / "slide.svs", image="missing.tif")
 
 
-def test_a_folder_of_hest_is_read(visium, tmp_path):
+def write_hest(visium, tmp_path, metadata, **obsm):
     for folder in ("st", "metadata", "wsis"):
         (tmp_path / "hest" / folder).mkdir(parents=True)
-    adata = ad.AnnData(visium.counts.astype(np.float32), obs=visium.obs, obsm={"spatial": visium.xy})
+    adata = ad.AnnData(visium.counts.astype(np.float32), obs=visium.obs, obsm={"spatial": visium.xy} | obsm)
     adata.write_h5ad(tmp_path / "hest" / "st" / "T1.h5ad")
-    (tmp_path / "hest" / "metadata" / "T1.json").write_text(json.dumps({"pixel_size_um_estimated": 2.5}))
+    (tmp_path / "hest" / "metadata" / "T1.json").write_text(json.dumps(metadata))
     imwrite(tmp_path / "hest" / "wsis" / "T1.tif", visium.image, photometric="rgb", tile=(64, 64))
-    (section,) = read_sections(sth.io.read(tmp_path / "hest"))
+    return tmp_path / "hest"
+
+
+@pytest.mark.parametrize("stated", [2.5, "2.5"])
+def test_a_folder_of_hest_is_read(visium, tmp_path, stated):
+    metadata = {"pixel_size_um_estimated": stated, "spot_diameter": float("nan")}
+    named = pd.DataFrame({"row": visium.xy[:, 1], "col": visium.xy[:, 0]}, visium.obs.index)
+    (section,) = read_sections(sth.io.read(write_hest(visium, tmp_path, metadata, spatial=named)))
     assert section.um_per_px == pytest.approx(2.5)
+    assert section.diameter == pytest.approx(22)
+    np.testing.assert_allclose(section.centers, visium.xy)
+
+
+@pytest.mark.parametrize("stated", [None, float("nan"), 0, "unknown"])
+def test_a_pixel_size_of_hest_that_is_none_is_refused(visium, tmp_path, stated):
+    with pytest.raises(ValueError, match=r"T1\.json gives 'pixel_size_um_estimated' as"):
+        sth.io.read(write_hest(visium, tmp_path, {"pixel_size_um_estimated": stated}))
+
+
+def test_a_sample_of_hest_without_counts_is_refused(visium, tmp_path):
+    folder = write_hest(visium, tmp_path, {"pixel_size_um_estimated": 2.5})
+    ad.AnnData(obs=visium.obs, obsm={"spatial": visium.xy}).write_h5ad(folder / "st" / "T1.h5ad")
+    with pytest.raises(ValueError, match="'T1' has no X"):
+        sth.io.read(folder)

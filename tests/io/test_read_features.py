@@ -284,6 +284,26 @@ def test_several_features_vary_alike_in_total(featured):
     assert alone.parts[0].weight == 1
 
 
+def test_named_features_in_another_order_are_refused(sdata):
+    cohort = [sdata, with_own_tables(sdata)]
+    rng = np.random.default_rng(0)
+    for one, names in zip(cohort, (["a", "b", "c"], ["c", "b", "a"]), strict=True):
+        table = one.tables["expression"]
+        table.obsm["X_named"] = pd.DataFrame(rng.normal(size=(table.n_obs, 3)), table.obs_names, names)
+    with pytest.raises(ValueError, match=r"columns of obsm\['X_named'\] of section .* stand in another order"):
+        sth.tl.fit(cohort, method="ridge", genes=GENES, features="obsm:X_named")
+
+
+@pytest.mark.parametrize("kind", ["text", "complex"])
+def test_features_that_are_no_numbers_are_refused(sdata, kind):
+    table = sdata.tables["expression"]
+    values = np.random.default_rng(0).normal(size=(table.n_obs, 3))
+    named = pd.DataFrame(values, table.obs_names, list("abc")).assign(tile="t1")
+    table.obsm["X_odd"] = named if kind == "text" else values * 1j
+    with pytest.raises(ValueError, match=r"obsm\['X_odd'\] holds features that are no numbers"):
+        sth.tl.fit(sdata, method="ridge", genes=GENES, features="obsm:X_odd")
+
+
 def test_models_refuse_other_features(featured):
     model = sth.tl.fit(featured, method="ridge", genes=GENES, features="obsm:X_uni2")
     table = featured.tables["expression"]

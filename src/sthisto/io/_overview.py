@@ -91,11 +91,11 @@ class _FullSize(NamedTuple):
 
 def _full_size(library: Library, name: str) -> _FullSize | None:
     """Return the size of the full resolution by an image and its factor, None where these are not known."""
-    factor, shape = library.number(f"tissue_{name}_scalef"), getattr(library.images.get(name), "shape", ())
+    factor, shape = library.number(f"tissue_{name}_scalef"), tuple(getattr(library.images.get(name), "shape", ()))
     if factor is None or len(shape) != 3:
         return None
-    is_last = shape[-1] in _N_CHANNELS or shape[0] not in _N_CHANNELS
-    size = np.array(shape[:2] if is_last else shape[1:]) / factor
+    first, *_, last = shape
+    size = np.array(shape[1:] if first in _N_CHANNELS and last not in _N_CHANNELS else shape[:2]) / factor
     return _FullSize(size, _SAME_FULL * size + 1 / factor)
 
 
