@@ -455,6 +455,32 @@ def test_each_level_has_the_brightness_of_its_own_number_format(sdata):
     np.testing.assert_allclose(section.patches(spec)[0].read(), wanted.patches(spec)[0].read(), atol=1)
 
 
+CHANGED_LEVELS = {
+    "moved": lambda pixels: np.roll(pixels, 10, axis=2),
+    "of another section": lambda pixels: draw_marks(*pixels.shape[:0:-1], grid(160, 120, 33)),
+    "in other colors": lambda pixels: pixels // 2,
+    "the same": lambda pixels: pixels,
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_LEVELS)
+def test_coarser_levels_that_show_something_else_are_refused(change, caplog):
+    sdata = make_sdata(Region(scale_factors=(2,)))
+    coarse = sdata["image"]["scale1"]["image"]
+    changed = CHANGED_LEVELS[change](coarse.to_numpy())
+    sdata["image"]["scale1"]["image"] = coarse.copy(data=da.from_array(changed, chunks=(3, 64, 64)))
+    (section,) = read_sections(sdata, ElementKeys(um_per_px=0.5))
+    section.patches(PatchSpec(size=40, um_per_px=0.5))
+    wide = PatchSpec(size=40, um_per_px=1.0)
+    if change in ("moved", "of another section"):
+        with pytest.raises(ValueError, match=r"level of 160 x 120 px of image 'image'.*shows something else"):
+            section.patches(wide)
+    else:
+        with caplog.at_level(logging.WARNING, "sthisto"):
+            section.patches(wide)
+        assert ("has other colors" in caplog.text) == (change == "in other colors")
+
+
 def test_units_of_coordinate_systems_that_contradict_each_other_are_said(sdata, caplog):
     for element in (sdata["image"], sdata["spots"]):
         set_transformation(element, Scale([0.5, 0.5], axes=("x", "y")), "um")
