@@ -33,6 +33,37 @@ def test_a_lattice_that_lies_mirrored_is_warned_of(caplog):
     assert "array of 'spots' lies mirrored" in caplog.text
 
 
+def lattice(n=8):
+    rows, columns = (part.ravel() for part in np.mgrid[:n, :n])
+    columns = 2 * columns + rows % 2
+    obs = pd.DataFrame({"array_row": rows, "array_col": columns})
+    return obs, np.column_stack([columns * 20.0, rows * 20 * np.sqrt(3)]) @ similarity(angle=30)[:2, :2]
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "half", "next", "one"])
+def test_spots_that_do_not_lie_where_the_array_puts_them_are_warned_of(caplog, kind):
+    obs, xy = lattice()
+    order = np.arange(len(xy))
+    shuffled = np.random.default_rng(0).permutation(len(xy))
+    wrong = {"shuffled": shuffled, "half": np.r_[shuffled[shuffled < 32], order[32:]], "next": np.roll(order, 1)}
+    wrong["one"] = np.r_[order[:20], 30, order[21:]]
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert um_per_px_of_visium(obs, xy + np.random.default_rng(1).normal(0, 2, xy.shape), "spots") == (
+            pytest.approx(2.5, rel=0.01)
+        )
+        assert not caplog.records
+        um = um_per_px_of_visium(obs, xy[wrong[kind]], "spots")
+    assert "of 'spots' do not lie where their array_row and array_col put them" in caplog.text
+    assert um == (pytest.approx(2.5, rel=0.01) if kind == "one" else None)
+
+
+def test_positions_of_the_array_in_place_of_px_are_warned_of(caplog):
+    obs, _ = lattice()
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert um_per_px_of_visium(obs, obs[["array_col", "array_row"]].to_numpy(dtype=float), "spots") is None
+    assert "stretched against its array, 1.73 times" in caplog.text
+
+
 def test_bins_are_never_called_mirrored(caplog):
     rows, columns = (part.ravel() for part in np.mgrid[:6, :6])
     obs = pd.DataFrame({"array_row": rows, "array_col": columns})

@@ -2,13 +2,14 @@ import logging
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 from anndata import AnnData
 from builders import Region, as_transformation, draw_marks, grid, make_sdata, similarity
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
-from xarray import DataArray
+from xarray import DataArray, DataTree
 
 from sthisto._images.patches import PatchSpec
 from sthisto._sdata.elements import _brightness
@@ -388,6 +389,108 @@ def test_a_region_without_spots_is_left_out_and_said(two_regions, caplog):
     obs["in_tissue"] = 0
     with pytest.raises(ValueError, match="No spot is left in any of the regions 'A', 'B'"):
         read_sections(two_regions)
+
+
+@pytest.mark.parametrize("kind", ["all", "some"])
+def test_instances_counted_from_another_first_number_are_refused(sdata, kind):
+    table = sdata["counts"]
+    table.obs["instance"] += 1
+    if kind == "some":
+        last = table.obs["instance"].max()
+        kept = table[table.obs["instance"].isin([101, 105, 110, last])].copy()
+        del sdata.tables["counts"]
+        sdata.tables["counts"] = kept
+    with pytest.raises(ValueError, match="counted from another first number"):
+        read_sections(sdata)
+    rows = sdata["counts"].obs["instance"] != sdata["counts"].obs["instance"].max()
+    without = sdata["counts"][rows].copy()
+    del sdata.tables["counts"]
+    sdata.tables["counts"] = without
+    assert len(read_sections(sdata)[0]) == rows.sum()
+
+
+def test_a_region_may_be_called_as_a_number():
+    sdata = make_sdata(Region("1.0", image_key="a", system="a"), Region("1", image_key="b", system="b"))
+    sections = read_sections(sdata)
+    assert [section.region for section in sections] == ["1.0", "1"]
+    assert [len(section) for section in sections] == [len(Region().centers)] * 2
+
+
+def test_a_region_that_no_row_names_is_said_with_what_the_column_holds(sdata, caplog):
+    sdata["counts"].obs["region"] = pd.Categorical(["Spots"] * sdata["counts"].n_obs)
+    with caplog.at_level(logging.WARNING, "sthisto"), pytest.raises(ValueError, match="No spot is left"):
+        read_sections(sdata)
+    assert "No row of the table belongs to region 'spots': obs['region'] holds 'Spots'" in caplog.text
+    assert "in_tissue" not in caplog.text
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
+def test_levels_are_read_in_whatever_order_they_stand(order):
+    expected = make_sdata(Region(scale_factors=(2, 2)))
+    sdata = make_sdata(Region(scale_factors=(2, 2)))
+    levels = [one.to_dataset() for one in expected["image"].values()]
+    transformations = [get_transformation(one["image"], "slide") for one in levels]
+    image = DataTree.from_dict({f"scale{i}": levels[place] for i, place in enumerate(order)})
+    for i, place in enumerate(order):
+        set_transformation(image[f"scale{i}"]["image"], transformations[place], "slide")
+    del sdata.images["image"]
+    sdata.images["image"] = image
+    (section,), (wanted,) = read_sections(sdata), read_sections(expected)
+    assert (section.image.width, section.image.height) == (wanted.image.width, wanted.image.height)
+    np.testing.assert_allclose(section.centers, wanted.centers)
+    spec = PatchSpec(size=24)
+    np.testing.assert_array_equal(section.patches(spec)[0].read(), wanted.patches(spec)[0].read())
+
+
+def test_each_level_has_the_brightness_of_its_own_number_format(sdata):
+    region = Region(scale_factors=(2,))
+    plain = make_sdata(region)
+    levels = [one.to_dataset() for one in plain["image"].values()]
+    mixed = DataTree.from_dict({"scale0": levels[0].astype(np.float32) / 255, "scale1": levels[1]})
+    set_transformation(mixed, get_transformation(plain["image"], "slide"), "slide")
+    del sdata.images["image"]
+    sdata.images["image"] = mixed
+    (section,), (wanted,) = read_sections(sdata), read_sections(plain)
+    spec = PatchSpec(size=24)
+    np.testing.assert_allclose(section.patches(spec)[0].read(), wanted.patches(spec)[0].read(), atol=1)
+
+
+CHANGED_LEVELS = {
+    "moved": lambda pixels: np.roll(pixels, 10, axis=2),
+    "of another section": lambda pixels: draw_marks(*pixels.shape[:0:-1], grid(160, 120, 33)),
+    "in other colors": lambda pixels: pixels // 2,
+    "the same": lambda pixels: pixels,
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_LEVELS)
+def test_coarser_levels_that_show_something_else_are_refused(change, caplog):
+    sdata = make_sdata(Region(scale_factors=(2,)))
+    coarse = sdata["image"]["scale1"]["image"]
+    changed = CHANGED_LEVELS[change](coarse.to_numpy())
+    sdata["image"]["scale1"]["image"] = coarse.copy(data=da.from_array(changed, chunks=(3, 64, 64)))
+    (section,) = read_sections(sdata, ElementKeys(um_per_px=0.5))
+    section.patches(PatchSpec(size=40, um_per_px=0.5))
+    wide = PatchSpec(size=40, um_per_px=1.0)
+    if change in ("moved", "of another section"):
+        with pytest.raises(ValueError, match=r"level of 160 x 120 px of image 'image'.*shows something else"):
+            section.patches(wide)
+    else:
+        with caplog.at_level(logging.WARNING, "sthisto"):
+            section.patches(wide)
+        assert ("has other colors" in caplog.text) == (change == "in other colors")
+
+
+def test_units_of_coordinate_systems_that_contradict_each_other_are_said(sdata, caplog):
+    for element in (sdata["image"], sdata["spots"]):
+        set_transformation(element, Scale([0.5, 0.5], axes=("x", "y")), "um")
+    sdata.attrs["sthisto"] = {"um_per_unit": {"um": 1.0, "slide": 0.5}}
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        assert read_sections(sdata)[0].um_per_px == pytest.approx(0.5)
+        assert not caplog.records
+        sdata.attrs["sthisto"]["um_per_unit"]["slide"] = 2.0
+        read_sections(sdata)
+    assert "image 'image' has 0.5 or 2 µm per px ('um', 'slide')" in caplog.text
 
 
 def test_points_as_a_region_are_refused(sdata):

@@ -181,6 +181,12 @@ def test_manifests_that_cant_be_read_are_refused(tmp_path, text, words):
         find_slides(tmp_path / "slides.csv")
 
 
+@pytest.mark.parametrize("text", ["path,mpp\na.tif,0.5,\nb.tif,,\n", '"path","mpp"\n"1","a.tif",0.5\n"2","b.tif",\n'])
+def test_lines_of_manifests_may_end_with_a_comma_or_begin_with_the_names_that_r_gives(tmp_path, text):
+    (tmp_path / "slides.csv").write_text(text)
+    assert [(job.name, job.um_per_px) for job in find_slides(tmp_path / "slides.csv")] == [("a", 0.5), ("b", None)]
+
+
 def test_a_folder_that_cant_be_written_to_is_refused(slides, model, tmp_path, monkeypatch):
     (tmp_path / "out").write_text("")
     with pytest.raises(OSError, match="can't be written to"):

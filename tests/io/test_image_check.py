@@ -190,3 +190,27 @@ def test_coordinates_in_px_of_another_resolution_are_warned_of(visium, caplog):
     with caplog.at_level(logging.WARNING, "sthisto"):
         sth.io.from_anndata(adata, image=visium.image)
     assert "would be 260 µm wide" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["factor", "image"])
+def test_overviews_of_two_full_resolutions_are_refused(adata, visium, caplog, change):
+    entry = adata.uns["spatial"]["liver"]
+    if change == "factor":
+        entry["scalefactors"]["tissue_hires_scalef"] = 0.18
+    else:
+        entry["images"]["hires"] = entry["images"]["hires"][:, :90]
+    with pytest.raises(ValueError, match="images 'hires' and 'lowres' of library 'liver' are of"):
+        sth.io.from_anndata(adata)
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sth.io.from_anndata(adata, check_image=False, allow_outside=True)
+    assert "a scale factor or an image is of something else" in caplog.text
+
+
+def test_spots_that_would_overlap_are_warned_of(adata, visium, caplog):
+    adata.obs = adata.obs[["in_tissue"]]
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sth.io.from_anndata(adata)
+        assert "overlap" not in caplog.text
+        adata.obsm["spatial"] = visium.xy * 0.25  # px of the hires image
+        sth.io.from_anndata(adata)
+    assert "are 10 px apart and 26 px wide" in caplog.text

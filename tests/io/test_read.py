@@ -9,6 +9,7 @@ import shutil
 import warnings
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,6 +114,11 @@ def spoil_positions(outs, change):
     change(pd.read_csv(path)).to_csv(path, index=False)
 
 
+def spoil_factor(outs, value):
+    path = outs / "spatial" / "scalefactors_json.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tissue_hires_scalef": value}))
+
+
 SPOILED = {
     "more than once": lambda outs: spoil_positions(outs, lambda table: pd.concat([table, table[:3]])),
     "names none of the spots": lambda outs: spoil_positions(
@@ -121,6 +127,10 @@ SPOILED = {
     "lacks the columns 'array_row'": lambda outs: spoil_positions(outs, lambda table: table.drop(columns="array_row")),
     "lacks spatial/scalefactors_json.json": lambda outs: (outs / "spatial" / "scalefactors_json.json").unlink(),
     "scalefactors_json.json can't be read": lambda outs: (outs / "spatial" / "scalefactors_json.json").write_text("{"),
+    "scalefactors_json.json gives 'tissue_hires_scalef' as 'NaN'": lambda outs: spoil_factor(outs, "NaN"),
+    "scalefactors_json.json gives 'tissue_hires_scalef' as 'a quarter'": lambda outs: spoil_factor(outs, "a quarter"),
+    "scalefactors_json.json gives 'tissue_hires_scalef' as 0": lambda outs: spoil_factor(outs, 0),
+    "scalefactors_json.json holds list": lambda outs: (outs / "spatial" / "scalefactors_json.json").write_text("[1]"),
     "bc_matrix.h5 can't be read": lambda outs: (outs / "filtered_feature_bc_matrix.h5").write_bytes(b"no HDF5"),
 }
 
@@ -130,6 +140,14 @@ def test_damaged_runs_are_refused_by_the_name_of_the_file(outs, words):
     SPOILED[words](outs)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         sth.io.read(outs)
+
+
+def test_scale_factors_of_text_are_numbers_and_null_is_missing(outs, visium):
+    path = outs / "spatial" / "scalefactors_json.json"
+    factors = {"tissue_hires_scalef": "0.25", "tissue_lowres_scalef": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | factors))
+    (section,) = read_sections(sth.io.read(outs))
+    np.testing.assert_allclose(section.centers, visium.xy, atol=0.5)
 
 
 @pytest.fixture
@@ -236,6 +254,83 @@ def test_boundaries_of_xenium_are_read_from_text_and_those_of_two_points_left_ou
     assert sdata["Region_1_cells"].area.to_numpy() == pytest.approx(100)
 
 
+@pytest.mark.parametrize("name", ["Region_1_he_image_matrix.csv", "Region_1_he_matrix.csv", "matrix.csv"])
+def test_alignments_are_found_by_the_names_that_xenium_explorer_gives(xenium, name, visium):
+    (xenium / "Region_1_he_imagealignment.csv").rename(xenium / name)
+    (section,) = read_sections(sth.io.read(xenium))
+    np.testing.assert_allclose(section.centers, visium.xy, atol=1e-6)
+
+
+def change_table(path, change):
+    change(pd.read_parquet(path)).to_parquet(path)
+
+
+def test_cells_of_several_outlines_keep_the_middle_of_all(xenium, visium):
+    def twice(table):
+        moved = table.iloc[:5].assign(vertex_x=table["vertex_x"] + 30)
+        return pd.concat([table.assign(label_id=1), moved.assign(label_id=2)])
+
+    change_table(xenium / "cell_boundaries.parquet", twice)
+    cells = sth.io.read(xenium)["Region_1_cells"]
+    assert list(cells.index) == list(visium.obs.index)
+    assert cells.area.to_numpy() == pytest.approx([200] + [100] * (len(cells) - 1))
+    plain = pd.read_parquet(xenium / "cells.parquet")["x_centroid"].to_numpy()
+    assert cells.centroid.x.to_numpy() - plain == pytest.approx([15] + [0] * (len(cells) - 1))
+
+
+def test_boundaries_with_points_without_a_place_are_left_out(xenium, visium):
+    def lose(table):
+        return table.assign(vertex_x=table["vertex_x"].where(np.arange(len(table)) != 7))
+
+    change_table(xenium / "cell_boundaries.parquet", lose)
+    assert list(sth.io.read(xenium)["Region_1_cells"].index) == [visium.obs.index[0], *visium.obs.index[2:]]
+
+
+OTHER_CELLS = {
+    "table of cells names none of the cells": ("cells", lambda t: t.assign(cell_id="x" + t["cell_id"])),
+    "boundaries of cells names none of the cells": ("cell_boundaries", lambda t: t.assign(cell_id="x" + t["cell_id"])),
+    "several rows for": ("cells", lambda t: pd.concat([t, t[:2]])),
+    "holds no boundary of a cell": ("cell_boundaries", lambda t: t.assign(vertex_x=np.nan)),
+}
+
+
+@pytest.mark.parametrize("words", OTHER_CELLS)
+def test_files_of_other_cells_are_refused(xenium, words):
+    name, change = OTHER_CELLS[words]
+    change_table(xenium / f"{name}.parquet", change)
+    with pytest.raises(ValueError, match=words):
+        sth.io.read(xenium)
+
+
+def test_cells_of_unknown_size_are_refused(xenium):
+    change_table(xenium / "cells.parquet", lambda table: table.drop(columns="cell_area"))
+    (xenium / "cell_boundaries.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="their sizes are unknown"):
+        sth.io.read(xenium)
+
+
+@pytest.mark.parametrize("content", ['{"pixel_size": 0}', '{"pixel_size": NaN}', "[1]"])
+def test_a_pixel_size_that_is_none_is_refused(xenium, content):
+    (xenium / "experiment.xenium").write_text(content)
+    with pytest.raises(ValueError, match=r"experiment\.xenium must state 'pixel_size'"):
+        sth.io.read(xenium)
+
+
+@pytest.mark.parametrize("stored", ["another", "future"])
+def test_what_anndata_can_not_read_is_refused_by_the_name_of_the_file(visium, tmp_path, stored):
+    path = tmp_path / "liver.h5ad"
+    if stored == "future":
+        visium.adata().write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        if stored == "future":
+            file["X"].attrs["encoding-type"] = "of_tomorrow"
+        else:
+            file.create_group("matrix")
+    for read in (sth.io.read, sth.io.read_prediction):
+        with pytest.raises(ValueError, match=r"liver\.h5ad can't be read as an AnnData"):
+            read(path)
+
+
 SPOILED_XENIUM = {
     "experiment.xenium": "{}",
     "cells.parquet": "no parquet",
@@ -282,12 +377,34 @@ def test_what_is_unknown_and_arguments_that_do_not_belong_are_refused(tmp_path):
         sth.io.read(tmp_path / "slide.svs", image="missing.tif")
 
 
-def test_a_folder_of_hest_is_read(visium, tmp_path):
+def write_hest(visium, tmp_path, metadata, **obsm):
     for folder in ("st", "metadata", "wsis"):
         (tmp_path / "hest" / folder).mkdir(parents=True)
-    adata = ad.AnnData(visium.counts.astype(np.float32), obs=visium.obs, obsm={"spatial": visium.xy})
+    adata = ad.AnnData(visium.counts.astype(np.float32), obs=visium.obs, obsm={"spatial": visium.xy} | obsm)
     adata.write_h5ad(tmp_path / "hest" / "st" / "T1.h5ad")
-    (tmp_path / "hest" / "metadata" / "T1.json").write_text(json.dumps({"pixel_size_um_estimated": 2.5}))
+    (tmp_path / "hest" / "metadata" / "T1.json").write_text(json.dumps(metadata))
     imwrite(tmp_path / "hest" / "wsis" / "T1.tif", visium.image, photometric="rgb", tile=(64, 64))
-    (section,) = read_sections(sth.io.read(tmp_path / "hest"))
+    return tmp_path / "hest"
+
+
+@pytest.mark.parametrize("stated", [2.5, "2.5"])
+def test_a_folder_of_hest_is_read(visium, tmp_path, stated):
+    metadata = {"pixel_size_um_estimated": stated, "spot_diameter": float("nan")}
+    named = pd.DataFrame({"row": visium.xy[:, 1], "col": visium.xy[:, 0]}, visium.obs.index)
+    (section,) = read_sections(sth.io.read(write_hest(visium, tmp_path, metadata, spatial=named)))
     assert section.um_per_px == pytest.approx(2.5)
+    assert section.diameter == pytest.approx(22)
+    np.testing.assert_allclose(section.centers, visium.xy)
+
+
+@pytest.mark.parametrize("stated", [None, float("nan"), 0, "unknown"])
+def test_a_pixel_size_of_hest_that_is_none_is_refused(visium, tmp_path, stated):
+    with pytest.raises(ValueError, match=r"T1\.json gives 'pixel_size_um_estimated' as"):
+        sth.io.read(write_hest(visium, tmp_path, {"pixel_size_um_estimated": stated}))
+
+
+def test_a_sample_of_hest_without_counts_is_refused(visium, tmp_path):
+    folder = write_hest(visium, tmp_path, {"pixel_size_um_estimated": 2.5})
+    ad.AnnData(obs=visium.obs, obsm={"spatial": visium.xy}).write_h5ad(folder / "st" / "T1.h5ad")
+    with pytest.raises(ValueError, match="'T1' has no X"):
+        sth.io.read(folder)

@@ -143,6 +143,68 @@ def test_the_width_of_tiles_is_the_distance_of_neighbors_on_grids_with_different
         sth.io.read_features(tmp_path / "slide.h5", format="trident")
 
 
+READINGS = {
+    "x and y are swapped": lambda corners, um: corners[:, ::-1],
+    "they are in µm": lambda corners, um: corners * um,
+    "they are in px of a level 4 times as coarse": lambda corners, um: corners / 4,
+}
+
+
+@pytest.mark.parametrize("what", READINGS)
+def test_places_of_tiles_in_another_reading_are_refused(sdata, tmp_path, what):
+    section = read_sections(sdata)[0]
+    width, (right, bottom) = 80, section.centers.max(axis=0)
+    x, y = np.meshgrid(np.arange(0, right, width), np.arange(0, bottom / 2, width))
+    keep = section.centers[:, 1] < y.max() + width
+    table = section.table
+    table.obs["in_tissue"] = 0
+    table.obs.iloc[section.rows[keep], table.obs.columns.get_loc("in_tissue")] = 1
+    corners = np.column_stack([x.ravel(), y.ravel()])
+    values = np.zeros((len(corners), N), dtype=np.float32)
+    path = write_tiles(tmp_path / "right.h5", corners, values, patch_size_level0=width)
+    sth.pp.add_features(sdata, sth.io.read_features(path, name="right"), shapes_key=section.region)
+    wrong = READINGS[what](corners, section.um_per_px)
+    own = float(np.median(np.diff(np.unique(wrong[:, 0]))))
+    path = write_tiles(tmp_path / "wrong.h5", wrong, values, patch_size_level0=own)
+    with pytest.raises(ValueError, match=f"lie beyond all tiles.*if {what}"):
+        sth.pp.add_features(sdata, sth.io.read_features(path, name="wrong"), shapes_key=section.region)
+    assert "X_wrong" not in table.obsm
+
+
+@pytest.mark.parametrize("axis", ["(2, n)", "(n, 4)", "(n, 3)", "text"])
+def test_coordinates_of_another_shape_are_refused(tmp_path, axis):
+    corners, values = tile_grid(80)
+    other = {
+        "(2, n)": corners.T,
+        "(n, 4)": np.hstack([corners, corners + 80]),
+        "(n, 3)": np.pad(corners, ((0, 0), (0, 1))),
+        "text": corners.astype("S"),
+    }
+    path = write_tiles(tmp_path / "slide.h5", other[axis], values, patch_size=80)
+    with pytest.raises(ValueError, match=r"expected is \(n_tiles, 2\)"):
+        sth.io.read_features(path)
+
+
+@pytest.mark.parametrize("barcodes", [None, "names"])
+def test_a_tile_with_two_different_features_is_refused(tmp_path, barcodes):
+    corners, values = tile_grid(80)
+    names = None if barcodes is None else [f"spot{i}" for i in range(len(values))] + ["spot0", "spot1"]
+    twice = np.vstack([corners, corners[:2]])
+    path = write_tiles(tmp_path / "again.h5", twice, np.vstack([values, values[:2] * 1.001]), barcodes=names)
+    assert sth.io.read_features(path).tables["tiles_table"].n_obs == len(values) + 2
+    path = write_tiles(tmp_path / "other.h5", twice, np.vstack([values, values[:2] + 1]), barcodes=names)
+    with pytest.raises(ValueError, match="other features of a tile a second time, 2 in all"):
+        sth.io.read_features(path)
+
+
+def test_a_file_without_tiles_or_with_other_barcodes_is_refused(tmp_path):
+    corners, values = tile_grid(80)
+    with pytest.raises(ValueError, match="holds no tile"):
+        sth.io.read_features(write_tiles(tmp_path / "empty.h5", corners[:0], values[:0]))
+    with pytest.raises(ValueError, match="24 rows of features and 2 barcodes"):
+        sth.io.read_features(write_tiles(tmp_path / "names.h5", corners, values, barcodes=["a", "b"]))
+
+
 def test_tiles_of_another_slide_and_foreign_files_are_refused(sdata, tmp_path):
     corners, values = tile_grid(80)
     path = write_tiles(tmp_path / "far.h5", corners + 100_000, values, patch_size=80, patch_size_level0=80)
@@ -220,6 +282,26 @@ def test_several_features_vary_alike_in_total(featured):
     sections = read_sections(featured)
     alone = given_features(sections, [np.arange(len(one)) for one in sections], ["X_conch"])
     assert alone.parts[0].weight == 1
+
+
+def test_named_features_in_another_order_are_refused(sdata):
+    cohort = [sdata, with_own_tables(sdata)]
+    rng = np.random.default_rng(0)
+    for one, names in zip(cohort, (["a", "b", "c"], ["c", "b", "a"]), strict=True):
+        table = one.tables["expression"]
+        table.obsm["X_named"] = pd.DataFrame(rng.normal(size=(table.n_obs, 3)), table.obs_names, names)
+    with pytest.raises(ValueError, match=r"columns of obsm\['X_named'\] of section .* stand in another order"):
+        sth.tl.fit(cohort, method="ridge", genes=GENES, features="obsm:X_named")
+
+
+@pytest.mark.parametrize("kind", ["text", "complex"])
+def test_features_that_are_no_numbers_are_refused(sdata, kind):
+    table = sdata.tables["expression"]
+    values = np.random.default_rng(0).normal(size=(table.n_obs, 3))
+    named = pd.DataFrame(values, table.obs_names, list("abc")).assign(tile="t1")
+    table.obsm["X_odd"] = named if kind == "text" else values * 1j
+    with pytest.raises(ValueError, match=r"obsm\['X_odd'\] holds features that are no numbers"):
+        sth.tl.fit(sdata, method="ridge", genes=GENES, features="obsm:X_odd")
 
 
 def test_models_refuse_other_features(featured):

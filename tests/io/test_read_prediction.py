@@ -40,11 +40,47 @@ def test_a_first_column_of_a_gene_is_a_gene(tmp_path):
     assert list(sth.io.read_prediction(tmp_path / "x.csv").var_names) == ["G1", "G2"]
 
 
+@pytest.mark.parametrize("other", ["", "index", "cell_id"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_of_several_columns_of_names_the_numbers_of_rows_are_none(tmp_path, other, ending):
+    table = frame(**{other: [4, 5, 6], "barcode": ["a", "b", "c"]})
+    path = tmp_path / f"x.{ending}"
+    table.to_csv(path, index=False) if ending == "csv" else table.to_parquet(path)
+    read = sth.io.read_prediction(path)
+    assert list(read.obs_names) == ["a", "b", "c"]
+    assert list(read.var_names) == ["G1", "G2"]
+
+
+@pytest.mark.parametrize("levels", [["spot"], ["section", "barcode"], [None]])
+def test_the_index_of_a_parquet_file_names_spots_and_sections(tmp_path, levels):
+    table = frame(section=["s1", "s1", "s2"], barcode=["a", "b", "c"], spot=["a", "b", "c"])
+    index = pd.MultiIndex.from_frame(table[["section", "barcode"]]) if len(levels) == 2 else pd.Index([5, 7, 9])
+    table.set_index(index.set_names(levels)).to_parquet(tmp_path / "x.parquet")
+    read = sth.io.read_prediction(tmp_path / "x.parquet")
+    assert list(read.obs_names) == ["a", "b", "c"]
+    assert list(read.obs["section"]) == ["s1", "s1", "s2"]
+    assert list(read.var_names) == ["G1", "G2"]
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("tsv", "\t"), ("csv", ",")])
+def test_rows_that_r_named_are_read_though_the_header_is_one_short(tmp_path, ending, mark):
+    rows = [["G1", "G2"], ["a", "0.5", "1"], ["b", "1.5", "2"]]
+    (tmp_path / f"x.{ending}").write_text("\n".join(mark.join(row) for row in rows))
+    read = sth.io.read_prediction(tmp_path / f"x.{ending}")
+    assert list(read.obs_names) == ["a", "b"]
+    np.testing.assert_allclose(read.X, [[0.5, 1], [1.5, 2]])
+
+
+def test_spaces_around_names_do_not_count(tmp_path):
+    (tmp_path / "x.csv").write_text("spot,G1\n a ,1\nb ,2\n")
+    assert list(sth.io.read_prediction(tmp_path / "x.csv").obs_names) == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
         ("x.npy", "", "must end with"),
-        ("x.h5ad", "no hdf5", "is no h5ad file"),
+        ("x.h5ad", "no hdf5", "can't be read as an AnnData"),
         ("x.parquet", "no parquet", "is no parquet file"),
         ("x.csv", "", "is no table"),
         ("x.csv", "spot,G1\na,high\n", "something else: 'G1'|hold something else"),
@@ -56,6 +92,10 @@ def test_a_first_column_of_a_gene_is_a_gene(tmp_path):
         ("x.csv", "spot\tG1\na\t1\n", "not separated by commas but by tabs"),
         ("x.tsv", "spot,G1\na,1\n", "not separated by tabs but by commas"),
         ("x.csv", "spot,G1,G2,G1\na,1,2,3\n", "several columns named 'G1'"),
+        ("x.txt", "G1 G2\na 1 2\n", "not separated by tabs but by spaces"),
+        ("x.csv", "spot,G1,G2\na,1,2,\nb,3,4,\n", "have 4 values each, its header names 3 columns"),
+        ("x.csv", ",G1,G2\na,1,2,\nb,3,4,\n", "have 4 values each, its header names 3 columns"),
+        ("x.csv", "# version 1\nspot,G1,G2\na,1,2\n", "have 3 values each, its header names 1 columns"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content, match):

@@ -141,6 +141,13 @@ def test_genes_that_another_table_lacks_are_not_chosen():
     assert selected(cohort[0]) == selected(cohort[1]) <= {f"gene{i}" for i in range(8)}
 
 
+def test_sections_that_name_no_gene_alike_are_refused():
+    cohort = [make_sdata(), make_sdata()]
+    cohort[1]["counts"].var_names = [f"ENSG{i:011}" for i in range(12)]
+    with pytest.raises(ValueError, match=r"no gene in common.*'ENSG00000000000'.*section '0:spots' has 'gene0'"):
+        sth.pp.select_genes(cohort)
+
+
 def test_expression_without_variation_is_refused(tissue):
     tissue["counts"].X = sp.csr_matrix(np.ones(tissue["counts"].shape, dtype=np.float32))
     with pytest.raises(ValueError, match="No gene varies"):

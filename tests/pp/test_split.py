@@ -45,6 +45,31 @@ def test_named_patients_and_sections_are_tested(tissue):
     assert {name for name, roles in sides(tissue).items() if "test" in roles} == {"B", "D"}
 
 
+def test_spaces_around_names_of_patients_do_not_count():
+    tissue = make_tissue("ABC", patients={"A": "P1", "B": "P1 ", "C": "P2"})
+    sth.pp.split(tissue, by="patient", patient_key="patient", test="P1")
+    assert {name for name, roles in sides(tissue).items() if "test" in roles} == {"A", "B"}
+
+
+@pytest.mark.parametrize("other", ["p1", "P01", "P-1"])
+def test_names_of_patients_that_are_nearly_alike_are_warned_of(caplog, other):
+    first = "P_1" if other == "P-1" else "P1"
+    tissue = make_tissue("ABC", patients={"A": first, "B": other, "C": "P10"})
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sth.pp.split(tissue, by="patient", patient_key="patient", test=first)
+    assert f"Patients {', '.join(sorted([repr(first), repr(other)]))} differ by case, zeros or separators alone" in (
+        caplog.text
+    )
+    assert "P10" not in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["nan", "NA", "<NA>"])
+def test_text_that_says_that_a_patient_is_missing_is_none(missing):
+    tissue = make_tissue("ABC", patients={"A": "P1", "B": missing, "C": "P2"})
+    with pytest.raises(ValueError, match=r"must belong to one patient; obs\['patient'\] names none"):
+        sth.pp.split(tissue, by="patient", patient_key="patient")
+
+
 def test_share_is_of_patients_sections_or_spots(tissue):
     sth.pp.split(tissue, by="section", test=0.5)
     assert sum(roles == {"test"} for roles in sides(tissue).values()) == 2

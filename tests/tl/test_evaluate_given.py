@@ -274,6 +274,16 @@ def test_what_repeats_is_refused(tissue, theirs, axis):
         sth.tl.evaluate(tissue, prediction=sent, key_added="theirs")
 
 
+def test_measured_spots_of_one_name_are_refused(tissue, theirs):
+    table, rows = tissue["counts"], rows_of(tissue, "C")
+    names = table.obs_names.to_numpy().astype(object)
+    names[rows[1]] = names[rows[0]]
+    table.obs_names = names
+    with pytest.raises(ValueError, match=r"Several spots of section .* are named"):
+        sth.tl.evaluate(tissue, prediction=theirs, key_added="theirs")
+    assert "theirs_pcc" not in table.var
+
+
 SCALES = [
     (np.expm1, "without the logarithm"),
     (lambda v: (v - v.mean(axis=0)) / v.std(axis=0), "z-scores"),

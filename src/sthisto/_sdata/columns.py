@@ -35,6 +35,16 @@ def read_names(values: Any) -> np.ndarray:
     return _mapped(values, as_text, missing=None).astype(object)
 
 
+def read_known_names(values: Any) -> np.ndarray:
+    """Return (n,) names as text without spaces around; None where one is missing, or text such as "nan" says so."""
+
+    def known(value: Any) -> str | None:
+        text = as_text(value).strip()
+        return None if text.lower() in _MISSING else text
+
+    return _mapped(values, known, missing=None).astype(object)
+
+
 def read_flags(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return (n,) bool: the flag, and whether it is missing; a missing flag is False.
 

@@ -32,7 +32,8 @@ def affine(element: Any, system: str, name: str = "an element") -> np.ndarray:
     ValueError
         It is not finite, or maps the plane to a line or a point, so that it has no inverse.
     """
-    transformation = get_transformation(element, to_coordinate_system=system)
+    finest = _levels(element)[0] if isinstance(element, DataTree) else element
+    transformation = get_transformation(finest, to_coordinate_system=system)
     matrix = np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
     linear = matrix[:2, :2]
     if not np.isfinite(matrix).all() or abs(np.linalg.det(linear)) <= _SINGULAR * np.square(linear).sum():
@@ -81,7 +82,14 @@ def read_pyramid(image: Any, image_key: str, system: str) -> tuple[Pyramid, np.n
     has_alpha = channels.alpha is not None and _is_alpha(arrays[-1], channels, 255 / brightness, image_key)
     from_full = [_from_full(arrays[0], array, np.linalg.inv(affine(array, system)) @ to_system) for array in arrays]
     levels = [
-        _level(array.data, channels, matrix, brightness, f"Image {image_key!r}", has_alpha=has_alpha)
+        _level(
+            array.data,
+            channels,
+            matrix,
+            brightness if array.dtype == arrays[-1].dtype else _brightness(array, image_key),
+            f"Image {image_key!r}",
+            has_alpha=has_alpha,
+        )
         for array, matrix in zip(arrays, from_full, strict=True)
         if _is_square(matrix)
     ]
@@ -107,9 +115,10 @@ def _from_full(full: DataArray, level: DataArray, declared: np.ndarray) -> np.nd
 
 
 def _levels(image: Any) -> list[DataArray]:
-    """Return the arrays of a multiscale element from the finest to the coarsest, or the only one."""
+    """Return the arrays of a multiscale element from the finest to the coarsest, in whatever order; or the only one."""
     scales: list[Any] = list(image.values()) if isinstance(image, DataTree) else []
-    return [next(iter(one.values())) for one in scales] or [image]
+    arrays = [next(iter(one.values())) for one in scales] or [image]
+    return sorted(arrays, key=lambda one: -one.sizes["y"] * one.sizes["x"]) if len(arrays) > 1 else arrays
 
 
 def _is_square(matrix: np.ndarray) -> bool:

@@ -36,6 +36,8 @@ class TableFeatures:
         ------
         KeyError
             There is no such slot.
+        ValueError
+            It holds something else than real numbers.
         """
         if key not in self.table.obsm:
             msg = (
@@ -45,8 +47,19 @@ class TableFeatures:
             raise KeyError(msg)
         stored = self.table.obsm[key]
         dense = stored.toarray() if hasattr(stored, "toarray") else np.asarray(stored)
-        values: np.ndarray = dense.reshape(len(dense), -1)
-        return values[self.rows].astype(np.float32)
+        values: np.ndarray = dense.reshape(len(dense), -1)[self.rows]
+        try:
+            if values.dtype.kind not in "cmM":  # numpy would cast them without a word
+                return values.astype(np.float32)
+            why = f"they are of {values.dtype}"
+        except (TypeError, ValueError) as error:
+            why = str(error)
+        msg = f"obsm[{key!r}] holds features that are no numbers: {why}. Keep the columns of features alone."
+        raise ValueError(msg)
+
+    def names(self, key: str) -> list[str]:
+        """Return the names of the features, empty where they have none."""
+        return [str(name) for name in getattr(self.table.obsm[key], "columns", [])]
 
 
 def feature_keys(features: str | Sequence[str]) -> list[str]:
@@ -131,7 +144,7 @@ def given_features(sections: Sequence[Section], rows: Sequence[np.ndarray], keys
     Raises
     ------
     ValueError
-        Sections differ in the number or the width of the features.
+        Sections differ in the number, the names or the width of the features.
     """
     parts = []
     for key in keys:
@@ -141,10 +154,24 @@ def given_features(sections: Sequence[Section], rows: Sequence[np.ndarray], keys
         if len(numbers) > 1 or (widths and max(widths) / min(widths) > _MOST_APART):
             msg = f"obsm[{key!r}] differs between sections: {numbers} columns, of tiles {sorted(widths)} µm wide."
             raise ValueError(msg)
+        _check_names_of_features(sections, key)
         total = float(np.concatenate(values).astype(np.float64).var(axis=0).sum())
         weight = 1.0 if len(keys) == 1 or total == 0 else 1 / np.sqrt(total)
         parts.append(GivenPart(key, numbers[0], next(iter(widths), None), float(weight)))
     return GivenFeatures(parts)
+
+
+def _check_names_of_features(sections: Sequence[Section], key: str) -> None:
+    """Raise ValueError where features have names that differ between sections, or stand in another order."""
+    names = [TableFeatures(section.table, section.rows).names(key) for section in sections]
+    named = [i for i, own in enumerate(names) if own]
+    for i in named[1:]:
+        if names[i] != names[named[0]]:
+            msg = (
+                f"The columns of obsm[{key!r}] of section {sections[i].name!r} are not those of section "
+                f"{sections[named[0]].name!r}, or stand in another order. Order them alike in every table."
+            )
+            raise ValueError(msg)
 
 
 def width_of(table: AnnData, key: str) -> float | None:

@@ -89,14 +89,33 @@ def _match(section: Section, spots: GivenSpots, candidates: np.ndarray) -> tuple
         return found, distance
     has_places_alone = spots.xy is not None and _are_numbers(spots.names)
     if not has_places_alone:
-        found = _by_index(names, spots.names[candidates], candidates)
+        found = _by_name(section, names, spots.names[candidates], candidates)
     if spots.xy is not None and not (found >= 0).any():
         found, distance = _by_place(section, spots.xy, candidates)
     if has_places_alone and not (found >= 0).any():
-        found = _by_index(names, spots.names[candidates], candidates)
+        found = _by_name(section, names, spots.names[candidates], candidates)
     if spots.xy is None:
         _check_numbers(section, spots.names[candidates])
     return found, distance
+
+
+def _by_name(section: Section, names: pd.Index, known: pd.Index, candidates: np.ndarray) -> np.ndarray:
+    """Return the candidate of each of the section's spots by its name, -1 without one.
+
+    Raises
+    ------
+    ValueError
+        A name repeats, on either side.
+    """
+    found = _by_index(names, known, candidates)
+    if (repeated := names[(found >= 0) & names.duplicated()].unique()).size:
+        msg = (
+            f"Several spots of section {section.name!r} are named {listed(repeated, 5)}: which one a predicted spot of "
+            "that name is, is unknown. Make the names unique (table.obs_names_make_unique()) and name the predicted "
+            "ones likewise."
+        )
+        raise ValueError(msg)
+    return found
 
 
 def _by_index(wanted: pd.Index, known: pd.Index, candidates: np.ndarray) -> np.ndarray:

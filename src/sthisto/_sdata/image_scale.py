@@ -37,12 +37,26 @@ def stated_um_per_px(um_per_px: float, known: float | None, element: str) -> flo
 
 
 def known_um_per_px(sdata: SpatialData, image_key: str) -> float | None:
-    """Return µm per px of the full resolution from a coordinate system whose unit is known."""
+    """Return µm per px of the full resolution from a coordinate system whose unit is known; warn where two differ."""
     systems = get_transformation(sdata[image_key], get_all=True)
-    for system, um in um_per_unit(sdata).items():
-        if system in systems:
-            return um * scale(affine(sdata[image_key], system))
-    return None
+    known = {
+        system: um * scale(affine(sdata[image_key], system))
+        for system, um in um_per_unit(sdata).items()
+        if system in systems
+    }
+    if not known:
+        return None
+    if max(known.values()) / min(known.values()) > _MOST_APART:
+        logger.warning(
+            "By the units of its coordinate systems, image %r has %s µm per px (%s). The first are used. Correct "
+            "sdata.attrs[%r][%r].",
+            image_key,
+            " or ".join(f"{um:.3g}" for um in known.values()),
+            ", ".join(map(repr, known)),
+            KEY,
+            UM_PER_UNIT,
+        )
+    return next(iter(known.values()))
 
 
 def remember_um_per_px(sdata: SpatialData, image_key: str, um_per_px: float) -> None:

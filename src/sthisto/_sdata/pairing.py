@@ -10,7 +10,7 @@ import pandas as pd
 from spatialdata.models import TableModel
 from spatialdata.transformations import get_transformation
 
-from sthisto._sdata.columns import read_flags, read_names
+from sthisto._sdata.columns import as_text, read_flags, read_names, read_numbers
 from sthisto._sdata.elements import affine, apply_affine, corners, is_rgb, scale
 from sthisto._sdata.inside import warn_left_out
 from sthisto._sdata.overviews import overview_names
@@ -138,11 +138,11 @@ def match_rows(
     ------
     ValueError
         An instance that the table refers to stands in the element more than once, far more rows refer to one instance
-        than to others, or no row matches one.
+        than to others, instances are counted from another first number, or no row matches one.
     """
     attrs = table.uns[TableModel.ATTRS_KEY]
     instance_key = attrs[TableModel.INSTANCE_KEY]
-    rows = np.flatnonzero(read_names(table.obs[attrs[TableModel.REGION_KEY_KEY]]) == region)
+    rows = _rows_of(table.obs[attrs[TableModel.REGION_KEY_KEY]], region)
     wanted = table.obs[instance_key].iloc[rows]
     position = _positions(wanted, instances, region)
     found = position >= 0
@@ -152,6 +152,7 @@ def match_rows(
             f"the element {listed(instances[:3])}."
         )
         raise ValueError(msg)
+    _check_first(wanted, instances, found, region, instance_key)
     _check_repeats(position[found], instances, region, instance_key)
     warn_left_out(~found, region, "have no instance in it")
     keep = found
@@ -164,6 +165,34 @@ def match_rows(
         warn_left_out(poor, region, f"are not usable (obs[{USABLE!r}] is 0)")
         keep = keep & ~poor
     return rows[keep], position[keep]
+
+
+def _rows_of(column: pd.Series, region: str) -> np.ndarray:
+    """Return the rows that name a region, as it is or, where none does, as a number or bytes that stand for it."""
+    rows = np.flatnonzero((column == region).fillna(False).to_numpy(dtype=bool))
+    rows = rows if len(rows) else np.flatnonzero(read_names(column) == as_text(region))
+    if not len(rows):
+        held = listed(pd.unique(column.dropna()), 5)
+        logger.warning("No row of the table belongs to region %r: obs[%r] holds %s.", region, column.name, held)
+    return rows
+
+
+def _check_first(wanted: pd.Series, instances: pd.Index, found: np.ndarray, region: str, instance_key: str) -> None:
+    """Raise ValueError where the last row alone has no instance, and the first instance no row: all are off by one."""
+    n_missing, numbers = int((~found).sum()), read_numbers(instances)
+    if n_missing != 1 or np.isnan(numbers).any():
+        return
+    first, last = numbers.min(), numbers.max()
+    are_consecutive = last - first + 1 == len(numbers)
+    asked = read_numbers(wanted)
+    if are_consecutive and asked[~found][0] == last + 1 and first not in asked:
+        msg = (
+            f"The instances of {region!r} are numbered {first:.0f} to {last:.0f}, and obs[{instance_key!r}] "
+            f"{np.nanmin(asked):.0f} to {last + 1:.0f}: they are probably counted from another first number, so that "
+            "every row would be of the next instance. Number them alike; if they are right, remove the row without an "
+            "instance."
+        )
+        raise ValueError(msg)
 
 
 def _check_repeats(position: np.ndarray, instances: pd.Index, region: str, instance_key: str) -> None:
@@ -217,7 +246,7 @@ def _lookup(wanted: pd.Index, instances: pd.Index, region: str) -> np.ndarray:
 def _on_tissue(values: pd.Series, found: np.ndarray, region: str) -> np.ndarray:
     """Return which rows lie on tissue, (n,) bool; one without a value lies off it, unless the whole region has none."""
     flags, missing = read_flags(values, "in_tissue")
-    if missing.all():
+    if len(missing) and missing.all():
         logger.warning("No spot of %r has a value of in_tissue: all are taken for tissue.", region)
         return np.ones(len(flags), dtype=bool)
     warn_left_out(found & ~flags & ~missing, region, "lie off tissue (in_tissue is 0)")

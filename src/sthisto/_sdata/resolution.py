@@ -12,6 +12,10 @@ from sthisto._utils.logging import logger
 
 _VISIUM_PITCH_UM = 100.0
 _ISOTROPY_TOLERANCE = 0.05
+_MISPLACED_UM = 50.0
+_MOST_MISPLACED = 0.1
+"""How far a spot may lie from where its array position puts it, half a pitch of Visium; and the share of spots beyond
+which their array tells no µm per px."""
 _XENIUM_AREA = "cell_area"
 _XENIUM_COLUMNS = frozenset({_XENIUM_AREA, "transcript_counts"})
 _XENIUM_UNITS_UM = (0.2125, 1.0)
@@ -27,7 +31,8 @@ def um_per_px_of_visium(
     Visium's spots lie on a hexagonal lattice 100 µm apart, on which `array_row + array_col` is even. Visium HD's bins
     are as far apart as they are wide, and spatialdata-io names their elements "…_square_008um". The distance is
     what counts: Space Ranger's "spot_diameter_fullres" is that of a theoretical spot of 65 µm, not of the real 55 µm.
-    Spots without a position are left out of the fit. A lattice of Visium that lies mirrored in the image is warned of.
+    Spots without a position are left out of the fit. A lattice of Visium that lies mirrored in the image is warned of,
+    and so is an array that the places of the spots do not follow.
 
     Parameters
     ----------
@@ -48,11 +53,11 @@ def um_per_px_of_visium(
     named = _BIN_SIZE.search(region)
     step = float(named.group(1)) if named else bin_size_um
     if step:  # Space Ranger counts the columns of Visium HD from the right: its array is a mirror image of the slide
-        return _um_per_px(np.column_stack([column * step, row * step]), centers)
+        return _um_per_px(np.column_stack([column * step, row * step]), centers, region)
     if len(row) and ((row + column) % 2 == 0).all():
         half = _VISIUM_PITCH_UM / 2
         um = np.column_stack([column * half, row * half * np.sqrt(3)])
-        um_per_px = _um_per_px(um, centers)
+        um_per_px = _um_per_px(um, centers, region)
         if um_per_px is not None and _is_mirrored(um, centers):
             logger.warning(
                 "The array of %r lies mirrored in its image: x and y of the coordinates are probably swapped, or the "
@@ -90,8 +95,8 @@ def _is_mirrored(um: np.ndarray, px: np.ndarray) -> bool:
     return bool(np.linalg.det(linear[:2]) < 0)
 
 
-def _um_per_px(um: np.ndarray, px: np.ndarray) -> float | None:
-    """Return the µm per px of the affine from µm to px, (n, 2) positions each; None unless it is a similarity.
+def _um_per_px(um: np.ndarray, px: np.ndarray, region: str) -> float | None:
+    """Return the µm per px of the affine from µm to px, (n, 2) each; None unless it is a similarity that most follow.
 
     Rounded to three digits: a table of fewer rows must not see the same spots resampled to other pixels.
     """
@@ -101,7 +106,29 @@ def _um_per_px(um: np.ndarray, px: np.ndarray) -> float | None:
     linear, _, rank, _ = np.linalg.lstsq(design, px, rcond=None)
     if rank < 3:
         return None
+    misplaced = np.linalg.norm(design @ linear - px, axis=1) > _MISPLACED_UM * _px_per_um(um, px)
+    if misplaced.any():
+        logger.warning(
+            "%d of %d spots of %r do not lie where their array_row and array_col put them: their coordinates are "
+            "probably those of other spots, as where rows were put into another order.",
+            misplaced.sum(),
+            len(misplaced),
+            region,
+        )
+        if misplaced.mean() > _MOST_MISPLACED:
+            return None
     largest, smallest = np.linalg.svd(linear[:2], compute_uv=False)
     if smallest == 0 or largest / smallest > 1 + _ISOTROPY_TOLERANCE:
+        logger.warning(
+            "The coordinates of %r are stretched against its array, %.3g times in one direction: they are not in px of "
+            "an image, or the image was resized unequally.",
+            region,
+            largest / smallest if smallest else np.inf,
+        )
         return None
     return float(f"{1 / np.sqrt(largest * smallest):.3g}")
+
+
+def _px_per_um(um: np.ndarray, px: np.ndarray) -> float:
+    """Return the ratio of how far places are spread in px and in µm, whichever of them belong to each other."""
+    return float((np.linalg.det(np.cov(px.T)) / np.linalg.det(np.cov(um.T))) ** 0.25)

@@ -19,6 +19,7 @@ from sthisto._sdata.elements import apply_affine, read_pyramid, read_spots, scal
 from sthisto._sdata.image_scale import known_um_per_px, stated_um_per_px
 from sthisto._sdata.inside import inside_image, warn_left_out
 from sthisto._sdata.keys import ElementKeys
+from sthisto._sdata.levels import check_level
 from sthisto._sdata.overviews import check_overviews
 from sthisto._sdata.pairing import match_rows, pair_image
 from sthisto._sdata.resolution import um_per_px_of_visium, um_per_unit_of_xenium
@@ -79,7 +80,8 @@ class Section:
         Raises
         ------
         ValueError
-            A patch is far wider than the image, and than a patch that could be read.
+            A patch is far wider than the image, and than a patch that could be read; or the level that is read shows
+            something else than the full resolution.
         """
         um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
         logger.info("Section %r: %d spots, image %r, µm per px: %s.", self.name, len(self), self.image_key, um)
@@ -132,6 +134,7 @@ class Section:
             raise ValueError(msg)
         source = PatchSource(level, level.locate(self.centers), extent=extent, size=size)
         check_stored(source, self.image_key, self.region)
+        check_level(source, self.image, self.centers, self.image_key)
         return source
 
 

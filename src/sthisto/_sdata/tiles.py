@@ -21,6 +21,10 @@ TILES: Final = "tiles"
 TILES_TABLE: Final = "tiles_table"
 BARCODE: Final = "barcode"
 """``obs`` column with the name of the spot that a tile lies around."""
+_COARSER: Final = (2, 4, 8, 16, 32)
+_NEARLY_ALL: Final = 0.95
+_FEW: Final = 0.03
+"""Share of the spots that must lie in a tile in another reading of the places, and that may lie beyond all tiles."""
 
 
 def tile_updates(sections: Sequence[Section], features: SpatialData | Mapping[str, SpatialData]) -> list[Update]:
@@ -38,7 +42,7 @@ def tile_updates(sections: Sequence[Section], features: SpatialData | Mapping[st
     KeyError
         A region has no tiles.
     ValueError
-        No spot of a section has a tile.
+        No spot of a section has a tile, or the places of tiles are in another unit or have x and y swapped.
     """
     found: dict[str, list[np.ndarray]] = {}
     records: dict[str, Any] = {}
@@ -50,7 +54,10 @@ def tile_updates(sections: Sequence[Section], features: SpatialData | Mapping[st
         width = max(float(one["width_px"]) for one in tiles.uns[FEATURES].values())
         names = section.table.obs_names[section.rows].to_numpy().astype(str)
         barcodes = tiles.obs[BARCODE].to_numpy().astype(str) if BARCODE in tiles.obs else None
-        tile = _tile_of(section.centers, names, np.asarray(tiles.obsm[SPATIAL]), width, barcodes)
+        places = np.asarray(tiles.obsm[SPATIAL], dtype=float)
+        tile = _tile_of(section.centers, names, places, width, barcodes)
+        if barcodes is None:
+            _check_places(section, places, width)
         _report(tile, section.name)
         for key, record in tiles.uns[FEATURES].items():
             values = np.asarray(tiles.obsm[key], dtype=np.float32)
@@ -72,8 +79,6 @@ def _tile_of(
     centers: np.ndarray, names: np.ndarray, tiles: np.ndarray, width: float, barcodes: np.ndarray | None
 ) -> np.ndarray:
     """Return (n_spots,) the number of each spot's tile, -1 for none: by its name, else the nearest in half a tile."""
-    from scipy.spatial import KDTree
-
     if barcodes is not None:
         number = {name: i for i, name in enumerate(barcodes)}
         for own in _shortened(names.tolist()):
@@ -86,8 +91,51 @@ def _tile_of(
                 "their places tiles can't be found, since their width in px is unknown."
             )
             raise ValueError(msg)
+    return _nearest(centers, tiles, width)
+
+
+def _nearest(centers: np.ndarray, tiles: np.ndarray, width: float) -> np.ndarray:
+    """Return (n_spots,) the number of the tile that each spot lies in, the nearest one; -1 for none."""
+    from scipy.spatial import KDTree
+
     away, nearest = KDTree(tiles).query(centers, p=np.inf)
     return np.where(away <= width / 2 + 1e-6, nearest, -1)
+
+
+def _check_places(section: Section, tiles: np.ndarray, width: float) -> None:
+    """Raise ValueError where spots lie beyond all tiles, and none does in another unit or with x and y swapped.
+
+    Holes between the tiles prove nothing: these were laid on what was taken for tissue.
+
+    Parameters
+    ----------
+    tiles
+        (n_tiles, 2) centers.
+    width
+        Of a tile.
+    """
+    beyond = _share_beyond(section.centers, tiles, width)
+    if beyond < _FEW:
+        return
+    scales = {} if section.um_per_px is None else {"they are in µm": 1 / section.um_per_px}
+    scales |= {f"they are in px of a level {factor} times as coarse": float(factor) for factor in _COARSER}
+    readings = [("x and y are swapped", tiles[:, ::-1], width)]
+    readings += [(what, tiles * factor, width * factor) for what, factor in scales.items()]
+    for what, moved, own in readings:
+        covered = float((_nearest(section.centers, moved, own) >= 0).mean())
+        if covered >= _NEARLY_ALL and _share_beyond(section.centers, moved, own) < _FEW:
+            msg = (
+                f"{beyond:.0%} of the spots of section {section.name!r} lie beyond all tiles, and {covered:.0%} lie in "
+                f"one if {what}: spots would get the features of other places. Correct 'coords' of the file: x and y "
+                "of the upper left corners in px of the full resolution."
+            )
+            raise ValueError(msg)
+
+
+def _share_beyond(centers: np.ndarray, tiles: np.ndarray, width: float) -> float:
+    """Return the share of spots outside the rectangle that all tiles lie in."""
+    low, high = tiles.min(axis=0) - width / 2, tiles.max(axis=0) + width / 2
+    return float(((centers < low) | (centers > high)).any(axis=1).mean())
 
 
 def _shortened(names: Sequence[str]) -> Iterator[Sequence[str]]:

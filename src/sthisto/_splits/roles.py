@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from sthisto._images.patches import PatchSpec
-from sthisto._sdata.columns import read_names
+from sthisto._sdata.columns import read_known_names
 from sthisto._sdata.sections import Section
 from sthisto._sdata.slots import CALIBRATION, FITTED, PATIENT, SPLIT, TEST, TRAIN, VALIDATION
 from sthisto._splits.blocks import shares_pixels, spatial_blocks
@@ -99,7 +100,9 @@ def read_patients(sections: Sequence[Section], patient_key: str) -> list[str]:
     ValueError
         The spots of a section name several patients, or none.
     """
-    return [_patient(section, patient_key) for section in sections]
+    patients = [_patient(section, patient_key) for section in sections]
+    _warn_of_names_alike(patients)
+    return patients
 
 
 def known_patients(sections: Sequence[Section], patient_key: str | None = None) -> list[str]:
@@ -121,7 +124,7 @@ def known_patients(sections: Sequence[Section], patient_key: str | None = None) 
     for section in sections:
         key = str(section.table.uns.get(SPLIT, {}).get("patient_key", "")) or PATIENT
         column = section.table.obs.get(key)
-        found = [] if column is None else pd.unique(read_names(column.iloc[section.rows].dropna()))
+        found = [] if column is None else _named(column.iloc[section.rows])
         if len(found) != 1:
             return []
         names.append(str(found[0]))
@@ -130,11 +133,31 @@ def known_patients(sections: Sequence[Section], patient_key: str | None = None) 
 
 def _patient(section: Section, patient_key: str) -> str:
     check_key(patient_key, section.table.obs.columns, name="patient_key", where="the columns of obs")
-    names = pd.unique(read_names(section.table.obs[patient_key].iloc[section.rows].dropna()))
+    names = _named(section.table.obs[patient_key].iloc[section.rows])
     if len(names) != 1:
         msg = f"Section {section.name!r} must belong to one patient; obs[{patient_key!r}] names {listed(names)}."
         raise ValueError(msg)
     return str(names[0])
+
+
+def _named(column: pd.Series) -> list[str]:
+    """Return the different names in a column; missing ones are left out."""
+    return [str(name) for name in pd.unique(read_known_names(column)) if name is not None]
+
+
+def _warn_of_names_alike(patients: Sequence[str]) -> None:
+    """Warn of patients whose names differ by case, zeros or separators alone: they may be one."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(set(patients)):
+        plain = re.sub(r"[\s_.-]+", "-", re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold()))
+        alike.setdefault(plain, []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            logger.warning(
+                "Patients %s differ by case, zeros or separators alone and count as different ones: where they are "
+                "one, it stands on both sides of a split. Name them alike.",
+                listed(names),
+            )
 
 
 def warn_of_shared_patients(

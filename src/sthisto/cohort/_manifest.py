@@ -86,8 +86,11 @@ def _of_folder(folder: Path) -> list[SlideJob]:
 
 
 def _of_manifest(path: Path) -> list[SlideJob]:
+    form: dict[str, Any] = {"sep": "\t" if path.suffix.lower() == ".tsv" else ",", "encoding": "utf-8-sig"}
     with reading(path):
-        table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", dtype=str, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, **form)
+        if not isinstance(table.index, pd.RangeIndex) and table.iloc[:, -1].isna().all():  # lines end with a separator
+            table = pd.read_csv(path, dtype=str, index_col=False, **form)
     table.columns = [str(name).strip().lower() for name in table.columns]
     column, um, name = (
         next((name for name in names if name in table), None) for names in (_PATH_COLUMNS, _UM_COLUMNS, _NAME_COLUMNS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sthisto._images.pitch import median_pitch
 from sthisto._sdata.expression import looks_like_counts
 from sthisto._sdata.inside import check_inside
 from sthisto._sdata.resolution import um_per_px_of_visium
@@ -20,7 +21,7 @@ from sthisto._utils.validate import check_positive, listed
 from sthisto.io._coordinates import read_coordinates
 from sthisto.io._image import image_element
 from sthisto.io._libraries import Library, check_array_positions, element_name, find_libraries
-from sthisto.io._overview import check_fits
+from sthisto.io._overview import check_factors, check_fits
 from sthisto.io._pictures import Image, Pictures
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _COUNTS = "counts"
 _UM_APART = 1.1
 _SPOT_UM = (35, 105)
+_LEAST_PITCH = 0.9
+"""Distance of neighbors in diameters of a spot below which they overlap."""
 
 
 @checked(table_key=new_name)
@@ -72,7 +75,8 @@ def from_anndata(
     table_key
         Name of the table.
     check_image
-        Whether an image that plainly is not the one that the coordinates belong to is refused. Where
+        Whether an image that plainly is not the one that the coordinates belong to is refused. All images of
+        ``uns[spatial_key]`` must be of one full resolution by their scale factors. Where
         ``uns[spatial_key]`` holds an overview ("hires" or "lowres"), the image must have its size over its scale
         factor within one percent, and show the same in the same place and colors. False only warns.
     allow_outside
@@ -141,6 +145,8 @@ def from_anndata(
         picture, factor = pictures.of(library)
         if factor is None:
             check_fits(picture.pixels, library, refuse=check_image)
+        else:
+            check_factors(pictures.name_of(library), library, refuse=check_image)
         size = np.array(picture.pixels.shape[1::-1])
         inside = ((xy[rows] * (factor or 1) >= 0) & (xy[rows] * (factor or 1) < size)).all(axis=1)
         check_inside(
@@ -183,6 +189,8 @@ def _um_per_px(obs: pd.DataFrame, xy: np.ndarray, library: Library, of_file: flo
     by_array = um_per_px_of_visium(obs, xy, f"{element_name(library.name)}_spots", bin_size_um=bin_size)
     if by_array and diameter and not bin_size:
         _check_diameter(diameter * by_array, library)
+    elif diameter and not bin_size and len(xy) > 1:
+        _check_overlap(median_pitch(xy), diameter, library)
     stated = library.number("microns_per_pixel")
     if stated is None and bin_size and diameter:
         stated = bin_size / diameter
@@ -206,6 +214,19 @@ def _check_diameter(diameter_um: float, library: Library) -> None:
             "55: the coordinates are probably not in px of the full resolution, but of another one.",
             library.name,
             diameter_um,
+        )
+
+
+def _check_overlap(pitch: float, diameter: float, library: Library) -> None:
+    """Warn where spots would overlap: coordinates and scale factors are then not of one resolution."""
+    if pitch < _LEAST_PITCH * diameter:
+        logger.warning(
+            "The spots of library %r are %.3g px apart and %.3g px wide by 'spot_diameter_fullres': they would "
+            "overlap. The coordinates are probably not in px of the full resolution, but of another one, in µm, or "
+            "positions of the array.",
+            library.name,
+            pitch,
+            diameter,
         )
 
 

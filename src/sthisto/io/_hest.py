@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sthisto._sdata.columns import read_numbers
 from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
+from sthisto.io._coordinates import read_coordinates
+from sthisto.io._reading import read_anndata, reading
 from sthisto.io._samples import Sample, assemble, lazy_tiff
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 _LAYOUT = "st/<id>.h5ad, metadata/<id>.json, and wsis/<id>.tif or patches/<id>.h5"
 _PATCH_UM_PER_PX = 0.5
+_PIXEL_SIZE = "pixel_size_um_estimated"
+_SPOT_UM = 55.0
 _WHITE = 255
 _READ_AT_ONCE = 256
 
@@ -56,7 +61,7 @@ def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) 
     KeyError
         A sample, its coordinates or its pixel size is missing.
     ValueError
-        No patch belongs to a spot of the sample.
+        No patch belongs to a spot of the sample, it has no counts, or its pixel size is no positive number.
 
     References
     ----------
@@ -83,8 +88,6 @@ def hest(path: str | os.PathLike[str], *, samples: Sequence[str] | None = None) 
 
 
 def _read(root: Path, name: str) -> Sample:
-    from anndata import read_h5ad
-
     slide, patches = root / "wsis" / f"{name}.tif", root / "patches" / f"{name}.h5"
     metadata = root / "metadata" / f"{name}.json"
     missing = [] if metadata.is_file() else [str(metadata)]
@@ -93,23 +96,47 @@ def _read(root: Path, name: str) -> Sample:
     if missing:
         msg = f"Sample {name!r} lacks {listed(missing)}. Expected are {_LAYOUT}."
         raise FileNotFoundError(msg)
-    about: dict[str, Any] = json.loads(metadata.read_text(encoding="utf-8"))
-    check_key("pixel_size_um_estimated", about, name="pixel size", where=str(metadata))
-    adata = read_h5ad(root / "st" / f"{name}.h5ad")
+    about, um_per_px = _read_metadata(metadata)
+    adata = read_anndata(root / "st" / f"{name}.h5ad")
     check_key("spatial", adata.obsm, name="coordinates", where=f"obsm of sample {name!r}")
-    um_per_px = float(about["pixel_size_um_estimated"])
+    if adata.X is None:
+        msg = f"Sample {name!r} has no X, which holds the counts."
+        raise ValueError(msg)
     sample = Sample(
         name=name,
         patient=_patient(about, name),
         counts=adata.X,
         genes=list(adata.var_names),
         obs=adata.obs[[column for column in ("in_tissue", "array_row", "array_col") if column in adata.obs]],
-        xy=np.asarray(adata.obsm["spatial"], dtype=float)[:, :2],
+        xy=read_coordinates(adata, "spatial"),
         spot_diameter=_spot_diameter(adata.uns.get("spatial", {}), about, um_per_px),
         um_per_px=um_per_px,
         image=None,
     )
     return replace(sample, image=lazy_tiff(slide)) if slide.is_file() else _laid_out(sample, patches, um_per_px)
+
+
+def _read_metadata(path: Path) -> tuple[dict[str, Any], float]:
+    """Return the metadata of a sample, and the µm per px that it states.
+
+    Raises
+    ------
+    KeyError
+        It states none.
+    ValueError
+        It can't be read, or states no positive number.
+    """
+    with reading(path):
+        about = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(about, dict):
+        msg = f"{path} holds {type(about).__name__}; expected is an object with {_PIXEL_SIZE!r}."
+        raise ValueError(msg)
+    check_key(_PIXEL_SIZE, about, name="pixel size", where=str(path))
+    um_per_px = float(read_numbers([about[_PIXEL_SIZE]])[0])
+    if not um_per_px > 0:
+        msg = f"{path} gives {_PIXEL_SIZE!r} as {about[_PIXEL_SIZE]!r}; expected is a positive number of µm per px."
+        raise ValueError(msg)
+    return about, um_per_px
 
 
 def _laid_out(sample: Sample, path: Path, um_per_px: float) -> Sample:
@@ -173,6 +200,7 @@ def _patient(about: Mapping[str, Any], name: str) -> str:
 def _spot_diameter(spatial: Mapping[str, Any], about: Mapping[str, Any], um_per_px: float) -> float:
     """Return the diameter of a spot in px: as the sample states it, else Visium's 55 µm."""
     for entry in spatial.values():
-        if "spot_diameter_fullres" in entry.get("scalefactors", {}):
+        if isinstance(entry, Mapping) and "spot_diameter_fullres" in entry.get("scalefactors", {}):
             return float(entry["scalefactors"]["spot_diameter_fullres"])
-    return float(about.get("spot_diameter") or 55.0 / um_per_px)
+    stated = float(read_numbers([about.get("spot_diameter")])[0])
+    return stated if stated > 0 else _SPOT_UM / um_per_px

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from sthisto._images.placement import Match, compare_pictures, compare_sizes, shrink
 from sthisto._utils.logging import logger
 from sthisto.io._arrays import rgb_of_array
 from sthisto.io._libraries import Library
 
+_SAME_FULL: Final = 0.01
+_N_CHANNELS: Final = (3, 4)
 _FIRST: Final = ("hires", "lowres")
 
 
@@ -45,6 +49,54 @@ def check_fits(pixels: Any, library: Library, *, refuse: bool) -> None:
         raise ValueError(msg)
     if match.fault or match.doubt:
         logger.warning("%s: %s (correlation %.2f).", about, match.fault or match.doubt, match.correlation)
+
+
+def check_factors(name: str, library: Library, *, refuse: bool) -> None:
+    """Compare an image of `uns` and its scale factor with the library's other images and theirs.
+
+    Parameters
+    ----------
+    name
+        The image.
+    library, refuse
+        As for `check_fits`.
+
+    Raises
+    ------
+    ValueError
+        By their scale factors, the images are of different full resolutions.
+    """
+    own = _full_size(library, name)
+    for other in library.images:
+        full = _full_size(library, other)
+        if own is None or full is None or (np.abs(own.size - full.size) <= own.tolerance + full.tolerance).all():
+            continue
+        sizes = [f"{one.size[1]:.0f} x {one.size[0]:.0f}" for one in (own, full)]
+        msg = (
+            f"By their scale factors, the images {name!r} and {other!r} of library {library.name!r} are of "
+            f"{' and '.join(sizes)} px in full resolution: a scale factor or an image is of something else."
+        )
+        if refuse:
+            msg += " Correct uns, or pass image=…, the path of the full-resolution image; check_image=False goes on."
+            raise ValueError(msg)
+        logger.warning("%s", msg)
+
+
+class _FullSize(NamedTuple):
+    """Height and width in px of the full resolution, and how far they may be off by rounding."""
+
+    size: np.ndarray
+    tolerance: np.ndarray
+
+
+def _full_size(library: Library, name: str) -> _FullSize | None:
+    """Return the size of the full resolution by an image and its factor, None where these are not known."""
+    factor, shape = library.number(f"tissue_{name}_scalef"), tuple(getattr(library.images.get(name), "shape", ()))
+    if factor is None or len(shape) != 3:
+        return None
+    first, *_, last = shape
+    size = np.array(shape[1:] if first in _N_CHANNELS and last not in _N_CHANNELS else shape[:2]) / factor
+    return _FullSize(size, _SAME_FULL * size + 1 / factor)
 
 
 def _overview(library: Library) -> tuple[str, Any, float] | None:

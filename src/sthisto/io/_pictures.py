@@ -41,10 +41,19 @@ class Pictures:
                 msg = f"`image` has no entry for library {library.name!r}. It has: {listed(self._given)}."
                 raise KeyError(msg)
 
+    def _source(self, library: Library) -> Any:
+        return self._image if self._given is None else self._given[library.name]
+
+    def name_of(self, library: Library) -> str:
+        """Return the name in `uns` of the image that a library has, "" for one that was given."""
+        source = self._source(library)
+        is_named = isinstance(source, str) and (source in library.images or source in ("hires", "lowres"))
+        return str(source) if is_named else ""
+
     def of(self, library: Library) -> tuple[Picture, float | None]:
         """Return a library's image, and its px per px of the full resolution; None for the full resolution itself."""
-        source = self._image if self._given is None else self._given[library.name]
-        if isinstance(source, str) and (source in library.images or source in ("hires", "lowres")):
+        source = self._source(library)
+        if self.name_of(library):
             return _named(library, source)
         if source is None or isinstance(source, bytes | bytearray | Mapping):
             msg = f"`image` is of {type(source).__name__}; it takes {TAKEN}."

@@ -11,7 +11,7 @@ from sthisto._utils.arguments import checked
 from sthisto._utils.checks import path as path_check
 from sthisto._utils.logging import logger
 from sthisto.io._image import ANY_PICTURE
-from sthisto.io._reading import reading
+from sthisto.io._reading import read_anndata, reading
 from sthisto.io._slide import SLIDE_SUFFIXES, is_slide
 from sthisto.io._slide_zarr import is_zarr
 from sthisto.io._space_ranger import find_run, read_run
@@ -112,7 +112,7 @@ def recognize(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialDa
     if path.is_dir():
         return _recognize_folder(path)
     if path.suffix.lower() == ".h5ad":
-        return "an AnnData", ("image",), _read_h5ad
+        return "an AnnData", ("image",), _read_anndata
     if is_slide(path) or path.suffix.lower() in (*ANY_PICTURE, *SLIDE_SUFFIXES):  # by its name, it may be damaged
         return "a slide", ("um_per_px", "name"), _read_slide
     msg = f"{path} is nothing that is known. Known are {_KNOWN}."
@@ -142,7 +142,7 @@ def _recognize_zarr(path: Path) -> tuple[str, tuple[str, ...], Callable[..., Spa
         stored = zarr.open(path, mode="r")
     attrs = dict(stored.attrs)
     if attrs.get("encoding-type") == "anndata":
-        return "an AnnData", ("image",), _read_anndata_zarr
+        return "an AnnData", ("image",), _read_anndata
     if isinstance(stored, zarr.Group) and ("spatialdata_attrs" in attrs or _STORES & set(stored.group_keys())):
         return "a SpatialData store", (), _read_store
     return "an image in zarr", ("um_per_px", "name"), _read_slide
@@ -154,24 +154,10 @@ def _read_slide(path: Path, *, um_per_px: float | None, name: str | None) -> Spa
     return read_slide(path, um_per_px=um_per_px, name=name)
 
 
-def _read_h5ad(path: Path, *, image: Any) -> SpatialData:
-    from anndata import read_h5ad
-
+def _read_anndata(path: Path, *, image: Any) -> SpatialData:
     from sthisto.io._from_anndata import from_anndata
 
-    with reading(path):
-        adata = read_h5ad(path)
-    return from_anndata(adata, image="hires" if image is None else image)
-
-
-def _read_anndata_zarr(path: Path, *, image: Any) -> SpatialData:
-    from anndata import read_zarr
-
-    from sthisto.io._from_anndata import from_anndata
-
-    with reading(path):
-        adata = read_zarr(path)
-    return from_anndata(adata, image="hires" if image is None else image)
+    return from_anndata(read_anndata(path), image="hires" if image is None else image)
 
 
 def _read_store(path: Path) -> SpatialData:

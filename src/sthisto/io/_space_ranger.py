@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sthisto._images.placement import compare_sizes
+from sthisto._sdata.columns import read_numbers
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import check_key, listed
 from sthisto.io._from_anndata import from_anndata
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _COUNTS: Final = "filtered_feature_bc_matrix"
 _POSITIONS: Final = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _COLUMNS: Final = ["in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+_FACTORS: Final = frozenset({"tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres"})
 _BINS: Final = re.compile(r"square_(\d{3})um")
 _USUAL_BIN_UM: Final = 8
 _IMAGES: Final = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".mrxs", ".scn", ".qptiff", ".jpg", ".jpeg", ".png")
@@ -166,14 +168,23 @@ def _scalefactors(run: Path) -> dict[str, float]:
     FileNotFoundError
         There are none.
     ValueError
-        They can't be read.
+        They can't be read, or one is no positive number; null counts as missing.
     """
     path = run / "spatial" / "scalefactors_json.json"
     if not path.is_file():
         msg = f"{run} lacks {path.relative_to(run)}: the scale of the overviews and the width of a spot."
         raise FileNotFoundError(msg)
     with reading(path):
-        factors: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(stored, dict):
+        msg = f"{path} holds {type(stored).__name__}; expected are the scale factors by their names."
+        raise ValueError(msg)
+    factors = {name: value for name, value in stored.items() if value is not None}
+    for name in _FACTORS & factors.keys():
+        factors[name] = float(read_numbers([factors[name]])[0])
+        if not factors[name] > 0:
+            msg = f"{path} gives {name!r} as {stored[name]!r}; expected is a positive number."
+            raise ValueError(msg)
     return factors
 
 

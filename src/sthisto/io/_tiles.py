@@ -19,6 +19,8 @@ _BARCODES: Final = ("barcodes", "barcode")
 _UM_AT_1X: Final = 10.0
 """µm per px times magnification: 0.5 at 20x."""
 _HEST_UM: Final = 112.0
+_ALIKE: Final = 0.01
+"""How far features of one tile may differ that were computed twice."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,20 @@ def _of_file(file: Any, path: Path, format: str | None) -> Tiles:  # noqa: A002
         raise KeyError(msg)
     values = np.asarray(file[key], dtype=np.float32)
     values = values.reshape(-1, values.shape[-1])
-    corners = np.asarray(file["coords"], dtype=float).reshape(-1, 2)
+    corners = _corners(file["coords"], path)
+    if not len(values):
+        msg = f"{path} holds no tile."
+        raise ValueError(msg)
     if len(values) != len(corners):
         msg = f"{path} holds {len(values)} rows of features and {len(corners)} of coordinates."
         raise ValueError(msg)
     attrs = {**dict(file.attrs), **dict(file["coords"].attrs)}
     barcode = next((name for name in _BARCODES if name in file), None)
     barcodes = None if barcode is None else _text(file[barcode])
+    if barcodes is not None and len(barcodes) != len(values):
+        msg = f"{path} holds {len(values)} rows of features and {len(barcodes)} barcodes."
+        raise ValueError(msg)
+    _check_once(values, corners, barcodes, path)
     kind = _recognize(attrs, barcodes)
     if format not in (None, kind):
         msg = f"{path} is as {kind.upper()} writes it, not {str(format).upper()}. Leave format=… out."
@@ -102,6 +111,42 @@ def _of_file(file: Any, path: Path, format: str | None) -> Tiles:  # noqa: A002
     if stated is None and kind != "hest":
         logger.warning("%s does not state the width of its tiles: %g px, the distance between them.", path, width)
     return Tiles(values, corners + width / 2, width, width_um, barcodes, is_stated=stated is not None)
+
+
+def _corners(stored: Any, path: Path) -> np.ndarray:
+    """Return (n_tiles, 2) x and y of the upper left corners, which may lie in a further axis of length 1.
+
+    Raises
+    ------
+    ValueError
+        The coordinates have another shape, or are no numbers.
+    """
+    shape = stored.shape[1:] if stored.ndim == 3 and stored.shape[0] == 1 else stored.shape
+    if stored.dtype.kind not in "iuf" or len(shape) != 2 or shape[1] != 2:
+        msg = (
+            f"'coords' of {path} are of {stored.dtype} and the shape {stored.shape}; expected is (n_tiles, 2), x and y "
+            "of the upper left corner of each tile in px of the full resolution."
+        )
+        raise ValueError(msg)
+    return np.asarray(stored, dtype=float).reshape(shape)
+
+
+def _check_once(values: np.ndarray, corners: np.ndarray, barcodes: np.ndarray | None, path: Path) -> None:
+    """Raise ValueError where two tiles of one place, or of one name, have different features."""
+    keys = corners if barcodes is None else barcodes[:, None]
+    _, first, place, count = np.unique(keys, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(count[place.ravel()] > 1)
+    alike = np.isclose(
+        values[repeated], values[first[place.ravel()[repeated]]], rtol=_ALIKE, atol=_ALIKE, equal_nan=True
+    )
+    other = repeated[~alike.all(axis=1)]
+    if len(other):
+        where = keys[other[0]].tolist()
+        msg = (
+            f"{path} holds other features of a tile a second time, {len(other)} in all, such as of {where}. Are these "
+            "tiles of several slides, or of several magnifications? Keep one of each."
+        )
+        raise ValueError(msg)
 
 
 def _text(stored: Any) -> np.ndarray:

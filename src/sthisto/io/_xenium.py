@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 SPECS: Final = "experiment.xenium"
-_ALIGNMENT: Final = ("{}_imagealignment.csv", "{}_alignment.csv", "{}alignment.csv", "{}_alignment_matrix.csv")
+_ALIGNMENT: Final = (
+    *("{}_imagealignment.csv", "{}_alignment.csv", "{}alignment.csv", "{}_alignment_matrix.csv", "{}_matrix.csv"),
+    "matrix.csv",
+)
+"""Names that 10x and Xenium Explorer give the alignment of an image."""
+_AREA: Final = "cell_area"
+_PART: Final = "label_id"
+"""Column that tells the parts of a cell with several outlines apart."""
 _FEWEST_VERTICES: Final = 4
 """Of a polygon, the first one again at the end."""
 _HE: Final = ("*he_image*.ome.tif*", "*HE*.ome.tif*", "*h&e*.ome.tif*", "*H&E*.ome.tif*")
@@ -51,7 +58,10 @@ def read_xenium(folder: Path, *, image: Path | None, name: str | None) -> Spatia
 
     with reading(folder / SPECS):
         specs: dict[str, Any] = json.loads((folder / SPECS).read_text(encoding="utf-8"))
-        pixel_um = float(specs["pixel_size"])
+        pixel_um = float(specs["pixel_size"]) if isinstance(specs, dict) else float("nan")
+    if not 0 < pixel_um < np.inf:
+        msg = f"{folder / SPECS} must state 'pixel_size', the µm per px of the morphology image, as a positive number."
+        raise ValueError(msg)
     name = element_name(name or str(specs.get("region_name") or folder.resolve().name))
     path = image or _he_image(folder)
     scan = open_scan(path)
@@ -98,9 +108,11 @@ def _to_um(path: Path, scan: Scan, pixel_um: float) -> Any:
             matrix = pd.read_csv(alignment, header=None).to_numpy(dtype=float)
     else:
         logger.warning(
-            "%s has no '…_imagealignment.csv' beside it: it is taken to lie on the morphology image, px by px.", path
+            "%s has no '…_imagealignment.csv' or '…_matrix.csv' beside it: it is taken to lie on the morphology image, "
+            "px by px.",
+            path,
         )
-    if matrix.shape != (3, 3) or not np.array_equal(matrix[2], [0, 0, 1]) or not abs(np.linalg.det(matrix)) > 0:
+    if matrix.shape != (3, 3) or not np.allclose(matrix[2], [0, 0, 1], atol=1e-9) or not abs(np.linalg.det(matrix)) > 0:
         msg = f"{alignment} holds {matrix.tolist()}; expected is the 3 by 3 affine of Xenium Explorer."
         raise ValueError(msg)
     return Affine(np.diag([pixel_um, pixel_um, 1.0]) @ matrix, input_axes=("x", "y"), output_axes=("x", "y"))
@@ -121,7 +133,12 @@ def _cells(folder: Path, name: str) -> tuple[AnnData, Any]:
         with reading(counts):
             adata = sc.read_10x_h5(counts, gex_only=False)
     adata.var_names_make_unique()
-    about = _about_cells(folder).reindex(adata.obs_names)
+    about = _about_cells(folder)
+    _check_cells(about.index, adata.obs_names, "the table of cells", folder)
+    if (repeated := about.index[about.index.duplicated()]).size:
+        msg = f"The table of cells in {folder} has several rows for {listed(repeated, 3)}. Keep one of each."
+        raise ValueError(msg)
+    about = about.reindex(adata.obs_names)
     xy = about[["x_centroid", "y_centroid"]].to_numpy(dtype=float)
     adata.obs = about.drop(columns=["x_centroid", "y_centroid"])
     adata.obsm["spatial"] = xy
@@ -130,8 +147,11 @@ def _cells(folder: Path, name: str) -> tuple[AnnData, Any]:
     if polygons is not None:
         cells = ShapesModel.parse(polygons, transformations={name: Identity()})
     else:
+        if _AREA not in about:
+            msg = f"{folder} lacks both cell_boundaries.parquet and {_AREA!r} of the cells: their sizes are unknown."
+            raise FileNotFoundError(msg)
         logger.warning("%s lacks the boundaries of cells: cells are circles of their area.", folder)
-        radius = np.sqrt(about["cell_area"].to_numpy(dtype=float) / np.pi)
+        radius = np.sqrt(about[_AREA].to_numpy(dtype=float) / np.pi)
         index = pd.Index(adata.obs_names, name=INSTANCE)
         cells = ShapesModel.parse(xy, geometry=0, radius=radius, index=index, transformations={name: Identity()})
     adata.obs[REGION] = pd.Categorical([region] * adata.n_obs)
@@ -173,13 +193,38 @@ def _polygons(folder: Path, cells: pd.Index) -> Any:
     vertices = _read_table(folder, "cell_boundaries", ["cell_id", "vertex_x", "vertex_y"])
     if vertices is None:
         return None
-    vertices = vertices[vertices.groupby("cell_id")["cell_id"].transform("size") >= _FEWEST_VERTICES]
-    codes, ids = pd.factorize(_as_text(vertices["cell_id"]))
-    order = np.argsort(codes, kind="stable")
-    xy = vertices[["vertex_x", "vertex_y"]].to_numpy(dtype=float)[order]
-    drawn = shapely.polygons(shapely.linearrings(xy, indices=codes[order]))
+    vertices["cell_id"] = _as_text(vertices["cell_id"])
+    xy = vertices[["vertex_x", "vertex_y"]].to_numpy(dtype=float)
+    parts = vertices.groupby(["cell_id", _PART] if _PART in vertices else "cell_id", sort=False)
+    part = parts.ngroup().to_numpy()
+    has_place = np.bincount(part, ~np.isfinite(xy).all(axis=1)) == 0
+    drawn = (has_place & (np.bincount(part) >= _FEWEST_VERTICES))[part]
+    if not drawn.any():
+        msg = f"{folder} holds no boundary of a cell: every one has fewer than three points, or points without a place."
+        raise ValueError(msg)
+    order = np.flatnonzero(drawn)[np.argsort(part[drawn], kind="stable")]
+    _, first, ring = np.unique(part[order], return_index=True, return_inverse=True)
+    outlines = shapely.polygons(shapely.linearrings(xy[order], indices=ring))
+    cell, ids = pd.factorize(vertices["cell_id"].to_numpy()[order][first])
+    _check_cells(pd.Index(ids), cells, "the boundaries of cells", folder)
+    several = np.bincount(cell) > 1
+    shapes = np.empty(len(ids), dtype=object)
+    shapes[cell] = outlines
+    if several.any():
+        grouped = np.argsort(cell, kind="stable")
+        shapes[several] = shapely.multipolygons(outlines[grouped], indices=cell[grouped])[several]
     index = pd.Index(ids, name=INSTANCE)
-    return gpd.GeoDataFrame(geometry=drawn, index=index).loc[index.isin(cells)]
+    return gpd.GeoDataFrame(geometry=shapes, index=index).loc[index.isin(cells)]
+
+
+def _check_cells(found: pd.Index, counted: pd.Index, what: str, folder: Path) -> None:
+    """Raise ValueError where a file names none of the cells that have counts: it is of another run."""
+    if not found.isin(counted).any():
+        msg = (
+            f"In {folder}, {what} names none of the cells that have counts: it begins with {listed(found[:2])}, the "
+            f"counts with {listed(counted[:2])}. Are all files of one run?"
+        )
+        raise ValueError(msg)
 
 
 def _as_text(ids: pd.Series) -> pd.Index:

@@ -15,9 +15,11 @@ from sthisto._sdata.tables import gene_names, gene_positions, read_rows, selecti
 from sthisto._sdata.write import apply, uns_updates, var_updates
 from sthisto._splits.roles import read_roles
 from sthisto._utils.arguments import checked
+from sthisto._utils.validate import listed
 from sthisto.pp._variable_genes import Flavor, variable_genes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from spatialdata import SpatialData
 
 
@@ -129,11 +131,26 @@ def choose_genes(
         (gene_names(one.table, gene_symbols), sp.csr_matrix(read_rows(one, layer, np.flatnonzero(role == TRAIN))))
         for one, role in zip(sections, roles, strict=True)
     ]
+    _check_shared([names for names, _ in values], sections)
     chosen = variable_genes(values, n_top_genes, flavor=flavor)
     if not chosen:
         msg = "No gene varies between the training spots. Pass genes=… to name them."
         raise ValueError(msg)
     return [gene for gene in values[0][0] if gene in chosen]
+
+
+def _check_shared(names: Sequence[pd.Index], sections: Sequence[Section]) -> None:
+    """Raise ValueError where sections have no gene in common, as where one names them by symbol and one by id."""
+    shared = names[0]
+    for own, section in zip(names[1:], sections[1:], strict=True):
+        shared = shared.intersection(own)
+        if shared.empty:
+            msg = (
+                f"Section {section.name!r} has no gene in common with the sections before it: it has "
+                f"{listed(own, 3)}, section {sections[0].name!r} has {listed(names[0], 3)}. Name genes alike in "
+                "var_names, or pass gene_symbols=…, a column of var of every table."
+            )
+            raise ValueError(msg)
 
 
 def genes_to_model(
