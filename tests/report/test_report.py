@@ -130,7 +130,7 @@ def test_intervals_and_the_curve_of_confidence_stand_on_the_page_with_whom_they_
     found = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Intervals: how far off" in found.headings
     assert "Intervals at 80%" in found.text
-    assert "They hold for same patients. There were too few calibration patients" in found.text
+    assert "They hold for the same patients. There were too few calibration patients" in found.text
     table = tissue["counts"]
     rows = np.flatnonzero(table.obs["region"] == "C")
     counts = table.X[rows].toarray()
