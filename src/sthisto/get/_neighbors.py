@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthisto.models import ExpressionModel
-    from sthisto.models.base import Exclude
+    from sthisto.models.data import Exclude
 
 
 @checked()

@@ -12,6 +12,7 @@ from sthisto._utils.arguments import checked
 from sthisto._utils.deprecate import renamed_attribute
 from sthisto.models import bundle
 from sthisto.models.base import ExpressionModel
+from sthisto.models.contract import MethodContract
 from sthisto.models.data import Features, FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
 from sthisto.models.encoders.encoder import Encoder, load_encoder
 from sthisto.models.encoders.features import clear_cache, extract
@@ -77,6 +78,7 @@ __all__ = [
     "KnnOptions",
     "MLPOptions",
     "Mean",
+    "MethodContract",
     "MethodOptions",
     "OptimizerOptions",
     "ParallelOptions",

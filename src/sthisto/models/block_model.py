@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sthisto._utils.validate import check_positive, listed
-from sthisto.models.base import Exclude, ExpressionModel, stack
+from sthisto.models.base import ExpressionModel, stack
 from sthisto.models.blocks import (
     FEWEST_SPOTS,
     KINDS,
@@ -25,7 +25,7 @@ from sthisto.models.blocks import (
     standardize,
     used_kinds,
 )
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.data import Exclude, Prediction, SectionInput, TrainingSection
 from sthisto.models.kernels import KernelName, block_kernel, center_columns, fit_kernel, inversion_bytes
 from sthisto.models.landmarks import EXACT_SPOTS, choose_landmarks, fit_landmarks
 from sthisto.models.left_out import amplitude_and_errors, column_sd, left_out_together, spread_of_nearest

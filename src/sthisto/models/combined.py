@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sthisto._utils.checks import LARGEST_SEED
-from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.base import ExpressionModel, stack
+from sthisto.models.data import Exclude, Prediction, SectionInput, TrainingSection
 from sthisto.models.registry import METHODS
 
 _SMALLEST_SPREAD = 1e-6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from sthisto._images.pyramid import Pyramid
 from sthisto._utils.logging import logger
 from sthisto.models.encoders import cache
 
+Exclude = Literal["section", "spot", "none"]
+"""Which training spots a spot may not retrieve: those of its own section, itself, or none."""
 _AROUND: Final = "around"
 _FINGERPRINTS: Final = "fingerprints"
 _RECOGNIZED_BY_PX: Final = 32

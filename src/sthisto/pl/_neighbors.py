@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sthisto.models import ExpressionModel
-    from sthisto.models.base import Exclude
+    from sthisto.models.data import Exclude
 
 _COLUMNS = 5
 

@@ -23,8 +23,8 @@ from sthisto._utils.arguments import checked
 from sthisto._utils.logging import logger
 from sthisto._utils.validate import listed
 from sthisto.models import ExpressionModel, Prediction
-from sthisto.models.base import Exclude
 from sthisto.models.conformal import HOLDS_FOR, NOT_CALIBRATED, fewest_groups
+from sthisto.models.data import Exclude
 from sthisto.models.familiarity import UNLIKE
 from sthisto.models.given import given_model
 from sthisto.models.parallel import map_over_devices

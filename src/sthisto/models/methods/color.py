@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sthisto._images.fingerprints import fingerprints
 from sthisto._images.patches import PatchSource, read_once
-from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection, kept_features
+from sthisto.models.base import ExpressionModel, stack
+from sthisto.models.data import Exclude, Features, Prediction, SectionInput, TrainingSection, kept_features
 from sthisto.models.encoders import cache
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 from sthisto.models.pixels import N_COLORS, color_numbers

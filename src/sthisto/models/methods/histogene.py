@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sthisto._images.patches import PatchSource
 from sthisto._images.pitch import median_pitch
 from sthisto._utils.validate import check_positive
-from sthisto.models.base import Exclude, ExpressionModel
-from sthisto.models.data import FinePrediction, Prediction, SectionInput, TrainingSection
+from sthisto.models.base import ExpressionModel
+from sthisto.models.data import Exclude, FinePrediction, Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
 from sthisto.models.options import EpochOptions, MethodOptions, OptimizerOptions, PrecisionOptions
 from sthisto.models.torch_state import seeded

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.base import ExpressionModel, stack
+from sthisto.models.data import Exclude, Prediction, SectionInput, TrainingSection
 
 
 class Mean(ExpressionModel):

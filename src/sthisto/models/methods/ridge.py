@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from sthisto._utils.validate import check_positive
-from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Prediction, SectionInput, TrainingSection
+from sthisto.models.base import ExpressionModel, stack
+from sthisto.models.data import Exclude, Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.features import extract
 from sthisto.models.linear import fit_ridge, map_axes, map_from_state, map_state
 from sthisto.models.methods.color import patch_colors

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sthisto.models.base import Exclude, ExpressionModel, stack
-from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection
+from sthisto.models.base import ExpressionModel, stack
+from sthisto.models.data import Exclude, Features, Prediction, SectionInput, TrainingSection
 from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import extract, features_identity
 from sthisto.models.options import (

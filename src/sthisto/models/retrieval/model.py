@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sthisto._utils.deprecate import warn_renamed
 from sthisto._utils.logging import logger
-from sthisto.models.base import Exclude, ExpressionModel
-from sthisto.models.data import Features, Prediction, SectionInput, TrainingSection, section_numbers
+from sthisto.models.base import ExpressionModel
+from sthisto.models.data import Exclude, Features, Prediction, SectionInput, TrainingSection, section_numbers
 from sthisto.models.encoders.features import extract
 from sthisto.models.retrieval.bank import Bank, Retrieved
 
