@@ -14,8 +14,10 @@ from sthisto.models import bundle
 from sthisto.models.base import ExpressionModel
 from sthisto.models.contract import MethodContract
 from sthisto.models.data import Features, FinePrediction, Prediction, SectionInput, TrainingSection, TrainingSpots
-from sthisto.models.encoders.encoder import Encoder, load_encoder
+from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.features import clear_cache, extract
+from sthisto.models.encoders.loading import load_encoder
+from sthisto.models.hub import from_hub, push_to_hub
 from sthisto.models.methods.bleep import BLEEP, BLEEPOptions
 from sthisto.models.methods.color import Color
 from sthisto.models.methods.danet import DANet, DANetOptions
@@ -44,9 +46,9 @@ from sthisto.models.registry import METHODS, available, register
 from sthisto.models.retrieval.bank import Bank
 from sthisto.models.retrieval.contrastive import ContrastiveModel, TwoTowers
 from sthisto.models.retrieval.model import RetrievalModel
-from sthisto.models.shared import from_hub, from_zenodo, push_to_hub
 from sthisto.models.torch_state import plain_torch, seeded
 from sthisto.models.training.loop import Training, train
+from sthisto.models.zenodo import from_zenodo
 
 __all__ = [
     "BLEEP",

@@ -10,8 +10,9 @@ from torch import nn
 
 from sthisto.models.base import ExpressionModel
 from sthisto.models.encoders import pathology
-from sthisto.models.encoders.encoder import PACKAGED, RANDOM, TEXTURE, Encoder, load_encoder
+from sthisto.models.encoders.encoder import TEXTURE, Encoder
 from sthisto.models.encoders.given import PREFIX, GivenFeatures
+from sthisto.models.encoders.loading import PACKAGED, RANDOM, load_encoder
 from sthisto.models.training.loop import seeded
 
 _LOCAL: Final = "local"

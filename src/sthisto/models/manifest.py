@@ -16,6 +16,8 @@ MANIFEST: Final = "manifest.json"
 CONFIG: Final = "config.json"
 _FORMAT: Final = 1
 _LARGEST_JSON: Final = 64 * 2**20
+_LARGEST: Final = 50 * 2**30
+"""Bytes of the largest file that is fetched."""
 
 
 class ModelFolder:
@@ -156,6 +158,14 @@ def read_json(file: Path) -> dict[str, Any]:
         msg = f"{file} is damaged: it holds a {type(content).__name__}, not an object. Save the model again."
         raise ValueError(msg)
     return content
+
+
+def check_size(name: str, size: int | None, where: str) -> None:
+    """Raise ValueError where a server states a size that no file of a saved model has."""
+    limit = _LARGEST_JSON if name.endswith(".json") else _LARGEST
+    if size is None or not 0 < size <= limit:
+        msg = f"{where} states a size of {size} bytes for {name}; expected 1 to {limit:,}. It is not fetched."
+        raise ValueError(msg)
 
 
 def sha256(file: Path) -> str:

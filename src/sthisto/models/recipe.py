@@ -10,8 +10,9 @@ from torch import nn
 
 from sthisto._utils.targets import SET_MEANS
 from sthisto.models.base import ExpressionModel
-from sthisto.models.encoders.encoder import RANDOM, Encoder, load_encoder
+from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.given import PREFIX, GivenFeatures
+from sthisto.models.encoders.loading import RANDOM, load_encoder
 
 _OWN_MODULE: Final = "module:"
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from sthisto.models.encoders.encoder import Encoder, load_encoder
+from sthisto.models.encoders.encoder import Encoder
 from sthisto.models.encoders.layers import LayerArgument, available_layers
+from sthisto.models.encoders.loading import load_encoder
 
 if TYPE_CHECKING:
     from sthisto.models.base import ExpressionModel

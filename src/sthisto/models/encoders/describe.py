@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sthisto.models.encoders import pathology
-from sthisto.models.encoders.encoder import PACKAGED, RANDOM, TEXTURE, Encoder
+from sthisto.models.encoders.encoder import TEXTURE, Encoder
 from sthisto.models.encoders.given import PREFIX
+from sthisto.models.encoders.loading import PACKAGED, RANDOM
 
 _UNKNOWN: Final = "unknown"
 _IMAGENET: Final = ("in1k", "in12k", "in21k", "in22k")

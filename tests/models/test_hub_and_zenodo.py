@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from tissue import GENES, PATCHES, make_section
 
 from sthisto import models
-from sthisto.models import Color, shared
+from sthisto.models import Color, zenodo
 
 COMMIT = "a" * 40
 
@@ -82,7 +82,7 @@ def server(saved, monkeypatch, tmp_path):
         )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(shared, "ZENODO", one.url)
+        monkeypatch.setattr(zenodo, "ZENODO", one.url)
         yield one
         one.shutdown()
 
