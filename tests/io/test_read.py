@@ -84,6 +84,30 @@ def test_an_image_elsewhere_is_named_and_a_missing_one_is_warned_of(outs, tmp_pa
     assert section.image_key == "P1_full_image"
 
 
+def test_the_image_of_the_cytassist_is_used_where_it_is_that_of_the_full_resolution(outs, visium, caplog):
+    cytassist = outs / "spatial" / "cytassist_image.tiff"
+    Image.fromarray(visium.image[:300, :300]).save(cytassist)
+    with caplog.at_level(logging.INFO, "sthisto"):
+        assert "P1_full_image" in sth.io.read(outs).images
+    assert f"The full-resolution image is {outs / 'he.tif'}" in caplog.text
+    (outs / "he.tif").unlink()
+    assert list(sth.io.read(outs).images) == ["P1_hires_image"]
+    Image.fromarray(visium.image).save(cytassist)
+    with caplog.at_level(logging.INFO, "sthisto"):
+        (section,) = read_sections(sth.io.read(outs))
+    assert section.image_key == "P1_full_image"
+    assert f"The full-resolution image is {cytassist}" in caplog.text
+
+
+def test_counts_of_all_barcodes_are_read_by_their_path(outs, visium):
+    raw = (outs / "filtered_feature_bc_matrix.h5").rename(outs / "raw_feature_bc_matrix.h5")
+    with pytest.raises(FileNotFoundError, match=r"Pass the path of 'raw_feature_bc_matrix\.h5' to read others"):
+        sth.io.read(outs)
+    spoil_positions(outs, lambda table: table.assign(in_tissue=np.arange(len(table)) % 2))
+    (section,) = read_sections(sth.io.read(raw))
+    assert section.rows.tolist() == list(range(1, len(visium.obs), 2))
+
+
 def test_images_of_another_size_are_not_taken(outs):
     Image.fromarray(np.full((50, 70, 3), 200, dtype=np.uint8)).save(outs / "another.png")
     assert "P1_full_image" in sth.io.read(outs).images
@@ -185,6 +209,13 @@ def test_bins_of_one_size_are_read(visium_hd, bin_size, um, caplog):
     assert section.um_per_px == pytest.approx(0.5)
     assert section.diameter == pytest.approx(um / 0.5)
     assert section.image_key == f"CRC_square_{um:03d}um_full_image"
+
+
+def test_the_image_is_found_from_the_folder_of_bins_too(visium_hd):
+    sdata = sth.io.read(visium_hd / "binned_outputs" / "square_008um")
+    assert "square_008um_full_image" in sdata.images
+    (section,) = read_sections(sdata)
+    assert section.um_per_px == pytest.approx(0.5)
 
 
 def test_a_size_of_bins_that_is_not_there_is_refused(visium_hd, outs):
