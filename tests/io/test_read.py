@@ -362,6 +362,21 @@ def test_what_anndata_can_not_read_is_refused_by_the_name_of_the_file(visium, tm
             read(path)
 
 
+@pytest.mark.parametrize("has_packed", [True, False])
+def test_the_tables_that_a_xenium_run_lacks_are_named(xenium, has_packed, caplog):
+    if has_packed:
+        (xenium / "cells.zarr.zip").write_bytes(b"of Xenium Explorer")
+    (xenium / "cell_boundaries.parquet").unlink()
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sth.io.read(xenium)
+    assert "lacks cell_boundaries.parquet, or cell_boundaries.csv.gz" in caplog.text
+    assert ("cells.zarr.zip, which may hold the same, is not read" in caplog.text) == has_packed
+    (xenium / "cells.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks cells\.parquet, or cells\.csv\.gz") as error:
+        sth.io.read(xenium)
+    assert ("cells.zarr.zip" in str(error.value)) == has_packed
+
+
 SPOILED_XENIUM = {
     "experiment.xenium": "{}",
     "cells.parquet": "no parquet",
