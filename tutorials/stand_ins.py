@@ -136,6 +136,31 @@ def write_visium_hd(section: Drawn, outs: Path, *, bin_um: int = 16, width_um: f
     Image.fromarray(section.pixels).save(outs.parent / "he.tif")
 
 
+def write_cells_of_visium_hd(section: Drawn, outs: Path, *, n_cells: int = 1200, seed: int = 0) -> None:
+    """Write the folder `segmented_outputs` of Space Ranger 4 into `outs`."""
+    folder = outs / "segmented_outputs"
+    (folder / "spatial").mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    spots = section.centers[rng.integers(len(section.centers), size=n_cells)]
+    moved = spots + rng.uniform(-40, 40, (n_cells, 2)) / section.um_per_px
+    centers = np.clip(moved, 20, np.array(section.pixels.shape[1::-1]) - 20)
+    barcodes = [f"cellid_{number:09d}-1" for number in range(1, n_cells + 1)]
+    counts, genes = section.thinned(centers, 0.2), section.table.var_names
+    _write_counts(folder / "filtered_feature_cell_matrix.h5", counts, genes, barcodes, "colon")
+    angle = np.linspace(0, 2 * np.pi, 13)
+    circle = 5 / section.um_per_px * np.column_stack([np.cos(angle), np.sin(angle)])
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [np.round(center + circle, 1).tolist()]},
+            "properties": {"cell_id": number},
+        }
+        for number, center in enumerate(centers, start=1)
+    ]
+    (folder / "cell_segmentations.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    _write_overviews(section, folder / "spatial", {"microns_per_pixel": section.um_per_px})
+
+
 def write_xenium(section: Drawn, run: Path, *, n_cells: int = 1500, seed: int = 0) -> None:
     """Write the folder of a Xenium run, and the H&E image with its alignment beside it."""
     run.mkdir(parents=True)

@@ -14,6 +14,7 @@ from spatialdata.models import Image2DModel
 from tifffile import TiffWriter, imwrite
 
 import sthisto as sth
+from sthisto.io._arrays import white_value
 from sthisto.io._image import read_picture
 
 RNG = np.random.default_rng(5)
@@ -103,6 +104,23 @@ def test_twelve_bits_are_scaled_to_eight():
     deep = np.rint(HE / 255 * 4095).astype(np.uint16)
     deep[0, 0] = 4095
     np.testing.assert_array_equal(pixels(deep)[1:], HE[1:])
+
+
+def test_of_large_lazy_images_some_places_tell_the_range():
+    side, chunk = 16_384, 512
+    read = []
+
+    def block(block_info=None):
+        rows, columns, _ = block_info[None]["array-location"]
+        read.append((rows[0], columns[0]))
+        bright = 4000 if columns[0] > side // 2 else 900
+        return np.full((chunk, chunk, 3), bright, dtype=np.uint16)
+
+    tiles = (chunk,) * (side // chunk)
+    lazy = da.map_blocks(block, chunks=(tiles, tiles, (3,)), dtype=np.uint16, meta=np.empty((0, 0, 0), np.uint16))
+    white = white_value(lazy, "It")
+    assert white == 4095
+    assert len(set(read)) <= 256 < (side // chunk) ** 2
 
 
 # Files, by their content

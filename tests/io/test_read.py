@@ -84,6 +84,30 @@ def test_an_image_elsewhere_is_named_and_a_missing_one_is_warned_of(outs, tmp_pa
     assert section.image_key == "P1_full_image"
 
 
+def test_the_image_of_the_cytassist_is_used_where_it_is_that_of_the_full_resolution(outs, visium, caplog):
+    cytassist = outs / "spatial" / "cytassist_image.tiff"
+    Image.fromarray(visium.image[:300, :300]).save(cytassist)
+    with caplog.at_level(logging.INFO, "sthisto"):
+        assert "P1_full_image" in sth.io.read(outs).images
+    assert f"The full-resolution image is {outs / 'he.tif'}" in caplog.text
+    (outs / "he.tif").unlink()
+    assert list(sth.io.read(outs).images) == ["P1_hires_image"]
+    Image.fromarray(visium.image).save(cytassist)
+    with caplog.at_level(logging.INFO, "sthisto"):
+        (section,) = read_sections(sth.io.read(outs))
+    assert section.image_key == "P1_full_image"
+    assert f"The full-resolution image is {cytassist}" in caplog.text
+
+
+def test_counts_of_all_barcodes_are_read_by_their_path(outs, visium):
+    raw = (outs / "filtered_feature_bc_matrix.h5").rename(outs / "raw_feature_bc_matrix.h5")
+    with pytest.raises(FileNotFoundError, match=r"Pass the path of 'raw_feature_bc_matrix\.h5' to read others"):
+        sth.io.read(outs)
+    spoil_positions(outs, lambda table: table.assign(in_tissue=np.arange(len(table)) % 2))
+    (section,) = read_sections(sth.io.read(raw))
+    assert section.rows.tolist() == list(range(1, len(visium.obs), 2))
+
+
 def test_images_of_another_size_are_not_taken(outs):
     Image.fromarray(np.full((50, 70, 3), 200, dtype=np.uint8)).save(outs / "another.png")
     assert "P1_full_image" in sth.io.read(outs).images
@@ -185,6 +209,13 @@ def test_bins_of_one_size_are_read(visium_hd, bin_size, um, caplog):
     assert section.um_per_px == pytest.approx(0.5)
     assert section.diameter == pytest.approx(um / 0.5)
     assert section.image_key == f"CRC_square_{um:03d}um_full_image"
+
+
+def test_the_image_is_found_from_the_folder_of_bins_too(visium_hd):
+    sdata = sth.io.read(visium_hd / "binned_outputs" / "square_008um")
+    assert "square_008um_full_image" in sdata.images
+    (section,) = read_sections(sdata)
+    assert section.um_per_px == pytest.approx(0.5)
 
 
 def test_a_size_of_bins_that_is_not_there_is_refused(visium_hd, outs):
@@ -329,6 +360,21 @@ def test_what_anndata_can_not_read_is_refused_by_the_name_of_the_file(visium, tm
     for read in (sth.io.read, sth.io.read_prediction):
         with pytest.raises(ValueError, match=r"liver\.h5ad can't be read as an AnnData"):
             read(path)
+
+
+@pytest.mark.parametrize("has_packed", [True, False])
+def test_the_tables_that_a_xenium_run_lacks_are_named(xenium, has_packed, caplog):
+    if has_packed:
+        (xenium / "cells.zarr.zip").write_bytes(b"of Xenium Explorer")
+    (xenium / "cell_boundaries.parquet").unlink()
+    with caplog.at_level(logging.WARNING, "sthisto"):
+        sth.io.read(xenium)
+    assert "lacks cell_boundaries.parquet, or cell_boundaries.csv.gz" in caplog.text
+    assert ("cells.zarr.zip, which may hold the same, is not read" in caplog.text) == has_packed
+    (xenium / "cells.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks cells\.parquet, or cells\.csv\.gz") as error:
+        sth.io.read(xenium)
+    assert ("cells.zarr.zip" in str(error.value)) == has_packed
 
 
 SPOILED_XENIUM = {

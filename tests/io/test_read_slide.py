@@ -211,6 +211,39 @@ def test_ome_zarr_has_its_levels_and_um(tmp_path):
         np.testing.assert_array_equal(pixels(level), shrunk(factor))
 
 
+def write_deep_ome_zarr(path, deep, factors=(1, 4)):
+    """Write levels (height, width, 3) of more than eight bits."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    for i, factor in enumerate(factors):
+        group.create_array(str(i), data=np.moveaxis(deep(factor), -1, 0), chunks=(1, 256, 256))
+    axes = [{"name": "c", "type": "channel"}, *({"name": name, "type": "space"} for name in "yx")]
+    datasets = [{"path": str(i)} for i in range(len(factors))]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    return path
+
+
+def test_sixteen_bits_in_zarr_are_known_by_the_coarsest_level_alone(tmp_path):
+    path = write_deep_ome_zarr(tmp_path / "deep.zarr", lambda factor: shrunk(factor).astype(np.uint16) * 257)
+    intact = (path / "0" / "0.0.0").read_bytes()
+    for chunk in (path / "0").glob("[0-9]*"):
+        chunk.write_bytes(b"damaged")
+    fine, coarse = levels(sth.io.read_slide(path))
+    np.testing.assert_array_equal(pixels(coarse), shrunk(4))
+    for channel in range(3):
+        (path / "0" / f"{channel}.0.0").write_bytes(intact)
+    np.testing.assert_array_equal(pixels(fine[:, :256, :256])[..., 0], SCAN[:256, :256, 0])
+
+
+def test_all_levels_of_a_deep_zarr_have_one_white(tmp_path):
+    def deep(factor):
+        values = np.full((1200 // factor, 1600 // factor, 3), 1000, dtype=np.uint16)
+        values[0, 0] = 1020 if factor > 1 else 1030  # between what ten and twelve bits hold
+        return values
+
+    found = levels(sth.io.read_slide(write_deep_ome_zarr(tmp_path / "deep.zarr", deep)))
+    assert [pixels(level)[9, 9].tolist() for level in found] == [[249] * 3] * 2
+
+
 def write_channels(path, channels, names, **um):
     """Write levels of an OME-TIFF whose channels are planes of gray with names."""
     with TiffWriter(path, ome=True) as writer:

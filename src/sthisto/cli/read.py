@@ -25,7 +25,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "data",
         type=Path,
-        help="outs of Space Ranger (Visium, Visium HD), a Xenium run, an h5ad, a slide or picture",
+        help="outs of Space Ranger (Visium, Visium HD), its segmented_outputs (cells), a Xenium run, an h5ad, a slide "
+        "or picture",
     )
     add_store_out(parser, required=True, what="what was read is written to")
     parser.add_argument(

@@ -13,10 +13,27 @@ TAKEN: Final = (
     "the name of an image in uns, a path, or the pixels (height, width, 3) as a numpy, dask, zarr or xarray array or a "
     "PIL image"
 )
+_WHOLE_PX: Final = 4096
+"""Height or width of a lazy image up to which it is read whole to find its range."""
+_N_PLACES: Final = 8
+_PLACE_PX: Final = 256
 
 
 def rgb_of_array(source: Any) -> Any:
     """Return pixels (height, width, 3) of any kind of array: numpy in uint8, dask as lazy as it was.
+
+    Raises
+    ------
+    TypeError
+        It is no array.
+    ValueError
+        It has no three axes, or channels that are not RGB.
+    """
+    return flat_rgb(stored_colors(source), "`image`")
+
+
+def stored_colors(source: Any) -> Any:
+    """Return pixels (height, width, 3 or 4) of any kind of array as they are stored, in numpy or dask.
 
     Raises
     ------
@@ -32,7 +49,7 @@ def rgb_of_array(source: Any) -> Any:
         source = next(iter(finest.data_vars.values()))
     if isinstance(source, DataArray):
         return _of_xarray(source)
-    return flat_rgb(_three_axes(_as_array(source)), "`image`")
+    return _three_axes(_as_array(source))
 
 
 def _as_array(source: Any) -> Any:
@@ -79,12 +96,12 @@ def _of_xarray(source: Any) -> Any:
     kept = source.squeeze([d for d, n in source.sizes.items() if n == 1 and str(d).lower() not in names], drop=True)
     axes = {names.get(str(dim).lower()): dim for dim in kept.dims}
     if set(axes) != {"y", "x", "c"}:
-        return flat_rgb(_three_axes(_as_array(kept.data)), "`image`")
+        return _three_axes(_as_array(kept.data))
     kept = kept.transpose(axes["y"], axes["x"], axes["c"])
     labels = list(kept.coords[axes["c"]].values) if axes["c"] in kept.coords else list(range(kept.shape[2]))
     channels = find_channels(labels, "`image`")
     order = [*channels.rgb] if channels.alpha is None else [*channels.rgb, channels.alpha]
-    return flat_rgb(_as_array(kept.data)[..., order], "`image`")
+    return _as_array(kept.data)[..., order]
 
 
 def _three_axes(pixels: Any) -> Any:
@@ -102,16 +119,26 @@ def _three_axes(pixels: Any) -> Any:
     raise ValueError(msg)
 
 
-def flat_rgb(pixels: Any, what: str, *, is_premultiplied: bool = False) -> Any:
-    """Return (height, width, 3) in uint8 of stored RGB or RGBA values of any number format; lazy arrays stay lazy."""
+def flat_rgb(pixels: Any, what: str, *, is_premultiplied: bool = False, white: float | None = None) -> Any:
+    """Return (height, width, 3) in uint8 of stored RGB or RGBA values of any number format; lazy arrays stay lazy.
+
+    Parameters
+    ----------
+    pixels
+        (height, width, 3 or 4).
+    what
+        How errors name the image.
+    is_premultiplied
+        Whether colors are multiplied with alpha already.
+    white
+        The stored value that is white; None finds it.
+    """
     import dask.array as da
 
-    if pixels.dtype == bool:
-        msg = f"{what} holds True and False; an H&E image in RGB has values between 0 and 1 or 0 and 255."
-        raise ValueError(msg)
     if pixels.dtype == np.uint8 and pixels.shape[-1] == 3:
         return pixels
-    white = _white(pixels, what)
+    if white is None:
+        white = white_value(pixels, what)
     if isinstance(pixels, da.Array):
         whole = pixels.rechunk({2: -1})
         return whole.map_blocks(flat_block, white, is_premultiplied, dtype=np.uint8, chunks=(*whole.chunks[:2], (3,)))
@@ -126,10 +153,31 @@ def flat_block(values: np.ndarray, white: float, is_premultiplied: bool) -> np.n
     return over_white(scaled[..., :3], scaled[..., 3], is_premultiplied=is_premultiplied)
 
 
-def _white(pixels: Any, what: str) -> float:
-    """Return the stored value that is white; warn of pixels without a value."""
+def white_value(pixels: Any, what: str) -> float:
+    """Return which stored value is white, by the range of the pixels; warn of those without a value.
+
+    Parameters
+    ----------
+    pixels
+        (height, width, channels); of a large lazy image, 64 places are read.
+    what
+        How errors name the image.
+
+    Raises
+    ------
+    ValueError
+        The values are not those of an image.
+    """
+    import dask.array as da
+
+    if pixels.dtype == bool:
+        msg = f"{what} holds True and False; an H&E image in RGB has values between 0 and 1 or 0 and 255."
+        raise ValueError(msg)
     if pixels.dtype == np.uint8:
         return 255.0
+    if isinstance(pixels, da.Array):
+        rows, columns = (_places(size) for size in pixels.shape[:2])
+        pixels = pixels[rows][:, columns]
     holes = 0.0
     if pixels.dtype.kind == "f":
         lowest, brightest, holes = (
@@ -138,8 +186,16 @@ def _white(pixels: Any, what: str) -> float:
     else:
         lowest, brightest = (float(one) for one in _computed(pixels.min(), pixels.max()))
     if holes:
-        logger.warning("%s holds %.0f NaN: they are white.", what, holes)
+        logger.warning("%s holds NaN: they are white.", what)
     return brightest_value(pixels.dtype, lowest, brightest, what)
+
+
+def _places(size: int) -> Any:
+    """Return the rows or columns of a lazy image that are looked at: all, or some evenly spaced runs of them."""
+    if size <= _WHOLE_PX:
+        return slice(None)
+    starts = np.linspace(0, size - _PLACE_PX, _N_PLACES).astype(int)
+    return (starts[:, None] + np.arange(_PLACE_PX)).ravel()
 
 
 def _computed(*values: Any) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from sthisto.io._reading import read_anndata, reading
 from sthisto.io._slide import SLIDE_SUFFIXES, is_slide
 from sthisto.io._slide_zarr import is_zarr
 from sthisto.io._space_ranger import find_run, read_run
+from sthisto.io._space_ranger_cells import find_cells, read_cells
 from sthisto.io._xenium import SPECS, read_xenium
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 _KNOWN: Final = (
     "a slide or picture (.svs, .ndpi, .tif, .mrxs, …), a SpatialData store, an OME-Zarr, an h5ad, 'outs' of Space "
-    "Ranger (Visium, Visium HD), the folder of a Xenium run (experiment.xenium), or a folder of HEST-1k (st, metadata, "
-    "wsis)"
+    "Ranger (Visium, Visium HD) or its 'segmented_outputs', the folder of a Xenium run (experiment.xenium), or a "
+    "folder of HEST-1k (st, metadata, wsis)"
 )
-_COUNTS_OF_RUN: Final = "feature_bc_matrix.h5"
+_COUNTS_OF_RUN: Final = ("feature_bc_matrix.h5", "feature_cell_matrix.h5")
+_OF_RUN: Final = ("image", "name")
+"""Arguments that every run takes."""
 _STORES: Final = frozenset({"images", "labels", "points", "shapes", "tables"})
 
 
@@ -41,14 +44,15 @@ def read(
     """Read whatever a path holds, with the right image and its µm per px.
 
     Recognized by what they contain are: the folder "outs" of Space Ranger 1 to 4, with spots of Visium or bins of
-    Visium HD; the folder of a Xenium run; slides and pictures, see `sthisto.io.read_slide`; an AnnData in an h5ad; a
-    SpatialData store; and a folder of HEST-1k. What was chosen is logged (``logging.getLogger("sthisto")``, level
-    INFO). Images are lazy.
+    Visium HD; "segmented_outputs" of Space Ranger 4, with the cells of Visium HD; the folder of a Xenium run; slides
+    and pictures, see `sthisto.io.read_slide`; an AnnData in an h5ad; a SpatialData store; and a folder of HEST-1k. What
+    was chosen is logged (``logging.getLogger("sthisto")``, level INFO). Images are lazy.
 
     Parameters
     ----------
     path
-        File or folder. Of a run, the file of its counts ("…feature_bc_matrix.h5") says which are read.
+        File or folder. Of a run, the file of its counts ("…feature_bc_matrix.h5", "…feature_cell_matrix.h5") says which
+        are read. A run of Visium HD is read as bins; its cells are read with the path of "segmented_outputs".
     image
         Path of the full-resolution H&E image of a run or an h5ad. None: looked for beside the other files. For Space
         Ranger it must have the size of the overview over its scale factor; for Xenium, it is "…he_image.ome.tif" with
@@ -84,14 +88,11 @@ def read(
     if not source.exists():
         msg = f"There is nothing at {source}."
         raise FileNotFoundError(msg)
-    counts = source if source.is_file() and source.name.endswith(_COUNTS_OF_RUN) else None
-    if counts or (source.is_file() and source.name == SPECS):
-        source = source.parent
     picture = None if image is None else Path(image).expanduser()
     if picture is not None and not picture.exists():
         msg = f"There is no image at {picture}."
         raise FileNotFoundError(msg)
-    given = {"image": picture, "bin_size": bin_size, "um_per_px": um_per_px, "name": name, "counts": counts}
+    given = {"image": picture, "bin_size": bin_size, "um_per_px": um_per_px, "name": name}
     kind, takes, reader = recognize(source)
     foreign = [argument for argument, value in given.items() if value is not None and argument not in takes]
     if foreign:
@@ -111,6 +112,16 @@ def recognize(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialDa
     """
     if path.is_dir():
         return _recognize_folder(path)
+    if path.name == SPECS:
+        return "a Xenium run", _OF_RUN, lambda _, **arguments: read_xenium(path.parent, **arguments)
+    if path.name.endswith(_COUNTS_OF_RUN):
+        if run := _recognize_run(path.parent, counts=path):
+            return run
+        msg = (
+            f"{path} are counts without the rest of a run: expected beside them are 'spatial' with the positions of "
+            "spots or bins, or 'cell_segmentations.geojson' with the outlines of cells."
+        )
+        raise ValueError(msg)
     if path.suffix.lower() == ".h5ad":
         return "an AnnData", ("image",), _read_anndata
     if is_slide(path) or path.suffix.lower() in (*ANY_PICTURE, *SLIDE_SUFFIXES):  # by its name, it may be damaged
@@ -121,18 +132,36 @@ def recognize(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialDa
 
 def _recognize_folder(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialData]]:
     if (path / SPECS).is_file():
-        return "a Xenium run", ("image", "name"), read_xenium
+        return "a Xenium run", _OF_RUN, read_xenium
     if is_zarr(path):
         return _recognize_zarr(path)
-    run = find_run(path)
-    if run is not None:
-        kind = "a Visium HD run" if (run / "binned_outputs").is_dir() else "a Visium run"
-        return kind, ("image", "bin_size", "name", "counts"), lambda _, **arguments: read_run(run, **arguments)
+    if run := _recognize_run(path):
+        return run
     if (path / "st").is_dir() and ((path / "wsis").is_dir() or (path / "patches").is_dir()):
         return "a folder of HEST-1k", (), _read_hest
     holds = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
     msg = f"{path} is nothing that is known: it holds {holds}. Known are {_KNOWN}."
     raise ValueError(msg)
+
+
+def _recognize_run(
+    path: Path, counts: Path | None = None
+) -> tuple[str, tuple[str, ...], Callable[..., SpatialData]] | None:
+    """Return what a folder of Space Ranger holds, of which `counts` may be read; None for other folders."""
+    run, cells = find_run(path), find_cells(path)
+    if cells is not None and (run is None or (counts is not None and counts.parent == cells)):
+        kind = "a folder of segmented cells of Visium HD"
+        return kind, _OF_RUN, lambda _, **arguments: read_cells(cells, counts=counts, **arguments)
+    if run is None:
+        return None
+
+    def read_spots(_: Path, **arguments: Any) -> SpatialData:
+        if cells is not None:
+            logger.info("%s holds segmented cells too: pass its path to read them.", cells)
+        return read_run(run, counts=counts, **arguments)
+
+    kind = "a Visium HD run" if (run / "binned_outputs").is_dir() else "a Visium run"
+    return kind, (*_OF_RUN, "bin_size"), read_spots
 
 
 def _recognize_zarr(path: Path) -> tuple[str, tuple[str, ...], Callable[..., SpatialData]]:

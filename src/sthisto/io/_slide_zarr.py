@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sthisto.io._arrays import rgb_of_array
+from sthisto.io._arrays import flat_rgb, stored_colors, white_value
 from sthisto.io._reading import reading
 from sthisto.io._tiff_metadata import is_square, plausible_um
 
@@ -28,6 +28,8 @@ def is_zarr(path: Path) -> bool:
 def read_zarr_levels(path: Path) -> tuple[list[Any], float | None]:
     """Return the levels of an image, lazy (3, height, width) in uint8, and its µm per px where these are stated.
 
+    Which stored value is white is known by the coarsest level, for all of them.
+
     Raises
     ------
     ValueError
@@ -43,7 +45,9 @@ def read_zarr_levels(path: Path) -> tuple[list[Any], float | None]:
     else:
         arrays, um = _arrays_of_group(stored, path)
     try:
-        levels = [rgb_of_array(array).transpose(2, 0, 1).rechunk({0: -1}) for array in arrays]
+        stored_levels = [stored_colors(array) for array in arrays]
+        white = white_value(min(stored_levels, key=lambda level: level.size), "Its coarsest level")
+        levels = [flat_rgb(one, "`image`", white=white).transpose(2, 0, 1).rechunk({0: -1}) for one in stored_levels]
     except ValueError as error:
         msg = f"{path} can't be read as a slide: {error}"
         raise ValueError(msg) from error

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-_COUNTS: Final = "filtered_feature_bc_matrix"
+COUNTS: Final = "filtered_feature_bc_matrix"
+SEGMENTED: Final = "segmented_outputs"
+"""Folder of Space Ranger 4 with the cells of Visium HD."""
+_BINNED: Final = "binned_outputs"
 _POSITIONS: Final = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _COLUMNS: Final = ["in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
 _FACTORS: Final = frozenset({"tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres"})
@@ -44,7 +47,7 @@ def find_run(path: Path) -> Path | None:
 
 
 def read_run(
-    folder: Path, *, bin_size: int | None, image: Path | None, name: str | None, counts: Path | None
+    folder: Path, *, bin_size: int | None, image: Path | None, name: str | None, counts: Path | None = None
 ) -> SpatialData:
     """Read the spots or bins of a run, with the finest image that is found.
 
@@ -69,26 +72,62 @@ def read_run(
         A file is damaged or not of this run, or there are no bins of that size.
     """
     run, bins = folder, _bins_of(folder)
-    name = element_name(name or _name_of(folder, counts))
+    name = element_name(name or name_of_run(folder, counts))
     if bins:
         um = _chosen_bins(bins, bin_size)
         run, name = bins[um], f"{name}_square_{um:03d}um"
     elif bin_size is not None:
         msg = f"{folder} holds spots of Visium, not bins of Visium HD: leave bin_size out."
         raise ValueError(msg)
-    adata = _counts(run, counts)
-    scalefactors = _scalefactors(run)
-    overviews = _overviews(run, folder)
+    adata = read_counts(run, counts)
     positions = _positions(run, adata.obs_names)
     adata.obs = adata.obs.join(positions[_COLUMNS[:3]])
     adata.obsm["spatial"] = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
+    return with_images(adata, name, [run, folder], image, read_scalefactors(run))
+
+
+def with_images(
+    adata: AnnData,
+    name: str,
+    folders: Sequence[Path],
+    image: Path | None,
+    scalefactors: dict[str, Any],
+    *,
+    spot_diameter: float | None = None,
+) -> SpatialData:
+    """Return spots, whose centers are in `obsm`, with the overview and the full-resolution image of their run.
+
+    Parameters
+    ----------
+    adata
+        The counts.
+    name
+        Of the coordinate system.
+    folders
+        Of the run, whose images are looked for: the part that is read, and "outs".
+    image
+        The full-resolution image; None looks for it.
+    scalefactors
+        Of the run.
+    spot_diameter
+        In px of the full resolution; None is that of the scale factors.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no image.
+    ValueError
+        An image is not of this run.
+    """
+    folder = folders[-1]
+    overviews = _overviews(folders)
     adata.uns["spatial"] = {name: {"images": overviews, "scalefactors": scalefactors}}
     scan = _full_image(folder, image, overviews, scalefactors)
     if scan is None and "hires" not in overviews:
         msg = f"{folder} holds no image. Pass image=…, the path of the full-resolution image."
         raise FileNotFoundError(msg)
     whole = scan.levels[0].transpose(1, 2, 0) if scan is not None else None
-    sdata = from_anndata(adata, image="hires" if "hires" in overviews else whole)
+    sdata = from_anndata(adata, image="hires" if "hires" in overviews else whole, spot_diameter=spot_diameter)
     overview = sdata.images.pop(f"{name}_image")
     if "hires" in overviews:
         sdata.images[f"{name}_hires_image"] = overview
@@ -100,7 +139,7 @@ def read_run(
 def _bins_of(folder: Path) -> dict[int, Path]:
     """Return the folders of the bins of Visium HD by their width in µm."""
     found = {}
-    for bins in sorted((folder / "binned_outputs").glob("square_*um")):
+    for bins in sorted((folder / _BINNED).glob("square_*um")):
         if named := _BINS.fullmatch(bins.name):
             found[int(named.group(1))] = bins
     return found
@@ -116,15 +155,17 @@ def _chosen_bins(bins: dict[int, Path], bin_size: int | None) -> int:
     return chosen
 
 
-def _name_of(folder: Path, counts: Path | None) -> str:
-    file = counts or _counts_file(folder)
-    if file is not None and file.name.endswith(f"_{_COUNTS}.h5"):
-        return file.name.removesuffix(f"_{_COUNTS}.h5")
+def name_of_run(folder: Path, counts: Path | None, kind: str = COUNTS) -> str:
+    """Return the name of a run: that of its counts, or of the folder around "outs"."""
+    file = counts or _counts_file(folder, kind)
+    if file is not None and file.name.endswith(f"_{kind}.h5"):
+        return file.name.removesuffix(f"_{kind}.h5")
     resolved = folder.resolve()
+    resolved = resolved.parent if resolved.name == SEGMENTED else resolved
     return resolved.parent.name if resolved.name == "outs" else resolved.name
 
 
-def _counts_file(run: Path) -> Path | None:
+def _counts_file(run: Path, kind: str) -> Path | None:
     """Return the file of the filtered counts, which may begin with the name of the sample; None without.
 
     Raises
@@ -132,8 +173,8 @@ def _counts_file(run: Path) -> Path | None:
     ValueError
         There are those of several samples.
     """
-    named = sorted(run.glob(f"*_{_COUNTS}.h5"))
-    if (plain := run / f"{_COUNTS}.h5").is_file():
+    named = sorted(run.glob(f"*_{kind}.h5"))
+    if (plain := run / f"{kind}.h5").is_file():
         return plain
     if len(named) > 1:
         msg = f"{run} holds the counts of several samples: {listed(one.name for one in named)}. Pass the path of one."
@@ -141,26 +182,45 @@ def _counts_file(run: Path) -> Path | None:
     return named[0] if named else None
 
 
-def _counts(run: Path, counts: Path | None) -> AnnData:
-    """Return the counts, genes by their symbols."""
+def read_counts(run: Path, counts: Path | None, kind: str = COUNTS) -> AnnData:
+    """Return the counts, genes by their symbols.
+
+    Parameters
+    ----------
+    run
+        Folder in which they lie.
+    counts
+        Their file; None takes the filtered ones.
+    kind
+        What the file or folder of the filtered ones is called.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none.
+    ValueError
+        They can't be read.
+    """
     import scanpy as sc
 
-    file = counts or _counts_file(run)
-    if file is None and not (run / _COUNTS).is_dir():
-        msg = f"{run} holds no counts. Expected is {_COUNTS}.h5, or the folder {_COUNTS}."
+    file = counts or _counts_file(run, kind)
+    if file is None and not (run / kind).is_dir():
+        others = sorted(one.name for one in run.glob(f"*{kind.removeprefix('filtered')}.h5"))
+        remedy = f" Pass the path of {listed(others)} to read others." if others else ""
+        msg = f"{run} holds no counts. Expected is {kind}.h5, or the folder {kind}.{remedy}"
         raise FileNotFoundError(msg)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        with reading(file or run / _COUNTS):
+        with reading(file or run / kind):
             if file is None:
-                adata = sc.read_10x_mtx(run / _COUNTS, gex_only=False)
+                adata = sc.read_10x_mtx(run / kind, gex_only=False)
             else:
                 adata = sc.read_10x_h5(file, gex_only=False)
     adata.var_names_make_unique()
     return adata
 
 
-def _scalefactors(run: Path) -> dict[str, float]:
+def read_scalefactors(run: Path) -> dict[str, float]:
     """Return the scale factors of a run.
 
     Raises
@@ -221,11 +281,11 @@ def _positions_of_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path) if has_header else pd.read_csv(path, header=None, names=["barcode", *_COLUMNS])
 
 
-def _overviews(run: Path, folder: Path) -> dict[str, np.ndarray]:
+def _overviews(folders: Sequence[Path]) -> dict[str, np.ndarray]:
     """Return the small images in RGB, (height, width, 3); Visium HD may keep them beside the bins alone."""
     found = {}
     for name in ("hires", "lowres"):
-        paths = [one / "spatial" / f"tissue_{name}_image.png" for one in (run, folder)]
+        paths = [one / "spatial" / f"tissue_{name}_image.png" for one in folders]
         path = next((one for one in paths if one.is_file()), None)
         if path is not None:
             found[name] = np.asarray(read_picture(path).pixels)
@@ -251,6 +311,7 @@ def _full_image(
             raise ValueError(msg)
         return scan
     fitting = [path for path in _candidates(folder) if _fits(path, overviews, scalefactors)]
+    fitting = fitting or [path for path in _of_cytassist(folder) if _fits(path, overviews, scalefactors)]
     if len(fitting) == 1:
         logger.info("The full-resolution image is %s.", fitting[0])
         return open_scan(fitting[0])
@@ -268,8 +329,23 @@ def _full_image(
 
 
 def _candidates(folder: Path) -> Sequence[Path]:
-    places = [folder, folder / "microscope_image"] + ([folder.parent] if folder.name == "outs" else [])
+    outs = outs_of(folder)
+    around = [outs.resolve().parent] if outs.resolve().name == "outs" else []
+    places = dict.fromkeys([folder, outs, outs / "microscope_image", *around])
     return [path for place in places for path in sorted(place.glob("*")) if path.suffix.lower() in _IMAGES]
+
+
+def _of_cytassist(folder: Path) -> Sequence[Path]:
+    """Return the image of the CytAssist, which is that of the full resolution where no microscope took another one."""
+    return [path for path in [outs_of(folder) / "spatial" / "cytassist_image.tiff"] if path.is_file()]
+
+
+def outs_of(folder: Path) -> Path:
+    """Return the folder "outs" around the cells or bins of a run, and other folders as they are."""
+    resolved = folder.resolve()
+    if resolved.name == SEGMENTED:
+        return resolved.parent
+    return resolved.parent.parent if resolved.parent.name == _BINNED else folder
 
 
 def _fits(path: Path, overviews: dict[str, np.ndarray], scalefactors: dict[str, Any]) -> bool:

@@ -147,10 +147,11 @@ def _cells(folder: Path, name: str) -> tuple[AnnData, Any]:
     if polygons is not None:
         cells = ShapesModel.parse(polygons, transformations={name: Identity()})
     else:
+        missing = _lacks(folder, "cell_boundaries", "the outlines of cells")
         if _AREA not in about:
-            msg = f"{folder} lacks both cell_boundaries.parquet and {_AREA!r} of the cells: their sizes are unknown."
+            msg = f"{missing}. {_AREA!r} is missing too, so that their sizes are unknown. Copy the file from the run."
             raise FileNotFoundError(msg)
-        logger.warning("%s lacks the boundaries of cells: cells are circles of their area.", folder)
+        logger.warning("%s. Cells are circles of their area.", missing)
         radius = np.sqrt(about[_AREA].to_numpy(dtype=float) / np.pi)
         index = pd.Index(adata.obs_names, name=INSTANCE)
         cells = ShapesModel.parse(xy, geometry=0, radius=radius, index=index, transformations={name: Identity()})
@@ -163,9 +164,16 @@ def _about_cells(folder: Path) -> pd.DataFrame:
     """Return what is known of each cell, by its id."""
     table = _read_table(folder, "cells", ["cell_id", "x_centroid", "y_centroid"])
     if table is None:
-        msg = f"{folder} lacks cells.parquet, or cells.csv.gz: where the cells lie."
+        msg = f"{_lacks(folder, 'cells', 'where the cells lie')}. Copy the file from the run."
         raise FileNotFoundError(msg)
     return table.set_index(_as_text(table.pop("cell_id")))
+
+
+def _lacks(folder: Path, name: str, what: str) -> str:
+    """Return that a table of a run is missing, also where Xenium Explorer's file holds the same."""
+    packed = folder / "cells.zarr.zip"
+    instead = f"; {packed.name}, which may hold the same, is not read" if packed.is_file() else ""
+    return f"{folder} lacks {name}.parquet, or {name}.csv.gz: {what}{instead}"
 
 
 def _read_table(folder: Path, name: str, columns: list[str]) -> pd.DataFrame | None:
