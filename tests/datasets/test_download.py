@@ -74,7 +74,7 @@ def test_what_is_there_is_not_fetched_again(cache, server):
 
 
 def test_a_commit_is_kept_beside_what_is_current(cache, server, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "sthisto")
     current = her2st(sections=["B1"])
     assert "the files of commit abc123" in caplog.text
     n_asked = len(server.asked)

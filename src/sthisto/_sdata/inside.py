@@ -50,7 +50,7 @@ def check_inside(
     image: str,
     allow_outside: bool,
     remedy: str = "Pass the image that the coordinates belong to",
-    go_on: str = "Pass allow_outside=True",
+    go_on: str = "Pass allow_outside=True to sthisto.io.from_anndata",
 ) -> None:
     """Raise ValueError where no spot lies in its image, or more than a tenth lie outside and that is not allowed.
 
