@@ -68,6 +68,13 @@ def test_arrays_of_every_kind_are_the_same_pixels(source):
     np.testing.assert_array_equal(pixels(source), HE)
 
 
+@pytest.mark.parametrize("order", [("scale0", "scale1"), ("scale1", "scale0")])
+def test_the_finest_level_is_read_in_whatever_order_they_stand(order):
+    tree = Image2DModel.parse(HE, dims=("y", "x", "c"), scale_factors=[2])
+    levels = {name: tree[name].to_dataset() for name in order}
+    np.testing.assert_array_equal(pixels(xr.DataTree.from_dict(levels)), HE)
+
+
 def test_lazy_arrays_stay_lazy():
     def refuse(block):
         raise AssertionError

@@ -45,8 +45,8 @@ def stored_colors(source: Any) -> Any:
     from xarray import DataArray, DataTree
 
     if isinstance(source, DataTree):
-        finest: Any = next(iter(source.children.values()))
-        source = next(iter(finest.data_vars.values()))
+        levels: list[Any] = [next(iter(level.data_vars.values())) for level in source.children.values()]
+        source = max(levels, key=lambda level: level.size)
     if isinstance(source, DataArray):
         return _of_xarray(source)
     return _three_axes(_as_array(source))
