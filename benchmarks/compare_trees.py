@@ -23,7 +23,9 @@ import numpy as np
 import pandas as pd
 
 METHODS = ("danet", "ridge", "recommended")
-SCORES = ("pcc", "pcc_residual", "ceiling")
+HAVE_EPOCHS = ("danet", "bleep", "stnet", "histogene", "hybrid")
+SCORES = ("pcc", "pcc_residual", "reproducibility", "ceiling")
+"""Those of them that a tree gives; the third was called "ceiling"."""
 
 
 def results(methods: Sequence[str], genes: Path | None, *, max_epochs: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -52,13 +54,14 @@ def of_sections(
 
     table = next(iter(sdata.tables.values()))
     for method in methods:
-        own = {} if method == "ridge" else {"max_epochs": max_epochs}
+        own = {"max_epochs": max_epochs} if method in HAVE_EPOCHS else {}
         model = sth.tl.fit(sdata, method=method, image_encoder="efficientnet_lite0", **options, **own)
         sth.tl.predict(sdata, model)
         sth.tl.evaluate(sdata, n_boot=200)
         yield f"{name}/{method}/prediction", np.asarray(table.layers["sthisto_pred"])
         for score in SCORES:
-            yield f"{name}/{method}/{score}", table.var[f"sthisto_{score}"].to_numpy()
+            if f"sthisto_{score}" in table.var:
+                yield f"{name}/{method}/{score}", table.var[f"sthisto_{score}"].to_numpy()
     for method in ("leiden", "kmeans"):
         sth.tl.cluster(sdata, method=method, n_clusters=5, key_added="found")
         yield f"{name}/clusters/{method}", table.obs["found"].astype(str).to_numpy(dtype=str)
