@@ -757,6 +757,15 @@ def test_an_image_too_coarse_for_the_patches_is_said(sdata, caplog):
     assert "image_key" in caplog.text
 
 
+@pytest.mark.parametrize(("um_per_px", "is_said"), [(2.4, False), (3.6, True)])
+def test_an_image_too_coarse_to_see_cells_in_is_said_once(sdata, caplog, um_per_px, is_said):
+    """As Space Ranger's hires image is, also where the patches are of few px."""
+    (section,) = read_sections(sdata, ElementKeys(um_per_px=um_per_px))
+    for _ in range(2):
+        section.patches(PatchSpec(size=32, um_per_px=um_per_px))
+    assert caplog.text.count("Image 'image' is coarse: 3.6 µm per px, too few px to see cells in") == int(is_said)
+
+
 def test_a_patch_far_wider_than_the_image_is_refused(sdata):
     (section,) = read_sections(sdata, ElementKeys(um_per_px=0.001))
     with pytest.raises(

@@ -292,6 +292,21 @@ def test_alignments_are_found_by_the_names_that_xenium_explorer_gives(xenium, na
     np.testing.assert_allclose(section.centers, visium.xy, atol=1e-6)
 
 
+@pytest.mark.parametrize("um_per_px", [XENIUM_UM, 2 * XENIUM_UM])
+def test_without_an_alignment_an_image_of_other_pixels_is_refused(xenium, visium, um_per_px, caplog):
+    (xenium / "Region_1_he_imagealignment.csv").unlink()
+    sizes = {f"PhysicalSize{axis}": um_per_px for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    image = visium.image.transpose(2, 0, 1)
+    path = xenium / "Region_1_he_image.ome.tif"
+    imwrite(path, image, photometric="rgb", ome=True, metadata={"axes": "CYX", **sizes})
+    if um_per_px == XENIUM_UM:
+        sth.io.read(xenium)
+        assert "it is taken to lie on the morphology image, px by px" in caplog.text
+    else:
+        with pytest.raises(ValueError, match=r"has no '…_imagealignment.csv'.*Put the alignment of Xenium Explorer"):
+            sth.io.read(xenium)
+
+
 def change_table(path, change):
     change(pd.read_parquet(path)).to_parquet(path)
 

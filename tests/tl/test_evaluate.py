@@ -100,6 +100,16 @@ def test_fifty_most_expressed_genes_of_each_section_are_summarized_apart():
     assert summary.loc[("all", "all modeled"), "n_genes"] == 60
 
 
+def test_a_table_of_the_prediction_alone_has_nothing_to_score(tissue):
+    mark_split(tissue, ROLES)
+    model = sth.tl.fit(tissue, method="color", patch_size=PATCH)
+    sth.tl.predict(tissue, model, new_table_key="alone")
+    with pytest.raises(ValueError, match="X of table 'alone' is the prediction itself, so nothing was measured there"):
+        sth.tl.evaluate(tissue, table_key="alone")
+    sth.tl.predict(tissue, model, table_key="counts")
+    sth.tl.evaluate(tissue, table_key="counts", n_boot=0)
+
+
 def test_spots_the_model_was_trained_on_are_refused(tissue):
     table = predict(tissue)
     mark_split(tissue, {**ROLES, "A": "test"})

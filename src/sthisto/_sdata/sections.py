@@ -36,6 +36,8 @@ _MOST_ENLARGED = 2.5
 _WIDEST_PATCH_PX = 4096
 _FINE_UM = 1.0
 """µm per px of a 10x objective; images of larger pixels are called coarse."""
+_NO_CELLS_UM = 2.5
+"""µm per px above which a cell is fewer than four px wide."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,13 @@ class Section:
     def _warn_if_enlarged(self, spec: PatchSpec, enlarged: float) -> None:
         """Warn of patches that show few px, because the image is coarse or because they cover little tissue."""
         if enlarged <= _MOST_ENLARGED:
+            if self.um_per_px is not None and self.um_per_px > _NO_CELLS_UM:
+                warn_once(
+                    "Image %r is coarse: %.3g µm per px, too few px to see cells in. Pass the full-resolution image "
+                    "with image_key=…, if there is one.",
+                    self.image_key,
+                    self.um_per_px,
+                )
             return
         um = "unknown" if self.um_per_px is None else f"{self.um_per_px:.3g}"
         if self.um_per_px is not None and self.um_per_px <= _FINE_UM:

@@ -27,6 +27,8 @@ _ALIGNMENT: Final = (
     "matrix.csv",
 )
 """Names that 10x and Xenium Explorer give the alignment of an image."""
+_OTHER_PIXELS: Final = 0.02
+"""Difference of µm per px above which an image does not lie on the morphology image px by px."""
 _AREA: Final = "cell_area"
 _PART: Final = "label_id"
 """Column that tells the parts of a cell with several outlines apart."""
@@ -94,7 +96,13 @@ def _he_image(folder: Path) -> Path:
 
 
 def _to_um(path: Path, scan: Scan, pixel_um: float) -> Any:
-    """Return the transformation from px of the H&E image to µm of the run."""
+    """Return the transformation from px of the H&E image to µm of the run.
+
+    Raises
+    ------
+    ValueError
+        The alignment is no affine, or there is none and the image has other pixels than the morphology image.
+    """
     from spatialdata.transformations import Affine
 
     stem = path.name.split(".ome")[0].removesuffix(path.suffix)
@@ -106,6 +114,13 @@ def _to_um(path: Path, scan: Scan, pixel_um: float) -> Any:
         logger.info("The H&E image is aligned by %s.", alignment)
         with reading(alignment):
             matrix = pd.read_csv(alignment, header=None).to_numpy(dtype=float)
+    elif scan.um_per_px is not None and abs(scan.um_per_px / pixel_um - 1) > _OTHER_PIXELS:
+        msg = (
+            f"{path} has no '…_imagealignment.csv' or '…_matrix.csv' beside it, which says where it lies on the cells, "
+            f"and its pixels are {scan.um_per_px:.3g} µm wide, those of the morphology image {pixel_um:.3g} µm. Put "
+            "the alignment of Xenium Explorer beside it."
+        )
+        raise ValueError(msg)
     else:
         logger.warning(
             "%s has no '…_imagealignment.csv' or '…_matrix.csv' beside it: it is taken to lie on the morphology image, "

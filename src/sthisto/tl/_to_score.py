@@ -25,7 +25,7 @@ from sthisto._sdata.record import (
     sibling_table,
 )
 from sthisto._sdata.sections import Section, read_sections
-from sthisto._sdata.tables import layer_names
+from sthisto._sdata.tables import layer_names, read_rows
 from sthisto._sdata.training import depth_knots, sibling_components
 from sthisto._sdata.write import Update, check_slot, layer_updates, obs_updates, var_updates
 from sthisto._utils.logging import logger
@@ -127,6 +127,8 @@ def stored(section: Section, key: str) -> ToScore:
     ------
     KeyError
         There is no prediction.
+    ValueError
+        The table holds the prediction alone, as one that `tl.predict(new_table_key=…)` made.
     """
     table, layer = section.table, slots.prediction(key)
     remedy = f"Call {_CALL} first."
@@ -135,11 +137,26 @@ def stored(section: Section, key: str) -> ToScore:
     check_key(layer, known, name="key_added", where="the layers of the table", remedy=remedy)
     genes = predicted_names(table, key, record.gene_symbols)
     values = predicted_values(table, key, layer, genes, rows=section.rows, gene_symbols=record.gene_symbols)
+    _check_not_alone(section, values)
     is_seen = table.obs[slots.seen(key)].to_numpy(dtype=bool)[section.rows]
     name = slots.confidence(key)
     confidence = table.obs[name].to_numpy(dtype=float)[section.rows] if name in table.obs else None
     siblings = record.sibling_reference(genes)
     return ToScore(section, genes, values, is_seen, record, siblings, confidence=confidence)
+
+
+def _check_not_alone(section: Section, values: np.ndarray) -> None:
+    """Raise ValueError where X is the prediction, (n_spots, n_genes), itself."""
+    table = section.table
+    if table.X is None or table.n_vars != values.shape[1] or not len(section):
+        return
+    if np.array_equal(read_rows(section, None, np.arange(1)).toarray(), values[:1]) and values[0].any():
+        msg = (
+            f"X of table {section.table_key!r} is the prediction itself, so nothing was measured there and there is "
+            "nothing to score. Pass table_key=… with the table of measured expression, after tl.predict without "
+            "new_table_key=…."
+        )
+        raise ValueError(msg)
 
 
 def given(
