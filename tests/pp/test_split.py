@@ -157,7 +157,8 @@ def test_spots_left_out_have_no_role():
         ({"by": "patient"}, ValueError, "needs patient_key"),
         ({"by": "patient", "patient_key": "donor"}, KeyError, "'donor'.*Available.*'patient'"),
         ({"by": "patient", "patient_key": "patient", "test": ["P9"]}, KeyError, "'P9' is not in the patients"),
-        ({"by": "patient", "patient_key": "patient", "test": 0.9}, ValueError, "No spot would be 'train'"),
+        ({"by": "patient", "patient_key": "patient", "test": 0.9}, ValueError, "be 'train'. Change `test`"),
+        ({"by": "block", "margin": 900}, ValueError, "in the margin of 900 px.*sections or patients.*smaller `margin`"),
         ({"by": "patient", "patient_key": "patient", "test": 2}, ValueError, "share between 0 and 1"),
         ({"by": "patient", "patient_key": "patient", "validation": 1}, ValueError, "`validation`"),
         ({"by": "block", "test": ["A"]}, ValueError, "as a share of spots"),
@@ -174,7 +175,7 @@ def test_impossible_splits_are_refused_and_nothing_is_written(tissue, arguments,
 
 
 def test_blocks_leave_the_default_patch_between_the_sides_unless_told_otherwise(tissue):
-    with pytest.raises(ValueError, match="No spot would be 'train'"):
+    with pytest.raises(ValueError, match=r"No spot would be 'train': \d+ of \d+ spots lie in the margin of 224 px"):
         sth.pp.split(tissue, by="block", test=0.2)
     sth.pp.split(tissue, by="block", test=0.2, margin=0)
     assert tissue["counts"].obs["sthisto_split"].notna().all()

@@ -375,6 +375,7 @@ def test_training_spots_that_see_pixels_of_test_spots_are_counted_and_said(caplo
         with caplog.at_level(logging.WARNING, "sthisto"):
             sth.tl.fit(tissue, method="mean", patch_size=32)
         assert ("see pixels that test spots see too (32 px wide)" in caplog.text) == said or margin == 16
+        assert ("hold out sections or patients, or fit a narrower view" in caplog.text) == said or margin == 16
     sth.pp.split(tissue, by="block", test=0.2, margin=32)
     caplog.clear()
     with caplog.at_level(logging.WARNING, "sthisto"):

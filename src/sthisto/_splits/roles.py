@@ -81,7 +81,9 @@ def warn_of_overlap(sections: Sequence[Section], roles: Sequence[np.ndarray], pa
         if overlapping.any():
             logger.warning(
                 "%d of %d training spots of section %r see pixels that test spots see too (%.0f px wide): scores on "
-                "these are too high. Pass margin=%.0f to sth.pp.split.",
+                "these are too high. Pass margin=%.0f to sth.pp.split. Where the section is too small for it, hold out "
+                "sections or patients, or fit a narrower view: a smaller `patch_um` or `context`, or `texture_context` "
+                "of methods that have it.",
                 overlapping.sum(),
                 fitted.sum(),
                 section.name,

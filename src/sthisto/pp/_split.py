@@ -133,7 +133,7 @@ def split(
         else _roles(section, out, validation, blocks, seed + i, width)
         for i, (section, name, out) in enumerate(zip(sections, names, held_out, strict=True))
     ]
-    _check_sides(roles, calibrated=bool(calibration))
+    _check_sides(roles, calibrated=bool(calibration), margin=width)
     if by != "patient":
         warn_of_shared_patients(patients, [held_out], what="split")
     record = {"rule": by, "patient_key": patient_key or ""}
@@ -220,9 +220,18 @@ def _roles(
     return roles
 
 
-def _check_sides(roles: Sequence[np.ndarray], *, calibrated: bool) -> None:
-    present = set(np.concatenate(roles))
+def _check_sides(roles: Sequence[np.ndarray], *, calibrated: bool, margin: float) -> None:
+    every = np.concatenate(roles)
+    present, n_left_out = set(every), sum(role is None for role in every)
     for side in (TRAIN, TEST, *([CALIBRATION] if calibrated else [])):
-        if side not in present:
+        if side in present:
+            continue
+        if n_left_out:
+            msg = (
+                f"No spot would be {side!r}: {n_left_out} of {len(every)} spots lie in the margin of {margin:g} px and "
+                "stay out. Hold out sections or patients, or pass a smaller `margin` and as narrow a view to "
+                "sth.tl.fit (`patch_um`, `context`, `texture_context`)."
+            )
+        else:
             msg = f"No spot would be {side!r}. Change `test` or `calibration`, or add patients or sections."
-            raise ValueError(msg)
+        raise ValueError(msg)
