@@ -178,6 +178,8 @@ def test_a_prediction_without_scores_says_how_to_get_them(tmp_path):
     )
     found = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "sth.tl.evaluate(sdata, key_added='sthisto')" in found.text
+    assert "sthisto evaluate predicted.zarr --out evaluated.zarr" in found.text
+    assert "--out scores.csv writes the scores alone" in found.text
     assert "There is no split" in found.text
     assert "look unlike what the model was trained on" in found.text
     counts = sth.get.passport(model)["verdict"].value_counts()

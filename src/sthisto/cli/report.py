@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         "report",
         run,
         "Write one HTML page about a prediction in a SpatialData store: training, scores, maps and doubts.",
-        "sthisto report predicted.zarr --out report.html",
+        "sthisto report evaluated.zarr --out report.html",
     )
     add_data(parser)
     parser.add_argument("--out", type=Path, required=True, help="HTML file; one that exists is replaced")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pandas as pd
 
 from sthisto import get, pl
-from sthisto._sdata.slots import ALL_GENES
+from sthisto._sdata.slots import ALL_GENES, KEY
 from sthisto.report.page import MINUS, Block, Picture, Table, with_interval
 from sthisto.report.pictures import encode
 from sthisto.report.subject import GENES, Subject
@@ -32,12 +34,16 @@ _MEANING_OF_TARGETS = (
     "set or the proportion of a cell type. Residual PCC is the same number.",
     "Intervals at 95 % hold for further tissue like this, not for new patients.",
 )
+_UNSCORED = (
+    "There are no scores. Where expression was measured, either line computes them, the first in Python and the second "
+    "in a shell, where --out scores.csv writes the scores alone:"
+)
 
 
 def headline(subject: Subject) -> str:
     """Return the score in one sentence."""
     if subject.summary is None:
-        return "It was not scored: nothing was measured, or sth.tl.evaluate was not called."
+        return "It was not scored: nothing was measured, or neither sth.tl.evaluate nor sthisto evaluate was run."
     row = subject.summary[(subject.summary["section"] == "all") & (subject.summary["genes"] == ALL_GENES)].iloc[0]
     score = with_interval(row["pcc_residual"], row["pcc_residual_low"], row["pcc_residual_high"])
     n_sections = subject.summary["section"].nunique() - 1
@@ -52,8 +58,7 @@ def headline(subject: Subject) -> str:
 def scores_block(subject: Subject, most_bytes: int) -> Block:
     """Return scores by section and gene, and those of the other predictions in the data."""
     if subject.summary is None or subject.scores is None:
-        call = f"sth.tl.evaluate(sdata, key_added={subject.key!r})"
-        return Block("Scores", ["There are no scores. Where expression was measured, this computes them:"], code=call)
+        return Block("Scores", [_UNSCORED], code=_evaluations(subject.key))
     summary = subject.summary
     if summary["section"].nunique() == 2:  # one section, which is its own mean
         summary = summary[summary["section"] != "all"]
@@ -64,6 +69,13 @@ def scores_block(subject: Subject, most_bytes: int) -> Block:
     pictures = [_figure(subject, most_bytes)] if subject.scores["pcc_residual"].notna().any() else []
     meaning = _MEANING if subject.what == GENES else _MEANING_OF_TARGETS
     return Block("Scores", meaning, tables=tables, pictures=pictures)
+
+
+def _evaluations(key: str) -> str:
+    """Return the call and the command that score a prediction."""
+    command = ["sthisto", "evaluate", "predicted.zarr", "--out", "evaluated.zarr"]
+    option = [] if key == KEY else ["--key-added", key]
+    return f"sth.tl.evaluate(sdata, key_added={key!r})\n{shlex.join([*command, *option])}"
 
 
 def _sections_table(summary: pd.DataFrame, caption: str, first: tuple[str, ...] = ("section",)) -> Table:
