@@ -14,6 +14,7 @@ from PIL import Image
 from visium import Visium
 
 import sthisto as sth
+from sthisto._utils.logging import _warned
 from sthisto.cli import main
 from sthisto.cli.main import build_parser
 from sthisto.cli.options import image_key, read_names
@@ -81,6 +82,34 @@ def test_assess_keeps_the_passport_with_the_model_and_predict_obeys_it(tmp_path,
     assert var.loc[list(told), "sthisto_verdict"].to_dict() == told
     assert main(["predict", str(store), "--model", str(model), "--out", str(tmp_path / "no"), "--genes", "best"]) == 1
     assert "all, use, or a file" in capsys.readouterr().err
+
+
+def test_assess_takes_several_stores_and_prints_a_summary(tmp_path, capsys, caplog):
+    stores = [tmp_path / f"P{i}.zarr" for i in range(3)]
+    sections = [sth.datasets.synthetic(n_sections=1, n_spots=40, seed=i) for i in range(3)]
+    for sdata, path in zip(sections, stores, strict=True):
+        table = sdata["expression"]
+        table.var["feature_types"] = ["Antibody Capture"] * 2 + ["Gene Expression"] * (table.n_vars - 2)
+        table.obs["patient"] = path.stem
+        sdata.write(path)
+    model, csv = tmp_path / "model", tmp_path / "passport.csv"
+    sth.tl.fit(sections, method="color", n_top_genes=30, patch_size=48).save(model)
+    caplog.clear()
+    _warned.clear()
+    command = ["assess", *map(str, stores), "--model", str(model)]
+    assert main([*command, "--csv", str(csv)]) == 0
+    printed = capsys.readouterr().out
+    passport = sth.get.passport(model)
+    assert pd.read_csv(csv)["gene"].tolist() == passport["gene"].tolist()
+    assert set(passport["groups"]) == {"patient"}
+    assert f"use: {(passport['verdict'] == 'use').sum()} of 30; pattern only: " in printed
+    ranked = passport.sort_values("pcc_residual", ascending=False)["gene"]
+    shown = [line.split()[0] for line in printed.splitlines() if line.strip()]
+    assert [word for word in shown if word in set(ranked)] == ranked.head(10).tolist()
+    assert f"{model / 'passport.parquet'} and {csv}" in printed
+    assert caplog.text.count("are no genes") == 1
+    assert main([*command, "--csv", str(csv)]) == 1
+    assert "Choose another --csv" in capsys.readouterr().err
 
 
 def test_predict_writes_intervals_and_says_whom_they_hold_for(tmp_path, capsys):

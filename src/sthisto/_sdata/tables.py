@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from sthisto._sdata.columns import read_names
 from sthisto._sdata.slots import GENES_GIVEN, SELECTED_GENES, modeled_gene, prediction
-from sthisto._utils.logging import logger
+from sthisto._utils.logging import warn_once
 from sthisto._utils.validate import check_key, listed
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def warn_of_other_features(table: AnnData) -> None:
     """Warn that a table holds features which are no genes, and what becomes of them."""
     other = ~is_gene(table)
     if other.any():
-        logger.warning(
+        warn_once(
             "%d of %d features are no genes, such as %s: they count neither as genes nor in the library size.",
             other.sum(),
             len(other),
