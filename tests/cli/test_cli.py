@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import shutil
@@ -16,6 +17,7 @@ from visium import Visium
 import sthisto as sth
 from sthisto._utils.logging import _warned
 from sthisto.cli import main
+from sthisto.cli.fit import _last_epochs
 from sthisto.cli.main import build_parser
 from sthisto.cli.options import image_key, read_names
 from sthisto.cli.wording import in_options
@@ -110,6 +112,17 @@ def test_assess_takes_several_stores_and_prints_a_summary(tmp_path, capsys, capl
     assert caplog.text.count("are no genes") == 1
     assert main([*command, "--csv", str(csv)]) == 1
     assert "Choose another --csv" in capsys.readouterr().err
+
+
+def test_fit_prints_the_last_epochs_without_losses_that_were_not_computed(capsys):
+    history = pd.DataFrame({"epoch": range(30), "train_loss": 0.5, "val_loss": np.nan})
+    options = argparse.Namespace(json=False, quiet=False)
+    shown = _last_epochs(history, options)
+    assert list(shown.columns) == ["epoch", "train_loss"]
+    assert shown["epoch"].tolist() == [25, 26, 27, 28, 29]
+    assert "last 5 of 30 epochs" in capsys.readouterr().out
+    assert len(_last_epochs(history.head(3), options)) == 3
+    assert capsys.readouterr().out == ""
 
 
 def test_predict_writes_intervals_and_says_whom_they_hold_for(tmp_path, capsys):

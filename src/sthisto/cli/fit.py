@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sthisto._utils.arguments import read_value
 from sthisto.cli.completion import completed, encoder_names, method_names
 from sthisto.cli.options import add_command, add_data, add_store_out, element_keys, method_options, read_names
 from sthisto.cli.output import print_table
 from sthisto.cli.stores import out_paths, read_stores, refuse_existing, write_stores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_N_EPOCHS = 5
 
 
 def add(commands: Any) -> None:
@@ -87,6 +92,13 @@ def run(options: argparse.Namespace) -> None:
         model.save(options.model, overwrite=True)
         remove_checkpoint(checkpoint)
         write_stores(stores if paths else [], paths, overwrite=options.overwrite)
-    print_table(model.history, options)
+    print_table(model.history if options.json else _last_epochs(model.history, options), options)
     if not (options.json or options.quiet):
         print(f"{options.model} holds the model: {repr(model).strip('<>')}.")
+
+
+def _last_epochs(history: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
+    """Return the last epochs without the losses that were never computed, and print how many epochs there were."""
+    if len(history) > _N_EPOCHS and not options.quiet:
+        print(f"The last {_N_EPOCHS} of {len(history)} epochs:")
+    return history.dropna(axis="columns", how="all").tail(_N_EPOCHS)
