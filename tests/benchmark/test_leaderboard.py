@@ -6,6 +6,7 @@ import pytest
 from tissue import GENES, PATCH, make_tissue, mark_split
 
 import sthisto as sth
+from sthisto.benchmark._leaderboard_page import as_text
 from sthisto.cli import main
 from sthisto.metrics import paired_difference, pearson_residuals
 
@@ -170,3 +171,10 @@ def test_evaluate_takes_a_file_and_writes_a_page(tissue, files, tmp_path, capsys
     assert main(["report", store, "--out", str(tmp_path / "own.html"), "--genes", "gene1", "--shapes", "C"]) == 0
     assert "gene1" in (tmp_path / "own.html").read_text()
     assert main([*command[:3], "layer:sthisto_pred", "--key-added", "again", "--json"]) == 0
+
+
+def test_a_single_section_is_its_own_mean_and_is_written_once(tissue, files):
+    scores = sth.benchmark.leaderboard(tissue, read(files, "good.h5ad", "noisy.csv"), shapes_key="B")
+    assert set(scores["section"]) == {"B", "all"}
+    titles = [line for line in as_text(scores).splitlines() if line.startswith("## ")]
+    assert titles == ["## B, all modeled"]

@@ -114,6 +114,20 @@ def test_assess_takes_several_stores_and_prints_a_summary(tmp_path, capsys, capl
     assert "Choose another --csv" in capsys.readouterr().err
 
 
+def test_a_single_section_is_printed_once(store, tmp_path, capsys):
+    sdata = sd.read_zarr(store)
+    sth.tl.predict(sdata, sth.tl.fit(sdata, method="color"))
+    path = tmp_path / "predicted.zarr"
+    sdata.write(path)
+    command = ["evaluate", str(path), "--shapes", "S2_spots"]
+    assert main([*command, "--json"]) == 0
+    assert {row["section"] for row in json.loads(capsys.readouterr().out)} == {"S2_spots", "all"}
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "all modeled" in printed
+    assert "S2_spots" not in printed
+
+
 def test_fit_prints_the_last_epochs_without_losses_that_were_not_computed(capsys):
     history = pd.DataFrame({"epoch": range(30), "train_loss": 0.5, "val_loss": np.nan})
     options = argparse.Namespace(json=False, quiet=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from sthisto._scoring.only_section import without_only_section
 from sthisto.benchmark._leaderboard import ALL
 from sthisto.benchmark._markdown import as_markdown
 from sthisto.report.contents import repeat_block
@@ -45,8 +46,10 @@ def page(scores: pd.DataFrame, command: str) -> Page:
 def _tables(scores: pd.DataFrame) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield title and rows of each section and set of genes, the mean over sections first."""
     scored = scores[scores["note"].isna()]
-    for (section, genes), part in scored.groupby(["section", "genes"], sort=False):
-        where = "mean over sections" if section == ALL else str(section)
+    names = [name for name in scored["section"].unique() if name != ALL]
+    of_all = names[0] if len(names) == 1 else "mean over sections"
+    for (section, genes), part in without_only_section(scored).groupby(["section", "genes"], sort=False):
+        where = of_all if section == ALL else section
         yield f"{where}, {genes}", [_row(row) for _, row in part.iterrows()]
 
 

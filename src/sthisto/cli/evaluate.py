@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     stores = read_stores(options.data)
 
     import sthisto as sth
+    from sthisto._scoring.only_section import without_only_section
 
     prediction = options.prediction
     if prediction is not None and not prediction.startswith(("layer:", "table:")):
@@ -54,7 +55,8 @@ def run(options: argparse.Namespace) -> None:
             scores.to_csv(path, index=False)
     elif paths:
         write_stores(stores, paths, overwrite=options.overwrite)
-    print_table(scores.drop(columns=CEILING), options)
+    scores = scores.drop(columns=CEILING)
+    print_table(scores if options.json else without_only_section(scores), options)
     if options.report is not None:
         report.write(stores, options, options.report, command=_command(options))
 
