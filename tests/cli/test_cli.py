@@ -22,6 +22,7 @@ from sthisto.cli.main import build_parser
 from sthisto.cli.options import image_key, read_names
 from sthisto.cli.wording import in_options
 
+(COMMANDS,) = [action.choices for action in build_parser()._actions if isinstance(action.choices, dict)]
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")
 
 
@@ -390,8 +391,14 @@ def test_a_log_file_keeps_messages(store, tmp_path, capsys):
     ],
 )
 def test_errors_name_options_and_commands(text, expected):
-    (commands,) = [action.choices for action in build_parser()._actions if isinstance(action.choices, dict)]
-    assert in_options(text, commands["fit"], frozenset(commands)) == expected
+    assert in_options(text, COMMANDS["fit"], frozenset(COMMANDS)) == expected
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_gives_no_default_of_switches(command):
+    text = " ".join(COMMANDS[command].format_help().split())
+    for shown in ("True", "False", "None", "[]"):
+        assert f"(default: {shown})" not in text
 
 
 def table_of(store):

@@ -11,6 +11,14 @@ from sthisto._sdata.slots import KEY
 from sthisto._utils.arguments import read_value
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults, but not those of switches, whose value is no text to pass, nor empty ones."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_switch = action.nargs == 0
+        return action.help if is_switch or action.default in (None, "", []) else super()._get_help_string(action)
+
+
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], summary: str, example: str
 ) -> argparse.ArgumentParser:
@@ -34,7 +42,7 @@ def add_command(
         help=summary,
         description=summary,
         epilog=f"Example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show progress messages and tracebacks")
     parser.add_argument("-q", "--quiet", action="store_true", help="show errors only, and no progress bars")
