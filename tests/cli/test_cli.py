@@ -15,7 +15,7 @@ from PIL import Image
 from visium import Visium
 
 import sthisto as sth
-from sthisto._utils.logging import _warned
+from sthisto._utils.logging import _warned, logger
 from sthisto.cli import main
 from sthisto.cli.fit import _last_epochs
 from sthisto.cli.main import build_parser
@@ -391,7 +391,18 @@ def test_a_log_file_keeps_messages(store, tmp_path, capsys):
     ],
 )
 def test_errors_name_options_and_commands(text, expected):
-    assert in_options(text, COMMANDS["fit"], frozenset(COMMANDS)) == expected
+    assert in_options(text, COMMANDS["fit"], COMMANDS) == expected
+
+
+def test_a_warning_names_the_option_of_the_command_that_has_it(tmp_path, caplog, monkeypatch):
+    def read(*_, **__):
+        logger.warning("Pass layer=%r to fit on them.", "counts")
+        raise ValueError
+
+    monkeypatch.setattr(sth.io, "read", read)
+    assert main(["read", str(tmp_path), "--out", str(tmp_path / "a.zarr")]) == 1
+    assert "Pass --layer counts of sthisto fit to fit on them." in caplog.text
+    assert not logger.filters
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -15,7 +15,7 @@ from sthisto._utils.settings import settings
 from sthisto.benchmark._command import add_command as add_benchmark
 from sthisto.cli import assess, demo, evaluate, fit, grid, leaderboard, plot, predict, read, report, split
 from sthisto.cli.options import add_command
-from sthisto.cli.wording import in_options
+from sthisto.cli.wording import in_options, warnings_in_options
 
 _ERRORS = (
     KeyError,
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _configure(options)
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     try:
-        code = options.run(options)
+        with warnings_in_options(options.command, options.commands):
+            code = options.run(options)
     except KeyboardInterrupt:
         print("sthisto: interrupted", file=sys.stderr)
         return 130
@@ -88,5 +89,5 @@ def build_parser() -> argparse.ArgumentParser:
         command.add(commands)
     add_benchmark(commands, add_command)
     for command_parser in commands.choices.values():
-        command_parser.set_defaults(command=command_parser, commands=frozenset(commands.choices))
+        command_parser.set_defaults(command=command_parser, commands=commands.choices)
     return parser
