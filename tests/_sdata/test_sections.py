@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+import xarray as xr
 from anndata import AnnData
 from builders import Region, as_transformation, draw_marks, grid, make_sdata, similarity
 from spatialdata.models import Image2DModel
@@ -446,7 +447,9 @@ def test_each_level_has_the_brightness_of_its_own_number_format(sdata):
     region = Region(scale_factors=(2,))
     plain = make_sdata(region)
     levels = [one.to_dataset() for one in plain["image"].values()]
-    mixed = DataTree.from_dict({"scale0": levels[0].astype(np.float32) / 255, "scale1": levels[1]})
+    with xr.set_options(keep_attrs=True):  # the transformations
+        finest = levels[0].astype(np.float32) / 255
+    mixed = DataTree.from_dict({"scale0": finest, "scale1": levels[1]})
     set_transformation(mixed, get_transformation(plain["image"], "slide"), "slide")
     del sdata.images["image"]
     sdata.images["image"] = mixed
