@@ -237,6 +237,7 @@ def test_part_of_another_fit_is_refused(saved, tmp_path, file):
         ("ridge", lambda config: config["patch"].update(um_per_px=3.25)),
         ("ridge", lambda config: config["training_sections"].reverse()),
         ("danet", lambda config: config["options"].update(k=1)),
+        ("ridge", lambda config: config.pop("confidence_groups")),
         ("danet", lambda config: config["depth_knots"].append(2.5)),
     ],
 )

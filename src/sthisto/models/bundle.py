@@ -344,7 +344,7 @@ def _fit(config: Mapping[str, Any], state: Mapping[str, Tensor], bank: Mapping[s
 
     It stands in every file, so that parts of two fits, or settings that were changed, are never taken for one.
     """
-    settings = json.dumps({name: config[name] for name in _DECIDES}, sort_keys=True, default=_plain)
+    settings = json.dumps({name: config.get(name) for name in _DECIDES}, sort_keys=True, default=_plain)
     tensors = dict(state) | {f"bank.{name}": values for name, values in bank.items()}
     return digest_arrays(
         {
